@@ -1,0 +1,67 @@
+"""Reasoning in Memory: language models that think in memory blocks, not in written words.
+
+    from rim import load
+    model = load("runs/demo-seed0/rim")
+    print(model.ask("3+4-5=").answer)
+
+Names are loaded when first used, so that `import rim` and `rim --help` are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Answer": "rim.reasoner",
+    "ConfigError": "rim.config",
+    "DataError": "rim.data.examples",
+    "DataSource": "rim.config",
+    "Evaluation": "rim.evaluation",
+    "Example": "rim.data.examples",
+    "PromptEncoder": "rim.tokens",
+    "Reasoner": "rim.reasoner",
+    "Recipe": "rim.config",
+    "Sampling": "rim.sampling",
+    "load": "rim.reasoner",
+    "load_examples": "rim.data.sources",
+    "load_recipe": "rim.recipes",
+    "train": "rim.curriculum",
+}
+
+__all__ = [
+    "Answer",
+    "ConfigError",
+    "DataError",
+    "DataSource",
+    "Evaluation",
+    "Example",
+    "PromptEncoder",
+    "Reasoner",
+    "Recipe",
+    "Sampling",
+    "__version__",
+    "load",
+    "load_examples",
+    "load_recipe",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from rim.config import ConfigError, DataSource, Recipe
+    from rim.curriculum import train
+    from rim.data.examples import DataError, Example
+    from rim.data.sources import load_examples
+    from rim.evaluation import Evaluation
+    from rim.reasoner import Answer, Reasoner, load
+    from rim.recipes import load_recipe
+    from rim.sampling import Sampling
+    from rim.tokens import PromptEncoder
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'rim' has no attribute {name!r}")

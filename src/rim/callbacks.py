@@ -1,0 +1,105 @@
+"""What a person sees during training, and the metrics file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+
+def progress_bar(console: Console) -> Progress:
+    """The one look of progress bars: narrow enough for a small terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+class StageProgress(TrainerCallback):
+    """A bar with the current loss, and a line at every validation."""
+
+    def __init__(self, console: Console, title: str):
+        self.console = console
+        self.title = title
+        self.bar: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = progress_bar(self.console)
+        self.bar.start()
+        self.task = self.bar.add_task(
+            self.title, total=state.max_steps, completed=state.global_step, note=""
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        logs = logs or {}
+        if self.bar and "loss" in logs:
+            self.bar.update(self.task, note=f"loss {logs['loss']:.3f}")
+        if "eval_accuracy" in logs:
+            self.console.print(
+                f"  step {state.global_step}: validation accuracy "
+                f"{100 * logs['eval_accuracy']:.1f} %, "
+                f"loss {logs['eval_loss']:.3f}",
+                highlight=False,
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Also called when training ends by an error, so that the terminal is left in order."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+class EvaluateAtEnd(TrainerCallback):
+    """The last step is validated (and so can be the best) even where the interval does not divide
+    the stage.
+    """
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+            control.should_save = True
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log record to a JSONL file, with its stage and step."""
+
+    def __init__(self, path: Path, stage: str):
+        self.path = path
+        self.stage = stage
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(
+                    json.dumps({"stage": self.stage, "step": state.global_step, **(logs or {})})
+                    + "\n"
+                )

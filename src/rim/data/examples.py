@@ -1,0 +1,35 @@
+"""The one record that everything reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """A data set is malformed; the message names file, line and field."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, its reasoning steps in order (may be empty where only answers are known), its
+    answer.
+
+    `origin` says where it came from ("train.jsonl, line 7") for messages.
+    """
+
+    question: str
+    steps: tuple[str, ...]
+    answer: str
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        where = f"{self.origin}: " if self.origin else ""
+        for field in ("question", "answer"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip():
+                raise DataError(f"{where}field '{field}' must be a non-empty string, got {value!r}")
+        for i, step in enumerate(self.steps):
+            if not isinstance(step, str) or not step.strip():
+                raise DataError(
+                    f"{where}field 'steps', item {i + 1}, must be a non-empty string, got {step!r}"
+                )

@@ -1,0 +1,218 @@
+"""From a `DataSource` setting to a list of examples, whatever its format."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rim.config import DataConfig, DataSource
+from rim.data.arithmetic import generate_arithmetic
+from rim.data.examples import DataError, Example
+from rim.data.readers import FILE_FORMATS, make_example, read_file, read_text
+
+
+def load_examples(source: DataSource) -> list[Example]:
+    """All examples of a source (at most `limit`).
+
+    Raises:
+        DataError: a missing or malformed file, or a source without examples.
+    """
+    examples = []
+    for example in _iterate(source):
+        examples.append(example)
+        if source.limit and len(examples) == source.limit:
+            break
+    if not examples:
+        raise DataError(f"{source.path or source.format} holds no examples")
+    return examples
+
+
+def _iterate(source: DataSource) -> Iterator[Example]:
+    if source.format == "arithmetic":
+        return iter(generate_arithmetic(source.arithmetic))
+    if source.format == "hub":
+        return _read_hub(source)
+    return read_file(Path(source.path or ""), FILE_FORMATS[source.format])
+
+
+def _read_hub(source: DataSource) -> Iterator[Example]:
+    """A data set of the Hugging Face hub (or a loader name such as "json" with `data_files`)."""
+    import datasets  # slow to import, and only hub users need it
+
+    assert source.path is not None
+    try:
+        table = datasets.load_dataset(
+            source.path, source.subset, split=source.split, data_files=source.data_files
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"data set {source.path!r} could not be loaded: {error}") from None
+    columns = source.columns
+    wanted = [c for c in (columns.question, columns.steps, columns.answer) if c]
+    missing = [c for c in wanted if c not in table.column_names]
+    if missing:
+        raise DataError(
+            f"data set {source.path!r} has no column {missing[0]!r}; it has {table.column_names}"
+        )
+    for number, row in enumerate(table, 1):
+        steps = row[columns.steps] if columns.steps else []
+        if isinstance(steps, str):
+            steps = [part.strip() for part in steps.split(source.step_separator) if part.strip()]
+        yield make_example(
+            row[columns.question], steps, row[columns.answer], f"{source.path}, row {number}"
+        )
+
+
+def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples; without a validation source, some training examples are
+    held out.
+
+    Raises:
+        DataError: a validation question that is also a training question, or nothing left to train
+            on.
+    """
+    train = load_examples(config.train)
+    if config.validation is None:
+        if config.holdout >= len(train):
+            raise DataError(
+                f"holdout {config.holdout} leaves nothing of {len(train)} training examples"
+            )
+        return hold_out(train, config.holdout, seed)
+    validation = load_examples(config.validation)
+    known = {example.question for example in train}
+    for example in validation:
+        if example.question in known:
+            raise DataError(
+                f"{example.origin}: this validation question is also a training question"
+            )
+    return train, validation
+
+
+def hold_out(
+    examples: Sequence[Example], count: int, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Set about `count` examples apart by question: a repeated question stays on one side."""
+    questions = sorted({example.question for example in examples})
+    random.Random(seed).shuffle(questions)
+    held = set(questions[:count])
+    return [e for e in examples if e.question not in held], [
+        e for e in examples if e.question in held
+    ]
+
+
+def data_hash(examples: Sequence[Example]) -> str:
+    """SHA-256 of the examples' content, for results files: the same data gives the same hash
+    anywhere.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(
+            json.dumps([example.question, list(example.steps), example.answer]).encode() + b"\n"
+        )
+    return digest.hexdigest()[:16]
+
+
+# --- files named on the command line --------------------------------------------------------------
+
+
+def open_file(
+    path: Path, file_format: str | None = None, limit: int | None = None
+) -> list[Example]:
+    """Examples of a file; the format is guessed from its content where it is not given.
+
+    Raises:
+        DataError: a missing or malformed file, or an unknown format.
+    """
+    return load_examples(
+        DataSource(format=_known_format(path, file_format), path=str(path), limit=limit)
+    )
+
+
+def _known_format(path: Path, file_format: str | None) -> Any:
+    if file_format is None:
+        return guess_format(path)
+    if file_format not in FILE_FORMATS:
+        nearest = difflib.get_close_matches(file_format, FILE_FORMATS, 1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise DataError(
+            f"unknown format {file_format!r}, known are {', '.join(FILE_FORMATS)}{hint}"
+        )
+    return file_format
+
+
+def guess_format(path: Path) -> str:
+    """The format of a file by the fields of its first record (never by its name).
+
+    Raises:
+        DataError: no known format looks like that.
+    """
+    first = next((line.strip() for line in read_text(path).split("\n") if line.strip()), "")
+    if not first:
+        raise DataError(f"{path} is empty")
+    if first.startswith("["):
+        return "svamp"
+    if "||" in first and not first.startswith("{"):
+        return "gsm8k_aug"
+    try:
+        record = json.loads(first)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line 1: not valid JSON ({error.msg}, column {error.colno})"
+        ) from None
+    fields = set(record) if isinstance(record, dict) else set()
+    if {"input", "target"} <= fields:
+        return "gsm_hard"
+    if (
+        {"question", "answer"} <= fields
+        and "steps" not in fields
+        and "####" in str(record["answer"])
+    ):
+        return "gsm8k"
+    if fields & {"question", "steps", "answer"}:
+        return "jsonl"  # its parser says what else is missing
+    raise DataError(
+        f"{path}, line 1: no known format has the fields {sorted(fields)}; "
+        "a JSONL needs 'question', 'steps' and 'answer'"
+    )
+
+
+def describe(examples: Sequence[Example]) -> dict[str, Any]:
+    """Counts that a person wants to see before training."""
+    steps = [len(example.steps) for example in examples]
+    return {
+        "examples": len(examples),
+        "distinct_questions": len({example.question for example in examples}),
+        "question_characters_mean": sum(len(e.question) for e in examples) / len(examples),
+        "question_characters_max": max(len(e.question) for e in examples),
+        "steps_mean": sum(steps) / len(steps),
+        "steps_histogram": {count: steps.count(count) for count in sorted(set(steps))},
+        "without_steps": steps.count(0),
+        "data_hash": data_hash(examples),
+    }
+
+
+def find_problems(
+    path: Path, file_format: str | None, allow_empty_steps: bool
+) -> tuple[int, list[str]]:
+    """Every problem of a file, not just the first: malformed records, empty steps, repeated
+    questions.
+
+    Returns:
+        The number of records and the problems.
+    """
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    chosen = FILE_FORMATS[_known_format(path, file_format)]
+    for example in read_file(path, chosen, problems.append):
+        if not example.steps and not allow_empty_steps:
+            problems.append(f"{example.origin}: field 'steps' is empty")
+        if example.question in seen:
+            problems.append(
+                f"{example.origin}: the question repeats that of {seen[example.question]}"
+            )
+        seen.setdefault(example.question, example.origin)
+    return sum(1 for _ in chosen.split(path)), problems

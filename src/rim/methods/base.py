@@ -1,0 +1,62 @@
+"""What a method is: how an example becomes read-outs. The rest of the library does not care which
+it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rim.config import StageConfig
+from rim.data.examples import DataError, Example
+from rim.layout import Layout, Readout, build_layout
+from rim.tokens import PromptEncoder
+
+
+@dataclass(frozen=True)
+class Target:
+    """What block `after_block` must say (0: right after the question). `is_step` targets may
+    anneal.
+    """
+
+    after_block: int
+    token_ids: tuple[int, ...]
+    is_step: bool = False
+
+
+class FixedTokenMethod(Protocol):
+    """A method whose sequence is fixed before the forward pass: a list of targets and no loop."""
+
+    def targets(
+        self, example: Example, stage: StageConfig, encoder: PromptEncoder
+    ) -> Sequence[Target]:
+        """The targets of an example in a stage, by ascending block."""
+        ...
+
+
+def lay_out(
+    method: FixedTokenMethod, example: Example, stage: StageConfig, encoder: PromptEncoder
+) -> Layout:
+    """One training example as integers.
+
+    Raises:
+        DataError: the method needs steps and the example has none.
+    """
+    if stage.objective != "answer" and not example.steps:
+        raise DataError(
+            f"{example.origin or example.question!r}: field 'steps' is empty, but stage "
+            f"{stage.name!r} trains on steps; give the example steps or drop it "
+            "(`rim data validate` lists all such examples)"
+        )
+    targets = method.targets(example, stage, encoder)
+    prompt = encoder.prompt(example.question)
+    # After block 0 the question ends without blocks, so nothing separates it from the suffix.
+    readouts = [Readout(t.after_block, t.token_ids, prompt.suffix_ids) for t in targets]
+    return build_layout(
+        prompt.question_ids,
+        encoder.block_ids,
+        max(t.after_block for t in targets),
+        readouts,
+        sum(t.is_step for t in targets),
+    )

@@ -1,0 +1,160 @@
+"""Recipes: YAML files that become a `Recipe`, with `extends:`, overrides and helpful mistakes."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rim.config import ConfigError, Recipe
+
+
+def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe. `extends: other.yaml` (relative to the file) gives the base that it differs
+    from.
+
+    Raises:
+        ConfigError: a missing file, YAML that does not parse, an unknown key or a value out of
+            range.
+    """
+    raw = _read_yaml(Path(path), ())
+    for override in overrides:
+        _apply_override(raw, override)
+    return recipe_from_dict(raw, str(path))
+
+
+def recipe_from_dict(raw: dict[str, Any], origin: str = "recipe") -> Recipe:
+    """Validate a recipe given as nested dicts; `${NAME:-default}` in strings is read from the
+    environment.
+    """
+    try:
+        return Recipe.model_validate(_expand(raw))
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def dump_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in chain:
+        raise ConfigError(f"{path}: 'extends' goes round in a circle")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such recipe: {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is not a readable YAML file: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    return _merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set wants key=value, got {override!r}")
+    *parents, last = key.split(".")
+    node: Any = raw
+    for part in parents:
+        node = _child(node, part, override)
+    value = _number(yaml.safe_load(text))
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"--set {override}: {part!r} lies below a plain value")
+    if not isinstance(node.get(part), dict | list):
+        node[part] = {}
+    return node[part]
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    """A list is entered by number, or by the name of an item (`stages.grounding.max_steps`)."""
+    names = [item.get("name") if isinstance(item, dict) else None for item in node]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(node):
+        return int(part)
+    known = ", ".join(str(n) for n in names if n) or f"0..{len(node) - 1}"
+    raise ConfigError(f"--set {override}: no item {part!r} (there are {known})")
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as a string; a person means the number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _expand(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _expand(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_expand(value) for value in node]
+    if isinstance(node, str):
+        return _number(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment, node))
+    return node
+
+
+def _environment(match: re.Match[str]) -> str:
+    value = os.environ.get(match[1], match[2])
+    if value is None:
+        raise ConfigError(f"the recipe uses the environment variable {match[1]}, which is not set")
+    return value
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "recipe"
+    if error["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(
+            str(error["loc"][-1]), _keys_at(error["loc"][:-1]), 1, 0.4
+        )
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"unknown key {where!r}{hint}"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    message = re.sub(r"^(Value error, |Input )", "", error["msg"])
+    shown = "" if isinstance(error["input"], dict | BaseModel) else f", got {error['input']!r}"
+    return f"{where}: {message}{shown}" if error["type"] != "value_error" else f"{where}: {message}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """Valid keys of the settings class that a location in a recipe leads to."""
+    model: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[str(part)].annotation
+        model = next(c for c in _classes_in(annotation) if issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def _classes_in(annotation: Any) -> list[type]:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [cls for part in get_args(annotation) for cls in _classes_in(part)]

@@ -1,0 +1,115 @@
+"""The run folder: what a training run leaves behind, and how it is found again.
+
+runs/NAME/
+  config.yaml         the resolved recipe
+  environment.json    versions, commit, machine, data hashes
+  metrics.jsonl       every log record of every stage
+  stages/01-NAME/     checkpoints of a stage; `final/` is its best, there once the stage is done
+  model/              the finished model: weights, tokenizer, rim.json
+  evaluations/        written by `rim eval`
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from rim.config import ConfigError, Recipe, StageConfig
+from rim.recipes import dump_yaml, load_recipe
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model_dir(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def finished(self) -> bool:
+        return self.model_dir.exists()
+
+    def stage_dir(self, index: int, stage: StageConfig) -> Path:
+        return self.path / "stages" / f"{index + 1:02d}-{stage.name}"
+
+    def stage_result(self, index: int, stage: StageConfig) -> Path:
+        """Best model of a finished stage; does not exist before."""
+        return self.stage_dir(index, stage) / "final"
+
+    def last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
+        """Newest checkpoint of an unfinished stage."""
+        folder = self.stage_dir(index, stage)
+        found = get_last_checkpoint(str(folder)) if folder.exists() else None
+        return Path(found) if found else None
+
+
+def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
+    """Create the folder of a new run, or reopen that of an interrupted one.
+
+    Raises:
+        ConfigError: the folder exists and `resume` was not asked for, there is nothing to resume,
+            the
+            run is finished, or its recipe was another one. Nothing is ever overwritten.
+    """
+    run = RunFolder(Path(recipe.runs_dir) / recipe.name)
+    if not resume:
+        if run.path.exists():
+            raise ConfigError(
+                f"{run.path} exists; continue it with --resume, "
+                "or choose another name with --set name=..."
+            )
+        run.path.mkdir(parents=True)
+        run.config_file.write_text(dump_yaml(recipe), encoding="utf-8")
+        return run
+    if not run.config_file.exists():
+        raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")
+    if run.finished:
+        raise ConfigError(f"{run.path} is finished: its model is in {run.model_dir}")
+    if load_recipe(run.config_file) != recipe:
+        raise ConfigError(
+            f"{run.config_file} differs from this recipe; resume with the recipe the run began with"
+        )
+    return run
+
+
+def find_model_dir(path: str | Path) -> Path:
+    """The model folder that a person means: a run folder or the model folder itself.
+
+    Raises:
+        ConfigError: neither; the message says what was looked for.
+    """
+    path = Path(path)
+    for folder in (path / "model", path):
+        if (folder / "rim.json").exists():
+            return folder
+    if not path.exists():
+        raise ConfigError(f"no such run or model folder: {path}")
+    if RunFolder(path).config_file.exists():
+        raise ConfigError(
+            f"the run {path} is not finished; continue it with `rim train ... --resume`"
+        )
+    raise ConfigError(
+        f"{path} is neither a run folder (with model/) nor a model folder (with rim.json)"
+    )
+
+
+def remove_checkpoints(stage_dir: Path) -> None:
+    """Drop the optimizer checkpoints of a finished stage; its best model stays."""
+    for folder in stage_dir.glob("checkpoint-*"):
+        shutil.rmtree(folder)

@@ -1,0 +1,83 @@
+"""From scratch: a small model of a known family and a tokenizer trained on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from rim.config import ScratchConfig
+
+
+def build_model(
+    scratch: ScratchConfig, tokenizer: PreTrainedTokenizerBase, attention: str
+) -> PreTrainedModel:
+    """A randomly initialised model of the family, embeddings tied, sized to the tokenizer."""
+    common: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": True,
+    }
+    feed_forward = scratch.feed_forward or 4 * scratch.width
+    if scratch.family == "gpt2":
+        sizes: dict[str, Any] = {
+            "n_embd": scratch.width,
+            "n_layer": scratch.layers,
+            "n_head": scratch.heads,
+            "n_inner": feed_forward,
+            "n_positions": scratch.max_positions,
+            "attn_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        }
+    else:
+        sizes = {
+            "hidden_size": scratch.width,
+            "intermediate_size": feed_forward,
+            "num_hidden_layers": scratch.layers,
+            "num_attention_heads": scratch.heads,
+            "num_key_value_heads": scratch.heads,
+            "max_position_embeddings": scratch.max_positions,
+        }
+        if scratch.family == "qwen3":
+            sizes["head_dim"] = scratch.width // scratch.heads
+    config = AutoConfig.for_model(scratch.family, **common, **sizes)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with every digit a token of its own; any text can be encoded.
+
+    `vocab_size` counts the 256 bytes and the end-of-text token; smaller values give bytes alone.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+    )

@@ -1,0 +1,175 @@
+"""Text to token ids: the only place where a prompt, a step or an answer becomes integers.
+
+Training, generation and (later) export all call `PromptEncoder`, so prompt ids at inference equal
+the trunk ids of training by construction. User text can never become a control token.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from rim.config import BlocksConfig, ConfigError, PromptFormat
+from rim.layout import build_trunk
+
+# Marks the place of the blocks while a chat template is rendered: plain letters, so no template
+# alters them.
+_BLOCK_MARK = "MEMORYBLOCKSGOHERE"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question in tokens, around the place where the blocks go.
+
+    `question_ids`, then K blocks, then `suffix_ids` (for chat models, what opens the assistant's
+    turn).
+    """
+
+    question_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...] = ()
+
+
+def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -> list[int]:
+    """Add the three memory tokens as special tokens (nothing happens to those already there).
+
+    Returns:
+        Their ids: start, memory, end.
+    """
+    strings = [blocks.start, blocks.memory, blocks.end]
+    new = [s for s in strings if s not in tokenizer.get_vocab()]
+    if new:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": new}, replace_extra_special_tokens=False
+        )
+    return memory_token_ids(tokenizer, blocks)
+
+
+def memory_token_ids(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -> list[int]:
+    """Ids of start, memory and end token.
+
+    Raises:
+        ConfigError: the tokenizer lacks one.
+    """
+    vocabulary = tokenizer.get_vocab()
+    missing = [s for s in (blocks.start, blocks.memory, blocks.end) if s not in vocabulary]
+    if missing:
+        raise ConfigError(
+            f"the tokenizer has no memory token {missing[0]!r}; was this model trained with RiM?"
+        )
+    return [vocabulary[s] for s in (blocks.start, blocks.memory, blocks.end)]
+
+
+class PromptEncoder:
+    """Encodes questions, steps and answers under one `PromptFormat`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat):
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(
+                "the tokenizer has no end-of-text token, which every read-out must end with"
+            )
+        self.tokenizer = tokenizer
+        self.format = prompt_format
+        start, memory, end = memory_token_ids(tokenizer, prompt_format.blocks)
+        self.memory_ids = (start, memory, end)
+        self.block_ids = (start, *[memory] * prompt_format.blocks.memory_tokens, end)
+        self.stop_id: int = tokenizer.eos_token_id
+        self.pad_id: int = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_id
+        )
+        self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)
+        self._bos_ids = self._find_bos()
+
+    def _find_bos(self) -> tuple[int, ...]:
+        """The begin-of-text id, if the tokenizer puts one before every text."""
+        ids = self.tokenizer("a")["input_ids"]
+        return (ids[0],) if ids and ids[0] == self.tokenizer.bos_token_id else ()
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of plain text. Control tokens inside it are split into ordinary pieces."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def prompt(self, question: str) -> Prompt:
+        """Encode a question up to (and, for chat models, beyond) the place of the blocks."""
+        if self.is_chat:
+            return self._chat_prompt(question)
+        text = self.format.templates.question.replace("{question}", question)
+        return Prompt((*self._bos_ids, *self.text_ids(text)))
+
+    def _chat_prompt(self, question: str) -> Prompt:
+        templates = self.format.templates
+        at_user_end = templates.placement == "user_end"
+        content = self.break_control_strings(question)
+        messages = [{"role": "user", "content": content + (_BLOCK_MARK if at_user_end else "")}]
+        if templates.system is not None:
+            messages.insert(0, {"role": "system", "content": templates.system})
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        assert isinstance(text, str)
+        # The last mark is ours: the user's text comes before it.
+        before, mark, after = text.rpartition(_BLOCK_MARK) if at_user_end else (text, "-", "")
+        if not mark:
+            raise ConfigError(
+                "the chat template dropped the user's text; set templates.chat: never"
+            )
+        encode = self.tokenizer.encode
+        return Prompt(
+            tuple(encode(before, add_special_tokens=False)),
+            tuple(encode(after, add_special_tokens=False)),
+        )
+
+    def break_control_strings(self, text: str) -> str:
+        """Put a space into every control-token string of a text, so that none survives rendering.
+
+        A chat template mixes user text with real control tokens in one string, so here the text
+        itself must change; `<|mem|>` becomes `< |mem|>`.
+        """
+        found = True
+        while found:
+            found = False
+            for string in self._control_strings:
+                if string in text:
+                    text, found = text.replace(string, f"{string[0]} {string[1:]}"), True
+        return text
+
+    @functools.cached_property
+    def _control_strings(self) -> list[str]:
+        added = self.tokenizer.added_tokens_decoder.values()
+        return sorted(
+            {t.content for t in added if t.special and len(t.content) > 1}, key=len, reverse=True
+        )
+
+    def trunk_ids(self, question: str, num_blocks: int) -> list[int]:
+        """Question and blocks: the start of every training sequence and of every prompt."""
+        return build_trunk(self.prompt(question).question_ids, self.block_ids, num_blocks)
+
+    def prompt_ids(self, question: str, num_blocks: int) -> list[int]:
+        """The whole prompt after which the answer is decoded."""
+        return [*self.trunk_ids(question, num_blocks), *self.prompt(question).suffix_ids]
+
+    def step_ids(self, step: str) -> tuple[int, ...]:
+        """A step as a read-out's target, stop token included."""
+        return (*self.text_ids(self._step(step)), self.stop_id)
+
+    def answer_ids(self, answer: str) -> tuple[int, ...]:
+        """An answer as a read-out's target, stop token included."""
+        return (*self.text_ids(self._answer(answer)), self.stop_id)
+
+    def solution_ids(self, steps: Sequence[str], answer: str) -> tuple[int, ...]:
+        """A worked solution, steps and answer, as one target, stop token included."""
+        pieces = [*(self._step(step) for step in steps), self._answer(answer)]
+        return (*self.text_ids(self.format.templates.step_separator.join(pieces)), self.stop_id)
+
+    def _step(self, step: str) -> str:
+        return self.format.templates.step.replace("{step}", step)
+
+    def _answer(self, answer: str) -> str:
+        return self.format.templates.answer.replace("{answer}", answer)
+
+    @property
+    def answer_marker(self) -> str:
+        """Literal text that stands before an answer (for the answer parser)."""
+        return self.format.templates.answer.partition("{answer}")[0]

@@ -1,0 +1,174 @@
+"""transformers' Trainer with the read-out loss. Only what the loss needs is overridden."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer
+
+from rim.config import BlocksConfig, StageConfig
+from rim.data.collator import collate
+from rim.forward import forward_readouts
+from rim.layout import Layout
+from rim.losses import ReadoutLoss
+from rim.schedules import readout_weights
+
+#: Scores a model during training, e.g. by decoding validation answers; must return "accuracy".
+Score = Callable[[Any], dict[str, float]]
+
+# Checkpoints are chosen by validation accuracy; loss breaks ties, so that a stage whose accuracy
+# stays at zero still ends on its best weights. Small enough never to outweigh one example in a
+# thousand.
+_TIE_BREAK = 1e-6
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class LayoutDataset(Dataset):
+    """Laid-out examples, encoded once before training."""
+
+    def __init__(self, layouts: list[Layout]):
+        self.layouts = layouts
+
+    def __len__(self) -> int:
+        return len(self.layouts)
+
+    def __getitem__(self, index: int) -> Layout:
+        return self.layouts[index]
+
+
+class ReadoutTrainer(Trainer):
+    """Minimises the weighted read-out loss of one stage.
+
+    The loss is a mean over the examples of the whole (accumulated, distributed) batch, so
+    accumulation changes nothing but memory.
+    """
+
+    def __init__(
+        self, *, stage: StageConfig, blocks: BlocksConfig, score: Score | None = None, **kwargs: Any
+    ):
+        super().__init__(data_collator=collate, **kwargs)
+        self.stage = stage
+        self.blocks = blocks
+        self.score = score
+        # compute_loss divides by the global number of examples itself.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        layouts = self.train_dataset.layouts if self.train_dataset is not None else []
+        self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
+        self._window: list[ReadoutLoss] = []
+        self._pending_scores: dict[str, float] = {}
+
+    # --- loss ---
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        training = model.training
+        weights_BR = readout_weights(
+            self.stage.weighting,
+            inputs["num_readouts"],
+            inputs["num_step_readouts"],
+            width=int(inputs["num_readouts"].max()),
+            max_readouts=self._max_readouts,
+            # Validation measures the task, not the schedule: the weights of the stage's beginning.
+            progress=self.progress if training else 0.0,
+        )
+        plain = self.accelerator.unwrap_model(model)
+        loss = forward_readouts(model, inputs, self.blocks, weights_BR, self.stage.reduction, plain)
+        if training:
+            # Detached: the window must not keep the graph of past steps alive.
+            self._window.append(
+                dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
+            )
+        count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
+        value = loss.per_example_B.sum() / count
+        if training:
+            # Gradients are averaged over processes; the count is already over all of them.
+            value = value * self.accelerator.num_processes
+        return (value, {"loss": value}) if return_outputs else value
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage that is done, 0..1."""
+        return min(1.0, self.state.global_step / max(1, self.state.max_steps))
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Tensor]], device: torch.device
+    ) -> Any:
+        """Examples of the accumulated batch over all processes (the base class counts tokens)."""
+        count = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
+        if self.args.world_size > 1:
+            count = self.accelerator.gather(count).sum()
+        return count
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        # Before the optimizer moves: the weights, and every checkpoint so far, are still good.
+        if not math.isfinite(loss.item()):
+            raise TrainingDivergedError(
+                f"the loss became {loss.item()} at step {self.state.global_step + 1}"
+            )
+        return loss
+
+    # --- evaluation and logs ---
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss on the validation layouts, plus what `score` says; `eval_selection` picks the
+        checkpoint.
+        """
+        score = self.score(self.accelerator.unwrap_model(self.model)) if self.score else {}
+        self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._pending_scores = {}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "eval_loss" in logs and self._pending_scores:
+            # The same dict is returned by `evaluate`, so the scores reach checkpoint selection too.
+            logs.update(self._pending_scores)
+            loss = logs["eval_loss"] if math.isfinite(logs["eval_loss"]) else 1e3
+            logs["eval_selection"] = logs["eval_accuracy"] - _TIE_BREAK * min(loss, 1e3)
+        elif "loss" in logs and self._window:
+            logs.update(self._readout_metrics())
+        super().log(logs, start_time)
+
+    def _readout_metrics(self) -> dict[str, float]:
+        """Mean negative log-probability per token and token accuracy of the first and last
+        read-out.
+        """
+        window, self._window = self._window, []
+        width = max(loss.nll_BR.shape[1] for loss in window)
+        nll, tokens, correct = (
+            torch.stack([_column_sums(getattr(loss, name), width) for loss in window]).sum(0)
+            for name in ("nll_BR", "tokens_BR", "correct_BR")
+        )
+        return {
+            "readout_first_nll": (nll[0] / tokens[0]).item(),
+            "readout_last_nll": (nll[-1] / tokens[-1]).item(),
+            "token_accuracy": (correct.sum() / tokens.sum()).item(),
+        }
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """No weight decay on the memory-token rows: decay would pull them to zero on every step."""
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if "trainable_tokens" not in name]
+
+
+def _column_sums(values_BR: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(values_BR.sum(0), (0, width - values_BR.shape[1]))
