@@ -1,0 +1,90 @@
+"""Tiny random models of three families, a byte tokenizer, and the real data where it is present."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from rim.config import BlocksConfig, PromptFormat, ScratchConfig, StageConfig, TemplatesConfig
+from rim.data.examples import Example
+from rim.scratch import build_model, train_tokenizer
+from rim.tokens import PromptEncoder, add_memory_tokens
+
+# torch's own start-up on some machines; nothing of ours.
+warnings.filterwarnings("ignore", message=".*cpuinfo.*")
+
+FAMILIES = ("gpt2", "llama", "qwen3")
+DATA_DIR = Path(os.environ.get("RIM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def plain_tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(["How many apples? 3 + 4 = 7, #### 12 pears are left."] * 3, 300)
+
+
+@pytest.fixture
+def tokenizer(plain_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    import copy
+
+    return copy.deepcopy(plain_tokenizer)
+
+
+@pytest.fixture
+def prompt_format() -> PromptFormat:
+    return PromptFormat(method="rim", blocks=BlocksConfig(num_blocks=4), templates=TemplatesConfig())
+
+
+@pytest.fixture
+def encoder(tokenizer: PreTrainedTokenizerFast, prompt_format: PromptFormat) -> PromptEncoder:
+    add_memory_tokens(tokenizer, prompt_format.blocks)
+    return PromptEncoder(tokenizer, prompt_format)
+
+
+def tiny_model(family: str, tokenizer: PreTrainedTokenizerFast, attention: str = "sdpa", **sizes: int):
+    """A random model whose weights are large enough that different inputs give different answers."""
+    scratch = ScratchConfig(
+        family=family,  # type: ignore[arg-type]
+        **({"layers": 2, "width": 32, "heads": 2, "max_positions": 256} | sizes),
+    )
+    torch.manual_seed(0)
+    model = build_model(scratch, tokenizer, attention).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(5)
+    return model
+
+
+def stage(**changes: object) -> StageConfig:
+    settings: dict[str, object] = {"name": "s", "objective": "answer", "max_steps": 1, "batch_size": 2}
+    return StageConfig.model_validate(settings | changes)
+
+
+EXAMPLES = [
+    Example("How many apples are 3 and 4?", ("3+4=7",), "7"),
+    Example("2+2?", ("2+2=4", "4+0=4", "4*1=4"), "4"),
+    Example("A longer question, with words and 12 numbers: what is 5 - 3, then plus 1?", ("5-3=2", "2+1=3"), "3"),
+]
+
+
+@pytest.fixture
+def examples() -> list[Example]:
+    return list(EXAMPLES)
+
+
+def real_data(name: str) -> Path:
+    """A file of the published data sets; the test is skipped where it is absent."""
+    path = DATA_DIR / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in {DATA_DIR} (set RIM_DATA to the folder that has it)")
+    return path

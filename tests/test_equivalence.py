@@ -1,0 +1,155 @@
+"""The central claim: parallel read-outs equal separate causal forward passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EXAMPLES, stage, tiny_model
+
+from rim.config import BlocksConfig
+from rim.data.collator import collate
+from rim.forward import forward_readouts, readout_logits
+from rim.layout import build_trunk
+from rim.methods import METHODS, lay_out
+from rim.schedules import readout_weights
+
+BLOCKS = BlocksConfig(num_blocks=4)
+
+STAGES = {
+    "steps-next": stage(objective="steps", alignment="next_step"),
+    "steps-own": stage(objective="steps", alignment="own_step"),
+    "steps-own-surplus": stage(
+        objective="steps", alignment="own_step", surplus_blocks="answer", weighting="anneal_relative"
+    ),
+    "answer": stage(objective="answer", weighting="later_more"),
+    "direct": stage(objective="answer"),
+    "cot": stage(objective="solution"),
+}
+METHOD_OF_STAGE = {"direct": "direct", "cot": "cot"}
+
+
+def layouts_of(name, encoder):
+    method = METHODS[METHOD_OF_STAGE.get(name, "rim")]
+    return [lay_out(method, example, STAGES[name], encoder) for example in EXAMPLES]
+
+
+def weights_of(name, batch, progress=0.4):
+    return readout_weights(
+        STAGES[name].weighting,
+        batch["num_readouts"],
+        batch["num_step_readouts"],
+        width=int(batch["num_readouts"].max()),
+        max_readouts=5,
+        progress=progress,
+    )
+
+
+def separate_readouts(model, encoder, name, example):
+    """What the read-outs of one example are by definition: one plain causal pass each, no mask given."""
+    method = METHODS[METHOD_OF_STAGE.get(name, "rim")]
+    logits, nll = [], []
+    for target in method.targets(example, STAGES[name], encoder):
+        prompt = build_trunk(
+            encoder.prompt(example.question).question_ids, encoder.block_ids, target.after_block
+        )
+        ids = torch.tensor([[*prompt, *target.token_ids]])
+        with torch.no_grad():
+            output = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        logits.append(output)
+        nll.append(torch.nn.functional.cross_entropy(output, ids[0, len(prompt) :], reduction="sum"))
+    return logits, torch.stack(nll)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", STAGES)
+def test_parallel_readouts_equal_separate_forwards(family, name, attention, encoder):
+    model = tiny_model(family, encoder.tokenizer, attention)
+    batch = collate(layouts_of(name, encoder))  # three lengths, so the batch is padded
+    weights_BR = weights_of(name, batch)
+    with torch.no_grad():
+        loss = forward_readouts(model, batch, BLOCKS, weights_BR)
+        logits_NV = readout_logits(model, batch, BLOCKS)
+    rows = torch.nonzero(batch["targets"] >= 0)[:, 0]
+    readouts = batch["readout_ids"][batch["targets"] >= 0]
+    for b, example in enumerate(EXAMPLES):
+        expected_logits, expected_nll = separate_readouts(model, encoder, name, example)
+        count = len(expected_nll)
+        torch.testing.assert_close(loss.nll_BR[b, :count], expected_nll, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            loss.per_example_B[b], (weights_BR[b, :count] * expected_nll).sum(), atol=1e-5, rtol=1e-5
+        )
+        for r, expected in enumerate(expected_logits):
+            # Positions of a read-out keep their order in the flat sequence, the anchor first.
+            actual = logits_NV[(rows == b) & (readouts == r)]
+            assert (actual - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("name", ["steps-own", "answer"])
+def test_flex_attention_equals_sdpa(family, name, encoder):
+    batch = collate(layouts_of(name, encoder))
+    results = []
+    for attention in ("sdpa", "flex_attention"):
+        # flex needs at least 16 dimensions a head
+        model = tiny_model(family, encoder.tokenizer, attention)
+        with torch.no_grad():
+            results.append(readout_logits(model, batch, BLOCKS))
+    torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["steps-next", "answer", "cot"])
+def test_loss_of_an_example_does_not_depend_on_its_batch_mates(family, name, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    layouts = layouts_of(name, encoder)
+    together = collate(layouts)
+    with torch.no_grad():
+        loss = forward_readouts(model, together, BLOCKS, weights_of(name, together))
+        for b, layout in enumerate(layouts):
+            alone = collate([layout])
+            single = forward_readouts(model, alone, BLOCKS, weights_of(name, alone))
+            torch.testing.assert_close(loss.per_example_B[b], single.per_example_B[0], atol=1e-5, rtol=1e-5)
+
+
+def test_readouts_never_see_each_other_nor_later_blocks(encoder):
+    """Changing a later block or another read-out leaves a read-out's logits bit for bit alone."""
+    model = tiny_model("llama", encoder.tokenizer)
+    batch = collate([layouts_of("answer", encoder)[0]])
+    before = readout_logits(model, batch, BLOCKS)
+    readouts = batch["readout_ids"][batch["targets"] >= 0]
+    disturbed = {name: tensor.clone() for name, tensor in batch.items()}
+    others = (disturbed["block_ids"] > 2) | (disturbed["segment_ids"] == 1)
+    disturbed["input_ids"][others] = encoder.text_ids("z")[0]
+    after = readout_logits(model, disturbed, BLOCKS)
+    assert torch.equal(before[readouts == 1], after[readouts == 1])
+    assert not torch.allclose(before[readouts == 2], after[readouts == 2])
+
+
+def test_question_can_be_hidden_from_readouts_but_not_from_blocks(encoder):
+    hidden = BlocksConfig(num_blocks=4, readouts_see_question=False)
+    model = tiny_model("llama", encoder.tokenizer, layers=1)
+    batch = collate([layouts_of("answer", encoder)[0]])
+    visible_logits, hidden_logits = readout_logits(model, batch, BLOCKS), readout_logits(model, batch, hidden)
+    # A block's last token is trunk and reads the question either way: the first token is the same ...
+    is_anchor = (batch["segment_ids"] == 0)[batch["targets"] >= 0]
+    assert torch.equal(visible_logits[is_anchor], hidden_logits[is_anchor])
+    # ... while the read-out's own tokens lose sight of it.
+    assert not torch.allclose(visible_logits[~is_anchor], hidden_logits[~is_anchor])
+
+
+def test_bidirectional_blocks_change_blocks_only(encoder):
+    both_ways = BlocksConfig(num_blocks=4, attention="bidirectional")
+    model = tiny_model("llama", encoder.tokenizer)
+    batch = collate([layouts_of("answer", encoder)[0]])
+    causal, bidirectional = readout_logits(model, batch, BLOCKS), readout_logits(model, batch, both_ways)
+    assert not torch.allclose(causal, bidirectional)
+    direct = collate([layouts_of("direct", encoder)[0]])
+    assert torch.equal(readout_logits(model, direct, BLOCKS), readout_logits(model, direct, both_ways))
+
+
+def test_flash_attention_is_refused(encoder):
+    model = tiny_model("llama", encoder.tokenizer)
+    model.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ValueError, match="cannot express the read-out mask"):
+        readout_logits(model, collate(layouts_of("answer", encoder)), BLOCKS)
+
+

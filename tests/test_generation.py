@@ -1,0 +1,161 @@
+"""Decoding: any block from one prefill, batched, equals decoding the truncated prompt alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EXAMPLES, stage, tiny_model
+
+from rim.config import BlocksConfig, ConfigError, PromptFormat
+from rim.generation import generate
+from rim.layout import FIELDS
+from rim.methods import METHODS, lay_out
+from rim.sampling import Sampling, TokenChooser
+from rim.tokens import PromptEncoder
+
+QUESTIONS = [example.question for example in EXAMPLES]
+
+
+def greedy_by_hand(model, encoder, question, num_blocks, count):
+    """No cache, no batch, no padding: the whole sequence again for every token."""
+    ids = encoder.prompt_ids(question, num_blocks)
+    start = len(ids)
+    while len(ids) < start + count:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        logits[list(encoder.memory_ids)] = float("-inf")
+        token = int(logits.argmax())
+        if token == encoder.stop_id:
+            break
+        ids.append(token)
+    return tuple(ids[start:])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_generation_after_any_block_equals_generation_from_the_truncated_prompt(family, attention, encoder):
+    model = tiny_model(family, encoder.tokenizer, attention)
+    results = generate(model, encoder, QUESTIONS, num_blocks=4, after="all", max_new_tokens=8)
+    seen = set()
+    for question, texts in zip(QUESTIONS, results, strict=True):
+        assert [g.after_block for g in texts] == [1, 2, 3, 4]
+        for g in texts:
+            assert g.token_ids == greedy_by_hand(model, encoder, question, g.after_block, 8)
+            seen.add(g.token_ids)
+    assert len(seen) > 3, "the random model must say different things, or the test proves nothing"
+
+
+def test_final_answer_equals_the_last_of_all_blocks(family, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    every = generate(model, encoder, QUESTIONS, num_blocks=3, after="all", max_new_tokens=6)
+    final = generate(model, encoder, QUESTIONS, num_blocks=3, max_new_tokens=6)
+    for texts, (last,) in zip(every, final, strict=True):
+        assert texts[-1].token_ids == last.token_ids
+        assert texts[-1].logprob == pytest.approx(last.logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_answers_do_not_depend_on_batch_mates(family, batch_size, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    sampling = Sampling(temperature=1.0, num_samples=2, seed=3)
+    for options in ({}, {"sampling": sampling}):
+        together = generate(model, encoder, QUESTIONS, num_blocks=2, max_new_tokens=6, batch_size=3, **options)
+        apart = generate(
+            model, encoder, QUESTIONS, num_blocks=2, max_new_tokens=6, batch_size=batch_size, **options
+        )
+        assert [[g.token_ids for g in texts] for texts in together] == [
+            [g.token_ids for g in texts] for texts in apart
+        ]
+
+
+def test_questions_of_one_batch_may_have_different_numbers_of_blocks(family, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    mixed = generate(model, encoder, QUESTIONS, num_blocks=[0, 3, 1], max_new_tokens=6)
+    for question, count, (g,) in zip(QUESTIONS, [0, 3, 1], mixed, strict=True):
+        assert g.after_block == count
+        assert g.token_ids == greedy_by_hand(model, encoder, question, count, 6)
+
+
+def test_logprob_is_that_of_the_emitted_tokens(encoder):
+    model = tiny_model("llama", encoder.tokenizer)
+    (g,) = generate(model, encoder, QUESTIONS[:1], num_blocks=2, max_new_tokens=5)[0]
+    prompt = encoder.prompt_ids(QUESTIONS[0], 2)
+    emitted = [*g.token_ids, *([encoder.stop_id] if g.finished else [])]
+    logits = model(input_ids=torch.tensor([[*prompt, *emitted]])).logits[0, len(prompt) - 1 : -1]
+    logits[:, list(encoder.memory_ids)] = float("-inf")
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(emitted)[:, None]).sum()
+    assert g.logprob == pytest.approx(expected.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("placement_suffix", ["", " So:"])
+@pytest.mark.parametrize("variant", [{"attention": "bidirectional"}, {"readouts_see_question": False}, {}])
+def test_decoding_continues_the_training_forward_in_every_variant(variant, placement_suffix, tokenizer):
+    """Greedy tokens from the decoder are the training forward's own predictions for the same text."""
+    from rim.data.collator import collate
+    from rim.forward import readout_logits
+    from rim.layout import Readout, build_layout
+    from rim.tokens import Prompt, add_memory_tokens
+
+    blocks = BlocksConfig(num_blocks=3, **variant)
+    add_memory_tokens(tokenizer, blocks)
+    encoder = PromptEncoder(tokenizer, PromptFormat(blocks=blocks))
+    suffix = tuple(encoder.text_ids(placement_suffix)) if placement_suffix else ()
+    plain = encoder.prompt(QUESTIONS[0])
+    encoder.prompt = lambda question: Prompt(plain.question_ids, suffix)
+    model = tiny_model("llama", tokenizer)
+    for after in ("all", "final"):
+        for g in generate(model, encoder, QUESTIONS[:1], num_blocks=3, after=after, max_new_tokens=5)[0]:
+            target = (*g.token_ids, encoder.stop_id)
+            layout = build_layout(
+                plain.question_ids, encoder.block_ids, 3, [Readout(g.after_block, target, suffix)]
+            )
+            logits = readout_logits(model, collate([layout]), blocks)
+            logits[:, list(encoder.memory_ids)] = float("-inf")
+            predicted = logits.argmax(-1).tolist()
+            assert tuple(predicted[: len(g.token_ids)]) == g.token_ids
+
+
+def test_memory_tokens_are_never_generated(encoder):
+    chooser = TokenChooser(Sampling(), ["a"], encoder.memory_ids, 1, torch.device("cpu"))
+    logits = torch.zeros(1, len(encoder.tokenizer))
+    logits[0, encoder.memory_ids[1]] = 100
+    token, _ = chooser(logits, 0)
+    assert token.item() not in encoder.memory_ids
+
+
+def test_samples_follow_the_distribution_and_the_filters():
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1, 0.0]])).clamp(min=-50)
+    keys = [str(i) for i in range(4000)]
+    chooser = TokenChooser(Sampling(temperature=1.0), keys, [], 1, torch.device("cpu"))
+    token, _ = chooser(logits.expand(4000, -1), 0)
+    shares = torch.bincount(token, minlength=4) / 4000
+    assert (shares - torch.tensor([0.6, 0.3, 0.1, 0.0])).abs().max() < 0.03
+    chooser = TokenChooser(Sampling(temperature=1.0, top_k=2), keys, [], 1, torch.device("cpu"))
+    assert set(chooser(logits.expand(4000, -1), 0)[0].tolist()) == {0, 1}
+    chooser = TokenChooser(Sampling(temperature=1.0, top_p=0.5), keys, [], 1, torch.device("cpu"))
+    assert set(chooser(logits.expand(4000, -1), 0)[0].tolist()) == {0}
+
+
+def test_bad_requests_are_refused(encoder):
+    model = tiny_model("gpt2", encoder.tokenizer, max_positions=64)
+    with pytest.raises(ConfigError, match=r"too long: with 4 blocks it needs \d+ positions, the model has 64"):
+        generate(model, encoder, ["word " * 60], num_blocks=4)
+    with pytest.raises(ConfigError, match="must be >= 0"):
+        generate(model, encoder, ["a"], num_blocks=-1)
+    with pytest.raises(ValueError, match="temperature"):
+        Sampling(num_samples=3)
+
+
+def test_an_answer_ends_where_the_positions_end(encoder):
+    model = tiny_model("gpt2", encoder.tokenizer, max_positions=64)
+    question = "a " * 24
+    length = len(encoder.prompt_ids(question, 1))
+    (g,) = generate(model, encoder, [question], num_blocks=1, max_new_tokens=500)[0]
+    assert g.finished or len(g.token_ids) == 64 - length + 1
+
+
+def test_prompt_ids_at_inference_equal_the_trunk_ids_of_training(encoder):
+    for example in EXAMPLES:
+        layout = lay_out(METHODS["rim"], example, stage(objective="answer"), encoder)
+        is_trunk = layout.fields_TF[:, FIELDS.index("segment_ids")] == 0
+        trunk = layout.fields_TF[is_trunk, FIELDS.index("input_ids")].tolist()
+        assert trunk == encoder.prompt_ids(example.question, 4)
