@@ -41,7 +41,9 @@ def tokenizer(plain_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
 
 @pytest.fixture
 def prompt_format() -> PromptFormat:
-    return PromptFormat(method="rim", blocks=BlocksConfig(num_blocks=4), templates=TemplatesConfig())
+    return PromptFormat(
+        method="rim", blocks=BlocksConfig(num_blocks=4), templates=TemplatesConfig()
+    )
 
 
 @pytest.fixture
@@ -50,7 +52,9 @@ def encoder(tokenizer: PreTrainedTokenizerFast, prompt_format: PromptFormat) -> 
     return PromptEncoder(tokenizer, prompt_format)
 
 
-def tiny_model(family: str, tokenizer: PreTrainedTokenizerFast, attention: str = "sdpa", **sizes: int):
+def tiny_model(
+    family: str, tokenizer: PreTrainedTokenizerFast, attention: str = "sdpa", **sizes: int
+):
     """A random model whose weights are large enough that different inputs give different answers."""
     scratch = ScratchConfig(
         family=family,  # type: ignore[arg-type]
@@ -66,14 +70,23 @@ def tiny_model(family: str, tokenizer: PreTrainedTokenizerFast, attention: str =
 
 
 def stage(**changes: object) -> StageConfig:
-    settings: dict[str, object] = {"name": "s", "objective": "answer", "max_steps": 1, "batch_size": 2}
+    settings: dict[str, object] = {
+        "name": "s",
+        "objective": "answer",
+        "max_steps": 1,
+        "batch_size": 2,
+    }
     return StageConfig.model_validate(settings | changes)
 
 
 EXAMPLES = [
     Example("How many apples are 3 and 4?", ("3+4=7",), "7"),
     Example("2+2?", ("2+2=4", "4+0=4", "4*1=4"), "4"),
-    Example("A longer question, with words and 12 numbers: what is 5 - 3, then plus 1?", ("5-3=2", "2+1=3"), "3"),
+    Example(
+        "A longer question, with words and 12 numbers: what is 5 - 3, then plus 1?",
+        ("5-3=2", "2+1=3"),
+        "3",
+    ),
 ]
 
 

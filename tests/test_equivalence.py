@@ -19,7 +19,10 @@ STAGES = {
     "steps-next": stage(objective="steps", alignment="next_step"),
     "steps-own": stage(objective="steps", alignment="own_step"),
     "steps-own-surplus": stage(
-        objective="steps", alignment="own_step", surplus_blocks="answer", weighting="anneal_relative"
+        objective="steps",
+        alignment="own_step",
+        surplus_blocks="answer",
+        weighting="anneal_relative",
     ),
     "answer": stage(objective="answer", weighting="later_more"),
     "direct": stage(objective="answer"),
@@ -45,7 +48,9 @@ def weights_of(name, batch, progress=0.4):
 
 
 def separate_readouts(model, encoder, name, example):
-    """What the read-outs of one example are by definition: one plain causal pass each, no mask given."""
+    """What the read-outs of one example are by definition: one plain causal pass each, no mask
+    given.
+    """
     method = METHODS[METHOD_OF_STAGE.get(name, "rim")]
     logits, nll = [], []
     for target in method.targets(example, STAGES[name], encoder):
@@ -56,7 +61,9 @@ def separate_readouts(model, encoder, name, example):
         with torch.no_grad():
             output = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         logits.append(output)
-        nll.append(torch.nn.functional.cross_entropy(output, ids[0, len(prompt) :], reduction="sum"))
+        nll.append(
+            torch.nn.functional.cross_entropy(output, ids[0, len(prompt) :], reduction="sum")
+        )
     return logits, torch.stack(nll)
 
 
@@ -76,7 +83,10 @@ def test_parallel_readouts_equal_separate_forwards(family, name, attention, enco
         count = len(expected_nll)
         torch.testing.assert_close(loss.nll_BR[b, :count], expected_nll, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(
-            loss.per_example_B[b], (weights_BR[b, :count] * expected_nll).sum(), atol=1e-5, rtol=1e-5
+            loss.per_example_B[b],
+            (weights_BR[b, :count] * expected_nll).sum(),
+            atol=1e-5,
+            rtol=1e-5,
         )
         for r, expected in enumerate(expected_logits):
             # Positions of a read-out keep their order in the flat sequence, the anchor first.
@@ -107,7 +117,9 @@ def test_loss_of_an_example_does_not_depend_on_its_batch_mates(family, name, enc
         for b, layout in enumerate(layouts):
             alone = collate([layout])
             single = forward_readouts(model, alone, BLOCKS, weights_of(name, alone))
-            torch.testing.assert_close(loss.per_example_B[b], single.per_example_B[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                loss.per_example_B[b], single.per_example_B[0], atol=1e-5, rtol=1e-5
+            )
 
 
 def test_readouts_never_see_each_other_nor_later_blocks(encoder):
@@ -128,8 +140,12 @@ def test_question_can_be_hidden_from_readouts_but_not_from_blocks(encoder):
     hidden = BlocksConfig(num_blocks=4, readouts_see_question=False)
     model = tiny_model("llama", encoder.tokenizer, layers=1)
     batch = collate([layouts_of("answer", encoder)[0]])
-    visible_logits, hidden_logits = readout_logits(model, batch, BLOCKS), readout_logits(model, batch, hidden)
-    # A block's last token is trunk and reads the question either way: the first token is the same ...
+    visible_logits, hidden_logits = (
+        readout_logits(model, batch, BLOCKS),
+        readout_logits(model, batch, hidden),
+    )
+    # A block's last token is trunk and reads the question either way: the first token is the same
+    # ...
     is_anchor = (batch["segment_ids"] == 0)[batch["targets"] >= 0]
     assert torch.equal(visible_logits[is_anchor], hidden_logits[is_anchor])
     # ... while the read-out's own tokens lose sight of it.
@@ -140,10 +156,15 @@ def test_bidirectional_blocks_change_blocks_only(encoder):
     both_ways = BlocksConfig(num_blocks=4, attention="bidirectional")
     model = tiny_model("llama", encoder.tokenizer)
     batch = collate([layouts_of("answer", encoder)[0]])
-    causal, bidirectional = readout_logits(model, batch, BLOCKS), readout_logits(model, batch, both_ways)
+    causal, bidirectional = (
+        readout_logits(model, batch, BLOCKS),
+        readout_logits(model, batch, both_ways),
+    )
     assert not torch.allclose(causal, bidirectional)
     direct = collate([layouts_of("direct", encoder)[0]])
-    assert torch.equal(readout_logits(model, direct, BLOCKS), readout_logits(model, direct, both_ways))
+    assert torch.equal(
+        readout_logits(model, direct, BLOCKS), readout_logits(model, direct, both_ways)
+    )
 
 
 def test_flash_attention_is_refused(encoder):
@@ -151,5 +172,3 @@ def test_flash_attention_is_refused(encoder):
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="cannot express the read-out mask"):
         readout_logits(model, collate(layouts_of("answer", encoder)), BLOCKS)
-
-

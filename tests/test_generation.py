@@ -32,7 +32,9 @@ def greedy_by_hand(model, encoder, question, num_blocks, count):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_generation_after_any_block_equals_generation_from_the_truncated_prompt(family, attention, encoder):
+def test_generation_after_any_block_equals_generation_from_the_truncated_prompt(
+    family, attention, encoder
+):
     model = tiny_model(family, encoder.tokenizer, attention)
     results = generate(model, encoder, QUESTIONS, num_blocks=4, after="all", max_new_tokens=8)
     seen = set()
@@ -58,9 +60,17 @@ def test_answers_do_not_depend_on_batch_mates(family, batch_size, encoder):
     model = tiny_model(family, encoder.tokenizer)
     sampling = Sampling(temperature=1.0, num_samples=2, seed=3)
     for options in ({}, {"sampling": sampling}):
-        together = generate(model, encoder, QUESTIONS, num_blocks=2, max_new_tokens=6, batch_size=3, **options)
+        together = generate(
+            model, encoder, QUESTIONS, num_blocks=2, max_new_tokens=6, batch_size=3, **options
+        )
         apart = generate(
-            model, encoder, QUESTIONS, num_blocks=2, max_new_tokens=6, batch_size=batch_size, **options
+            model,
+            encoder,
+            QUESTIONS,
+            num_blocks=2,
+            max_new_tokens=6,
+            batch_size=batch_size,
+            **options,
         )
         assert [[g.token_ids for g in texts] for texts in together] == [
             [g.token_ids for g in texts] for texts in apart
@@ -87,8 +97,12 @@ def test_logprob_is_that_of_the_emitted_tokens(encoder):
 
 
 @pytest.mark.parametrize("placement_suffix", ["", " So:"])
-@pytest.mark.parametrize("variant", [{"attention": "bidirectional"}, {"readouts_see_question": False}, {}])
-def test_decoding_continues_the_training_forward_in_every_variant(variant, placement_suffix, tokenizer):
+@pytest.mark.parametrize(
+    "variant", [{"attention": "bidirectional"}, {"readouts_see_question": False}, {}]
+)
+def test_decoding_continues_the_training_forward_in_every_variant(
+    variant, placement_suffix, tokenizer
+):
     """Greedy tokens from the decoder are the training forward's own predictions for the same text."""
     from rim.data.collator import collate
     from rim.forward import readout_logits
@@ -103,7 +117,9 @@ def test_decoding_continues_the_training_forward_in_every_variant(variant, place
     encoder.prompt = lambda question: Prompt(plain.question_ids, suffix)
     model = tiny_model("llama", tokenizer)
     for after in ("all", "final"):
-        for g in generate(model, encoder, QUESTIONS[:1], num_blocks=3, after=after, max_new_tokens=5)[0]:
+        for g in generate(
+            model, encoder, QUESTIONS[:1], num_blocks=3, after=after, max_new_tokens=5
+        )[0]:
             target = (*g.token_ids, encoder.stop_id)
             layout = build_layout(
                 plain.question_ids, encoder.block_ids, 3, [Readout(g.after_block, target, suffix)]
@@ -137,7 +153,9 @@ def test_samples_follow_the_distribution_and_the_filters():
 
 def test_bad_requests_are_refused(encoder):
     model = tiny_model("gpt2", encoder.tokenizer, max_positions=64)
-    with pytest.raises(ConfigError, match=r"too long: with 4 blocks it needs \d+ positions, the model has 64"):
+    with pytest.raises(
+        ConfigError, match=r"too long: with 4 blocks it needs \d+ positions, the model has 64"
+    ):
         generate(model, encoder, ["word " * 60], num_blocks=4)
     with pytest.raises(ConfigError, match="must be >= 0"):
         generate(model, encoder, ["a"], num_blocks=-1)

@@ -5,6 +5,7 @@ A recipe is written as YAML; `rim.recipes` reads it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,6 +79,21 @@ class TemplatesConfig(Settings):
                 )
         return self
 
+    # str.replace, not str.format: braces in the data are just braces.
+
+    def question_text(self, question: str) -> str:
+        return self.question.replace("{question}", question)
+
+    def step_text(self, step: str) -> str:
+        return self.step.replace("{step}", step)
+
+    def answer_text(self, answer: str) -> str:
+        return self.answer.replace("{answer}", answer)
+
+    def solution_text(self, steps: Sequence[str], answer: str) -> str:
+        """A worked solution: steps and answer, joined."""
+        return self.step_separator.join([*map(self.step_text, steps), self.answer_text(answer)])
+
 
 class PromptFormat(Settings):
     """All that fixes the tokens around a question; saved beside a trained model."""
@@ -141,6 +157,7 @@ class DataConfig(Settings):
     train: DataSource
     validation: DataSource | None = None
     holdout: PositiveInt = 200
+    drop_without_steps: bool = False  # else an example without steps stops a run that needs them
 
 
 class ScratchConfig(Settings):
@@ -153,6 +170,7 @@ class ScratchConfig(Settings):
     feed_forward: PositiveInt | None = None
     max_positions: PositiveInt = 512
     vocab_size: PositiveInt = 512
+    alphabet: Literal["bytes", "data"] = "bytes"  # see rim.scratch.train_tokenizer
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

@@ -144,10 +144,14 @@ class Curriculum:
         recipe = self.recipe
         if previous is not None:
             return load_for_training(previous, stage.dropout)
+        templates = recipe.templates
         texts = (
             text
             for example in train_set
-            for text in (example.question, *example.steps, example.answer)
+            for text in (
+                templates.question_text(example.question),
+                templates.solution_text(example.steps, example.answer),
+            )
         )
         model, tokenizer = load_base(recipe.model, recipe.prompt_format, texts, recipe.seed)
         memory_ids = list(PromptEncoder(tokenizer, recipe.prompt_format).memory_ids)

@@ -65,7 +65,7 @@ def load_base(
     """
     torch.manual_seed(seed)
     if config.scratch is not None:
-        tokenizer = train_tokenizer(texts, config.scratch.vocab_size)
+        tokenizer = train_tokenizer(texts, config.scratch.vocab_size, config.scratch.alphabet)
         add_memory_tokens(tokenizer, prompt_format.blocks)
         model = build_model(config.scratch, tokenizer, config.attention)
         check_attention(model, config.attention)

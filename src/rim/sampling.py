@@ -59,7 +59,7 @@ class TokenChooser:
         max_new_tokens: int,
         device: torch.device,
     ):
-        self.forbidden_ids = torch.tensor(list(forbidden_ids), device=device)
+        self.forbidden_ids = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
         self.warpers: list[Any] = []
         if sampling.temperature > 0:
             self.warpers.append(TemperatureLogitsWarper(sampling.temperature))

@@ -25,7 +25,6 @@ def build_model(
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": True,
     }
     feed_forward = scratch.feed_forward or 4 * scratch.width
@@ -52,15 +51,24 @@ def build_model(
         if scratch.family == "qwen3":
             sizes["head_dim"] = scratch.width // scratch.heads
     config = AutoConfig.for_model(scratch.family, **common, **sizes)
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    # Not in the model's config: there it would freeze the embedding of the token used for padding.
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with every digit a token of its own; any text can be encoded.
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, alphabet: str = "bytes"
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with every digit a token of its own.
 
-    `vocab_size` counts the 256 bytes and the end-of-text token; smaller values give bytes alone.
+    Args:
+        vocab_size: merges are learned up to this size (alphabet and control tokens count).
+        alphabet: "bytes" starts from all 256, so any text can be encoded; "data" from the bytes of
+            `texts` alone, other ones becoming an unknown token. A model of a few hundred thousand
+            weights learns markedly faster without the hundreds of output rows it never needs.
     """
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(models.BPE(unk_token="<|unknown|>" if alphabet == "data" else None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -68,10 +76,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", *(["<|unknown|>"] if alphabet == "data" else [])]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if alphabet == "bytes" else [],
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -79,5 +88,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         tokenizer_object=tokenizer,
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
+        unk_token="<|unknown|>" if alphabet == "data" else None,
         padding_side="left",
     )

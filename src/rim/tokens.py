@@ -95,7 +95,7 @@ class PromptEncoder:
         """Encode a question up to (and, for chat models, beyond) the place of the blocks."""
         if self.is_chat:
             return self._chat_prompt(question)
-        text = self.format.templates.question.replace("{question}", question)
+        text = self.format.templates.question_text(question)
         return Prompt((*self._bos_ids, *self.text_ids(text)))
 
     def _chat_prompt(self, question: str) -> Prompt:
@@ -152,22 +152,18 @@ class PromptEncoder:
 
     def step_ids(self, step: str) -> tuple[int, ...]:
         """A step as a read-out's target, stop token included."""
-        return (*self.text_ids(self._step(step)), self.stop_id)
+        return self._target(self.format.templates.step_text(step))
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """An answer as a read-out's target, stop token included."""
-        return (*self.text_ids(self._answer(answer)), self.stop_id)
+        return self._target(self.format.templates.answer_text(answer))
 
     def solution_ids(self, steps: Sequence[str], answer: str) -> tuple[int, ...]:
         """A worked solution, steps and answer, as one target, stop token included."""
-        pieces = [*(self._step(step) for step in steps), self._answer(answer)]
-        return (*self.text_ids(self.format.templates.step_separator.join(pieces)), self.stop_id)
+        return self._target(self.format.templates.solution_text(steps, answer))
 
-    def _step(self, step: str) -> str:
-        return self.format.templates.step.replace("{step}", step)
-
-    def _answer(self, answer: str) -> str:
-        return self.format.templates.answer.replace("{answer}", answer)
+    def _target(self, text: str) -> tuple[int, ...]:
+        return (*self.text_ids(text), self.stop_id)
 
     @property
     def answer_marker(self) -> str:

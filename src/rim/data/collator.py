@@ -27,7 +27,9 @@ def collate(layouts: Sequence[Layout]) -> dict[str, Tensor]:
     fields_BTF = pad_sequence(
         [x.fields_TF for x in layouts], batch_first=True, padding_value=PADDING
     )
-    batch = dict(zip(FIELDS, fields_BTF.unbind(-1), strict=True))
+    # Contiguous fields: FlexAttention's CPU kernels (torch 2.13) cannot capture strided ones.
+    fields_FBT = fields_BTF.permute(2, 0, 1).contiguous()
+    batch: dict[str, Tensor] = dict(zip(FIELDS, fields_FBT, strict=True))
     batch["num_readouts"] = torch.tensor([x.num_readouts for x in layouts])
     batch["num_step_readouts"] = torch.tensor([x.num_step_readouts for x in layouts])
     return batch

@@ -76,6 +76,8 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
             on.
     """
     train = load_examples(config.train)
+    if config.drop_without_steps:
+        train = [example for example in train if example.steps]
     if config.validation is None:
         if config.holdout >= len(train):
             raise DataError(

@@ -45,8 +45,8 @@ def lay_out(
     """
     if stage.objective != "answer" and not example.steps:
         raise DataError(
-            f"{example.origin or example.question!r}: field 'steps' is empty, but stage "
-            f"{stage.name!r} trains on steps; give the example steps or drop it "
+            f"{example.origin or repr(example.question)}: field 'steps' is empty, but stage "
+            f"{stage.name!r} trains on steps; give it steps, or set data.drop_without_steps: true "
             "(`rim data validate` lists all such examples)"
         )
     targets = method.targets(example, stage, encoder)

@@ -1,0 +1,40 @@
+# Both targets work on a bare clone: they make .venv and install into it, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export RIM_DATA ?= $(wildcard ../shared/data)
+ifeq ($(RIM_DATA),)
+unexport RIM_DATA
+endif
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   install, then train and compare on a built-in task (about 7 minutes on 2 cores)"
+	@echo "make test   install, then run all tests"
+	@echo "make lint   ruff and pyright"
+	@echo "make clean  remove .venv (run folders stay)"
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Making $(VENV) and downloading the packages pinned in constraints.txt (about 1 GB with torch)."
+	@echo "Behind a slow network this takes minutes; pip shows each download."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+DEMO_DIR ?= runs
+SEED ?= 0
+demo: $(STAMP)
+	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,226 @@
+"""Readers, the answer parser, and the generator."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import real_data
+
+from rim.config import ArithmeticConfig, DataConfig, DataSource
+from rim.data.answers import answers_match, extract_answer, find_numbers
+from rim.data.arithmetic import generate_arithmetic, split_of
+from rim.data.examples import DataError
+from rim.data.sources import (
+    describe,
+    find_problems,
+    hold_out,
+    load_examples,
+    load_training_data,
+    open_file,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("#### 72", "72"),
+        ("so it is\n#### 1,234", "1234"),
+        ("#### -5", "-5"),
+        ("#### \u22125", "-5"),
+        ("#### $1,234.50 in all", "1234.5"),
+        ("#### 3.0", "3"),
+        ("#### 12 apples and 3 pears", "12"),
+        ("<<3+4=7>>\n<<7*2=14>>\n14", "14"),
+        ("The answer is 8 dollars.", "8"),
+        ("8-3=5", "5"),
+        ("#### .5", "0.5"),
+        ("#### 1e3", "1000"),
+        ("#### Tom is a wumpus.", "tom is a wumpus"),
+        ("#### 5 5 6 0 8", "5 5 6 0 8"),
+        ("#### 20%", "20"),
+        ("#### 57.0 extra #### 58", "58"),
+        ("#### -$40", "-40"),
+        ("#### 7\nand then 9", "7"),
+    ],
+)
+def test_answers_are_recognised(text, gold):
+    assert answers_match(extract_answer(text), gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("#### 7", "8"),
+        ("", "7"),
+        ("####", "7"),
+        ("#### -7", "7"),
+        ("#### 1,23", "123"),
+        ("#### no", "yes"),
+        ("#### 5 5 6 0 9", "5 5 6 0 8"),
+        ("#### 0.3333", "0.33333"),
+    ],
+)
+def test_wrong_answers_are_not(text, gold):
+    assert not answers_match(extract_answer(text), gold)
+
+
+def test_numbers_in_text():
+    assert [str(n) for n in find_numbers("1, 2 and 3,000 minus -4.5")] == ["1", "2", "3000", "-4.5"]
+    assert [str(n) for n in find_numbers("8-3")] == ["8", "3"]
+
+
+def test_answer_after_the_last_separator():
+    assert extract_answer("3+4=7;7-5=2;2", marker="", separator=";") == "2"
+
+
+def write(tmp_path, *lines):
+    path = tmp_path / "data.jsonl"
+    path.write_text(
+        "\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines), encoding="utf-8"
+    )
+    return path
+
+
+GOOD = {"question": "3+4?", "steps": ["3+4=7"], "answer": 7}
+
+
+def test_jsonl_is_read_with_numbers_blank_lines_and_unicode(tmp_path):
+    odd = {"question": "caf\u00e9\u2028?", "steps": [], "answer": "n\u00e9"}
+    examples = open_file(write(tmp_path, GOOD, "", odd))
+    assert [e.answer for e in examples] == ["7", "n\u00e9"]
+    assert examples[1].origin.endswith("line 3")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{broken", r"line 2: not valid JSON"),
+        ("[1]", r"line 2: expected a JSON object"),
+        ({"steps": ["a"], "answer": "1"}, r"line 2: field 'question' is missing"),
+        ({"question": " ", "answer": "1"}, r"line 2: field 'question' must be a non-empty string"),
+        ({"question": "q", "answer": ""}, r"line 2: field 'answer' must be a non-empty"),
+        ({"question": "q", "answer": None}, r"line 2: field 'answer' must be a string or a number"),
+        ({"question": "q", "steps": "a", "answer": "1"}, r"line 2: field 'steps' must be a list"),
+        ({"question": "q", "steps": ["a", ""], "answer": "1"}, r"line 2: field 'steps', item 2"),
+        ({"question": 5, "answer": "1"}, r"line 2: field 'question'"),
+    ],
+)
+def test_malformed_records_name_line_and_field(tmp_path, bad, message):
+    path = write(tmp_path, GOOD, bad)
+    with pytest.raises(DataError, match=message):
+        open_file(path, "jsonl")
+    count, problems = find_problems(path, "jsonl", allow_empty_steps=True)
+    assert count == 2
+    assert len(problems) == 1
+
+
+def test_validation_lists_every_problem(tmp_path):
+    path = write(tmp_path, GOOD, "{", GOOD, {"question": "q", "steps": [], "answer": "1"})
+    count, problems = find_problems(path, None, allow_empty_steps=False)
+    assert count == 4
+    assert [p.split(": ")[1] for p in problems] == [
+        "not valid JSON (Expecting property name enclosed in double quotes, column 2)",
+        f"the question repeats that of {path}, line 1",
+        "field 'steps' is empty",
+    ]
+
+
+def test_missing_files_folders_and_unknown_formats(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        open_file(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match="is a folder"):
+        open_file(tmp_path, "jsonl")
+    with pytest.raises(DataError, match="did you mean 'jsonl'"):
+        open_file(tmp_path, "jsnl")
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    with pytest.raises(DataError, match="is empty"):
+        open_file(empty)
+
+
+def test_hub_sets_are_read_by_name_and_column_mapping(tmp_path):
+    path = write(tmp_path, {"q": "3+4?", "cot": "3+4=7 | 7", "a": "7"})
+    source = {
+        "format": "hub",
+        "path": "json",
+        "data_files": str(path),
+        "step_separator": "|",
+        "columns": {"question": "q", "steps": "cot", "answer": "a"},
+    }
+    (example,) = load_examples(DataSource.model_validate(source))
+    assert (example.question, example.steps, example.answer) == ("3+4?", ("3+4=7", "7"), "7")
+    source["columns"]["steps"] = "steps"
+    with pytest.raises(DataError, match="no column 'steps'"):
+        load_examples(DataSource.model_validate(source))
+
+
+def test_generated_splits_share_no_question():
+    splits = {
+        split: {
+            e.question for e in generate_arithmetic(ArithmeticConfig(num_examples=500, split=split))
+        }
+        for split in ("train", "validation", "test")
+    }
+    assert not splits["train"] & splits["test"]
+    assert not splits["train"] & splits["validation"]
+    assert not splits["validation"] & splits["test"]
+    assert all(split_of(q) == split for split, questions in splits.items() for q in questions)
+
+
+def test_generated_chains_are_right_and_seeded():
+    config = ArithmeticConfig(num_examples=300, min_operations=1, split="test")
+    config = config.model_copy(update={"num_examples": 60})
+    examples = generate_arithmetic(config)
+    assert examples == generate_arithmetic(config)
+    assert examples != generate_arithmetic(config.model_copy(update={"seed": 1}))
+    assert sorted({len(e.steps) for e in examples}) == [1, 2, 3, 4]
+    for e in examples:
+        assert int(e.answer) == eval(e.question.rstrip("="), {}) % 10
+    with pytest.raises(DataError, match="distinct validation questions with 1 operations"):
+        generate_arithmetic(
+            ArithmeticConfig(
+                num_examples=500, min_operations=1, max_operations=1, split="validation"
+            )
+        )
+
+
+def test_holding_out_keeps_repeated_questions_together():
+    examples = generate_arithmetic(
+        ArithmeticConfig(num_examples=400, min_operations=1, max_operations=1)
+    )
+    train, held = hold_out(examples, 20, seed=0)
+    assert len(train) + len(held) == 400
+    assert not {e.question for e in train} & {e.question for e in held}
+    assert len({e.question for e in held}) == 20
+
+
+def test_a_validation_question_in_the_training_set_is_refused():
+    source = DataSource(format="arithmetic", arithmetic=ArithmeticConfig(num_examples=10))
+    with pytest.raises(DataError, match="also a training question"):
+        load_training_data(DataConfig(train=source, validation=source), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "with_steps"),
+    [
+        ("gsm8k_train.jsonl", 7473, 7378),
+        ("gsm8k_test.jsonl", 1319, None),
+        ("gsm_hard.jsonl", 1319, 0),
+        ("svamp.json", 1000, 0),
+        ("gsm8k_aug_valid.txt", 500, None),
+        ("mult_4x4_valid.txt", 1000, 1000),
+    ],
+)
+def test_published_files_are_read_whole(name, rows, with_steps):
+    stats = describe(open_file(real_data(name)))
+    assert stats["examples"] == rows
+    if with_steps is not None:
+        assert rows - stats["without_steps"] == with_steps
+
+
+def test_gold_answers_of_published_files_are_understood():
+    for name in ("gsm8k_test.jsonl", "gsm_hard.jsonl"):
+        for example in open_file(real_data(name)):
+            assert len(find_numbers(example.answer)) == 1, example
+            assert answers_match(extract_answer(f"#### {example.answer}"), example.answer)

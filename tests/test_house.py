@@ -1,0 +1,72 @@
+"""Rules of the house: imports run downwards, files stay readable."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "rim"
+
+LAYERS = [
+    {"config", "layout", "masks", "schedules", "losses", "tokens", "results", "recipes"},
+    {"data", "scratch", "modeling", "forward", "sampling"},
+    {"methods", "generation", "trainer", "callbacks", "runs"},
+    {"curriculum", "evaluation", "reasoner"},
+    {"report", "demo", "cli"},
+]
+LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rim."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("rim.")}
+    return found
+
+
+def modules() -> dict[str, set[str]]:
+    """Imports of every module or package directly below `rim`."""
+    found: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        name = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if name != "__init__":
+            found.setdefault(name, set()).update(imports_of(path) - {name})
+    return found
+
+
+def test_imports_run_downwards():
+    found = modules()
+    assert set(found) == set(LEVEL), "a new module needs a layer"
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in found.items()
+        for other in others
+        if LEVEL[other] > LEVEL[name]
+    ]
+    assert not wrong
+
+
+def test_no_module_imports_in_a_circle():
+    found = modules()
+    done: set[str] = set()
+    while len(done) < len(found):
+        ready = {name for name, others in found.items() if name not in done and others <= done}
+        assert ready, f"a circle among {set(found) - done}"
+        done |= ready
+
+
+def test_the_report_reads_results_only():
+    assert not modules()["report"]
+    for path in (SOURCE / "report").glob("*.py"):
+        assert "torch" not in path.read_text(encoding="utf-8")
+
+
+def test_files_stay_readable_in_one_sitting():
+    long = [
+        p for p in SOURCE.rglob("*.py") if len(p.read_text(encoding="utf-8").splitlines()) > 320
+    ]
+    assert not long
