@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import warnings
 from pathlib import Path
+
+# Before transformers is imported: a test that reached for the hub would wait for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
@@ -14,9 +18,6 @@ from rim.config import BlocksConfig, PromptFormat, ScratchConfig, StageConfig, T
 from rim.data.examples import Example
 from rim.scratch import build_model, train_tokenizer
 from rim.tokens import PromptEncoder, add_memory_tokens
-
-# torch's own start-up on some machines; nothing of ours.
-warnings.filterwarnings("ignore", message=".*cpuinfo.*")
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 DATA_DIR = Path(os.environ.get("RIM_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -34,8 +35,6 @@ def plain_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def tokenizer(plain_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    import copy
-
     return copy.deepcopy(plain_tokenizer)
 
 
@@ -55,7 +54,7 @@ def encoder(tokenizer: PreTrainedTokenizerFast, prompt_format: PromptFormat) -> 
 def tiny_model(
     family: str, tokenizer: PreTrainedTokenizerFast, attention: str = "sdpa", **sizes: int
 ):
-    """A random model whose weights are large enough that different inputs give different answers."""
+    """A random model with weights so large that different inputs give different answers."""
     scratch = ScratchConfig(
         family=family,  # type: ignore[arg-type]
         **({"layers": 2, "width": 32, "heads": 2, "max_positions": 256} | sizes),

@@ -103,7 +103,7 @@ def test_logprob_is_that_of_the_emitted_tokens(encoder):
 def test_decoding_continues_the_training_forward_in_every_variant(
     variant, placement_suffix, tokenizer
 ):
-    """Greedy tokens from the decoder are the training forward's own predictions for the same text."""
+    """Greedy tokens from the decoder are the training forward's own predictions."""
     from rim.data.collator import collate
     from rim.forward import readout_logits
     from rim.layout import Readout, build_layout

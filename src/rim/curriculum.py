@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -241,7 +242,7 @@ def training_arguments(
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
         bf16=stage.bf16,
-        gradient_checkpointing=stage.gradient_checkpointing,
+        **_checkpointing(stage),
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -262,3 +263,12 @@ def training_arguments(
         data_seed=recipe.seed + index,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def _checkpointing(stage: StageConfig) -> dict[str, Any]:
+    """Gradient checkpointing under its name in this transformers (renamed in 5.23)."""
+    if not stage.gradient_checkpointing:
+        return {}
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    new_name = "activation_checkpointing"
+    return {new_name if new_name in known else "gradient_checkpointing": True}

@@ -1,0 +1,175 @@
+"""LoRA trains what it should and nothing else; saving and loading change nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EXAMPLES, stage, tiny_model
+
+from rim.config import BlocksConfig, ConfigError, LoraSettings, ModelConfig, PromptFormat
+from rim.data.collator import collate
+from rim.forward import forward_readouts
+from rim.generation import generate
+from rim.methods import METHODS, lay_out
+from rim.modeling import (
+    load_base,
+    load_for_training,
+    load_trained,
+    prepare_for_training,
+    save_trained,
+    set_adapter_dropout,
+    set_dropout,
+)
+from rim.tokens import PromptEncoder
+
+FORMAT = PromptFormat(blocks=BlocksConfig(num_blocks=2))
+QUESTIONS = [example.question for example in EXAMPLES]
+
+
+@pytest.fixture
+def base_dir(family, plain_tokenizer, tmp_path):
+    """A pretrained model as a user has one: no memory tokens yet."""
+    folder = tmp_path / "base"
+    tiny_model(family, plain_tokenizer).save_pretrained(folder)
+    plain_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def lora_config(base_dir, **changes):
+    return ModelConfig(base=str(base_dir), lora=LoraSettings(rank=4, alpha=8), **changes)
+
+
+def train_some(model, encoder, steps=3):
+    layouts = [lay_out(METHODS["rim"], e, stage(objective="answer"), encoder) for e in EXAMPLES]
+    batch = collate(layouts)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    model.train()
+    for _ in range(steps):
+        loss = forward_readouts(model, batch, FORMAT.blocks, torch.ones(3, 2)).per_example_B.sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+
+
+def test_lora_trains_adapters_and_the_three_new_rows_only(base_dir, plain_tokenizer):
+    config = lora_config(base_dir)
+    model, tokenizer = load_base(config, FORMAT, (), seed=0)
+    encoder = PromptEncoder(tokenizer, FORMAT)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    size = len(plain_tokenizer)
+    model = prepare_for_training(model, config, list(encoder.memory_ids), dropout=0.0)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable
+    assert all("lora_" in name or "trainable_tokens" in name for name in trainable)
+    train_some(model, encoder)
+    merged = model.merge_and_unload()
+    new_rows = merged.get_input_embeddings().weight[size:]
+    old_rows = merged.get_input_embeddings().weight[:size]
+    original = before[next(n for n in before if "embed_tokens" in n or "wte" in n)]
+    assert torch.equal(old_rows, original[:size])
+    assert (new_rows != original[size:]).any(1).all(), "every memory token must learn"
+    linear = [
+        n for n, p in merged.named_parameters() if n in before and not torch.equal(p, before[n])
+    ]
+    assert all("norm" not in n and "ln_" not in n and not n.endswith("bias") for n in linear)
+    assert len(linear) >= 4
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_a_saved_model_answers_as_before(base_dir, tuning, tmp_path):
+    config = lora_config(base_dir, tuning=tuning)
+    model, tokenizer = load_base(config, FORMAT, (), seed=0)
+    encoder = PromptEncoder(tokenizer, FORMAT)
+    model = prepare_for_training(model, config, list(encoder.memory_ids), dropout=0.0)
+    train_some(model, encoder)
+    expected = generate(model, encoder, QUESTIONS, num_blocks=2, after="all", max_new_tokens=6)
+    folder = tmp_path / "saved"
+    save_trained(model, tokenizer, FORMAT, config, folder)
+    files = {path.name for path in folder.iterdir()}
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    for merge in (False, True):
+        loaded, tokenizer = load_trained(folder, merge=merge)
+        again = generate(
+            loaded,
+            PromptEncoder(tokenizer, FORMAT),
+            QUESTIONS,
+            num_blocks=2,
+            after="all",
+            max_new_tokens=6,
+        )
+        for texts, expected_texts in zip(again, expected, strict=True):
+            for g, e in zip(texts, expected_texts, strict=True):
+                assert g.token_ids == e.token_ids
+                assert g.logprob == pytest.approx(e.logprob, abs=1e-4)
+
+
+def test_an_adapter_folder_holds_no_embedding_matrix(base_dir, tmp_path):
+    from safetensors import safe_open
+
+    config = lora_config(base_dir)
+    model, tokenizer = load_base(config, FORMAT, (), seed=0)
+    memory_ids = list(PromptEncoder(tokenizer, FORMAT).memory_ids)
+    save_trained(
+        prepare_for_training(model, config, memory_ids, 0.0), tokenizer, FORMAT, config, tmp_path
+    )
+    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as weights:
+        shapes = {name: tuple(weights.get_tensor(name).shape) for name in weights.keys()}  # noqa: SIM118
+    assert any("token" in name and shape == (3, 32) for name, shape in shapes.items())
+    assert all(len(tokenizer) not in shape for shape in shapes.values())
+
+
+def test_the_next_stage_trains_the_same_adapter_with_its_own_dropout(base_dir, tmp_path):
+    config = lora_config(base_dir)
+    model, tokenizer = load_base(config, FORMAT, (), seed=0)
+    memory_ids = list(PromptEncoder(tokenizer, FORMAT).memory_ids)
+    model = prepare_for_training(model, config, memory_ids, dropout=0.0)
+    before = sum(p.requires_grad for p in model.parameters())
+    save_trained(model, tokenizer, FORMAT, config, tmp_path / "stage")
+    again, _ = load_for_training(tmp_path / "stage", dropout=0.25)
+    assert sum(p.requires_grad for p in again.parameters()) == before
+    rates = {
+        m.p
+        for n, m in again.named_modules()
+        if "lora_dropout" in n and isinstance(m, torch.nn.Dropout)
+    }
+    assert rates == {0.25}
+    set_adapter_dropout(again, 0.0)
+    assert not [
+        m
+        for n, m in again.named_modules()
+        if "lora_dropout" in n and isinstance(m, torch.nn.Dropout)
+    ]
+
+
+def test_dropout_of_a_full_model_can_be_set_and_taken_back(family, encoder):
+    model = tiny_model(family, encoder.tokenizer).train()
+    ids = torch.tensor([encoder.prompt_ids("a question", 2)])
+    exact = model(input_ids=ids).logits
+    set_dropout(model, 0.5)
+    assert not torch.allclose(model(input_ids=ids).logits, exact)
+    set_dropout(model, 0.0)
+    assert torch.equal(model(input_ids=ids).logits, exact)
+
+
+def test_new_rows_start_near_the_mean_and_apart(base_dir, plain_tokenizer):
+    model, _ = load_base(lora_config(base_dir), FORMAT, (), seed=0)
+    rows = model.get_input_embeddings().weight
+    old, new = rows[: len(plain_tokenizer)], rows[len(plain_tokenizer) :]
+    assert len(new) == 3
+    assert ((new - old.mean(0)).abs() < old.std(0)).all()
+    assert not torch.equal(new[0], new[1])
+
+
+def test_bases_that_cannot_be_loaded_say_why(tmp_path, plain_tokenizer):
+    with pytest.raises(ConfigError, match="could not be loaded"):
+        load_base(ModelConfig(base="no/such-model-anywhere"), FORMAT, (), seed=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no model"):
+        load_base(ModelConfig(base=str(tmp_path / "empty")), FORMAT, (), seed=0)
+    tiny_model("gpt2", plain_tokenizer).save_pretrained(tmp_path / "gpt2")
+    plain_tokenizer.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ConfigError, match=r"gpt2.*flex"):
+        load_base(
+            ModelConfig(base=str(tmp_path / "gpt2"), attention="flex_attention"), FORMAT, (), seed=0
+        )

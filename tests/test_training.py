@@ -1,0 +1,239 @@
+"""The trainer and the curriculum: equivalences, resuming, divergence, run folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import tiny_model
+from rich.console import Console
+
+import rim.trainer
+from rim.config import ConfigError
+from rim.curriculum import train
+from rim.data.examples import DataError
+from rim.reasoner import load
+from rim.recipes import load_recipe, recipe_from_dict
+from rim.trainer import TrainingDivergedError
+
+QUIET = Console(quiet=True)
+
+
+def raw_recipe(tmp_path, **changes):
+    raw = {
+        "name": "run",
+        "method": "rim",
+        "runs_dir": str(tmp_path / "runs"),
+        "data": {
+            "train": {"format": "arithmetic", "arithmetic": {"num_examples": 64}},
+            "validation": {
+                "format": "arithmetic",
+                "arithmetic": {"num_examples": 8, "split": "validation"},
+            },
+        },
+        "model": {
+            "scratch": {"layers": 2, "width": 32, "heads": 2, "vocab_size": 16, "alphabet": "data"},
+            "tuning": "full",
+        },
+        "blocks": {"num_blocks": 5},
+        "templates": {"question": "{question}", "answer": "{answer}", "step_separator": ";"},
+        "stages": [
+            {
+                "name": "grounding",
+                "objective": "steps",
+                "alignment": "own_step",
+                "weighting": "anneal_relative",
+                "max_steps": 6,
+                "batch_size": 8,
+                "learning_rate": 1e-3,
+                "evaluate_every": 3,
+            },
+            {
+                "name": "refinement",
+                "objective": "answer",
+                "weighting": "later_more",
+                "max_steps": 4,
+                "batch_size": 8,
+                "learning_rate": 1e-3,
+                "dropout": 0.1,
+                "evaluate_every": 2,
+            },
+        ],
+        "validation": {"num_examples": 8, "max_new_tokens": 4},
+    }
+    return raw | changes
+
+
+def run(raw, **options):
+    return train(recipe_from_dict(raw), console=QUIET, **options)
+
+
+def losses(folder, key="loss"):
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(r["stage"], r["step"], r[key]) for r in records if key in r]
+
+
+def weights_of(folder):
+    return load(folder.path).model.state_dict()
+
+
+def test_gradient_accumulation_changes_nothing(tmp_path):
+    whole, split = raw_recipe(tmp_path, name="whole"), raw_recipe(tmp_path, name="split")
+    for stage in (*whole["stages"], *split["stages"]):
+        stage["dropout"] = 0.0  # dropout draws differ between batch shapes
+    for stage in split["stages"]:
+        stage["micro_batch_size"] = 1
+    first, second = weights_of(run(whole)), weights_of(run(split))
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=2e-5, rtol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    one, two = run(raw_recipe(tmp_path, name="a")), run(raw_recipe(tmp_path, name="b"))
+    assert losses(one) == losses(two)
+    assert losses(run(raw_recipe(tmp_path, name="c", seed=1))) != losses(one)
+
+
+@pytest.mark.parametrize("interrupt_at", [("grounding", 5), ("refinement", 3)])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_resuming_gives_the_same_losses_as_never_stopping(
+    tmp_path, interrupt_at, tuning, monkeypatch, plain_tokenizer
+):
+    raw = raw_recipe(tmp_path, name="whole")
+    if tuning == "lora":
+        tiny_model("llama", plain_tokenizer).save_pretrained(tmp_path / "base")
+        plain_tokenizer.save_pretrained(tmp_path / "base")
+        raw["model"] = {"base": str(tmp_path / "base"), "lora": {"rank": 4}}
+    whole = run(raw)
+    stopped = raw | {"name": "stopped"}
+
+    original = rim.trainer.ReadoutTrainer.training_step
+
+    def stop(self, *args, **kwargs):
+        if self.stage.name == interrupt_at[0] and self.state.global_step + 1 == interrupt_at[1]:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped)
+    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", original)
+    resumed = run(stopped, resume=True)
+    for key in ("eval_loss", "eval_accuracy"):
+        # The last word on every step: a resumed run repeats the steps since its checkpoint.
+        assert {x[:2]: x[2] for x in losses(resumed, key)} == {
+            x[:2]: x[2] for x in losses(whole, key)
+        }
+    first, second = weights_of(whole), weights_of(resumed)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    original = rim.trainer.ReadoutTrainer.compute_loss
+
+    def poisoned(self, model, *args, **kwargs):
+        loss = original(self, model, *args, **kwargs)
+        return loss * float("nan") if model.training and self.state.global_step == 4 else loss
+
+    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "compute_loss", poisoned)
+    with pytest.raises(
+        TrainingDivergedError, match=r"became nan at step 5 .*'grounding'.*checkpoint-3"
+    ):
+        run(raw_recipe(tmp_path))
+    from safetensors.torch import load_file
+
+    kept = tmp_path / "runs/run/stages/01-grounding/checkpoint-3/model.safetensors"
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(kept).values())
+    assert not (tmp_path / "runs/run/model").exists()
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path):
+    raw = raw_recipe(tmp_path)
+    folder = run(raw)
+    before = folder.config_file.read_bytes()
+    with pytest.raises(ConfigError, match=r"exists; continue it with --resume"):
+        run(raw)
+    with pytest.raises(ConfigError, match="is finished"):
+        run(raw, resume=True)
+    shutil.rmtree(folder.model_dir)
+    with pytest.raises(ConfigError, match="differs from this recipe"):
+        run(raw | {"seed": 5}, resume=True)
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        run(raw | {"name": "other"}, resume=True)
+    assert folder.config_file.read_bytes() == before
+
+
+def test_a_run_folder_tells_everything(tmp_path):
+    raw = raw_recipe(tmp_path)
+    folder = run(raw)
+    assert load_recipe(folder.config_file) == recipe_from_dict(raw)
+    environment = json.loads(folder.environment_file.read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["seed"] == 0
+    assert set(environment["data"]) == {"train", "validation"}
+    kinds = {
+        key for line in folder.metrics_file.read_text().splitlines() for key in json.loads(line)
+    }
+    assert {"loss", "eval_loss", "eval_accuracy", "readout_last_nll", "learning_rate"} <= kinds
+    assert not list(folder.path.rglob("checkpoint-*")), "finished stages keep their best model only"
+
+
+def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):
+    scores = {1: 0.5, 2: 0.9, 3: 0.1, 4: 0.2}
+    raw = raw_recipe(tmp_path)
+    raw["stages"] = [raw["stages"][0] | {"max_steps": 4, "evaluate_every": 1}]
+    kept = {}
+
+    def evaluate(self, *args, **kwargs):
+        step = self.state.global_step
+        kept[step] = {n: p.detach().clone() for n, p in self.model.state_dict().items()}
+        metrics = {"eval_loss": 1.0, "eval_accuracy": scores[step]}
+        return metrics | {"eval_selection": metrics["eval_accuracy"]}
+
+    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "evaluate", evaluate)
+    final = weights_of(run(raw))
+    assert all(torch.equal(final[name], kept[2][name]) for name in final)
+    assert not all(torch.equal(final[name], kept[4][name]) for name in final)
+
+
+def test_equal_accuracy_is_decided_by_loss(tmp_path):
+    folder = run(raw_recipe(tmp_path))
+    selections = losses(folder, "eval_selection")
+    for (*_, selection), (*_, accuracy), (*_, loss) in zip(
+        selections, losses(folder, "eval_accuracy"), losses(folder, "eval_loss"), strict=True
+    ):
+        assert selection == pytest.approx(accuracy - 1e-6 * loss, abs=1e-9)
+
+
+def test_training_examples_that_do_not_fit_are_named(tmp_path):
+    raw = raw_recipe(tmp_path)
+    raw["model"]["scratch"]["max_positions"] = 20
+    with pytest.raises(
+        DataError, match=r"arithmetic train \d+: too long, needs \d+ positions, the model has 20"
+    ):
+        run(raw)
+
+
+def test_a_run_can_start_from_another_run(tmp_path):
+    first = run(raw_recipe(tmp_path))
+    raw = raw_recipe(tmp_path, name="second", method="direct")
+    raw["model"] = {"base": str(first.path), "tuning": "full"}
+    raw["stages"] = [{"name": "a", "objective": "answer", "max_steps": 2, "batch_size": 4}]
+    reasoner = load(run(raw).path)
+    assert reasoner.trained_blocks == 0
+    assert reasoner.ask("1+2=", max_new_tokens=3).after_block == 0
+
+
+def test_learning_rate_warms_up_and_falls(tmp_path):
+    raw = raw_recipe(tmp_path)
+    raw["stages"] = [
+        raw["stages"][0]
+        | {"max_steps": 8, "warmup": 0.25, "scheduler": "cosine_with_min_lr", "evaluate_every": 1}
+    ]
+    rates = [rate for *_, rate in losses(run(raw), "learning_rate")]
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] < 1e-3
+    assert 1e-4 <= rates[-1] < 2e-4
