@@ -53,6 +53,9 @@ def _clear_errors() -> Iterator[None]:
             f"[bold red]Error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        error_console.print("[bold]Interrupted.[/] A training run continues with --resume.")
+        raise typer.Exit(130) from None
     except RuntimeError as error:
         if type(error).__name__ != "TrainingDivergedError":
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,13 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         "data": {"train": data_hash(train_set), "validation": data_hash(validation_set)},
     }
     write_json(run.environment_file, record)
-    return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
+    try:
+        return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
+    except (ConfigError, DataError):
+        # Wrong before the first checkpoint: nothing worth keeping, and the name stays free.
+        if not resume and not any(run.path.glob("stages/*/*")):
+            shutil.rmtree(run.path)
+        raise
 
 
 class Curriculum:

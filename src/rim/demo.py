@@ -31,6 +31,7 @@ BASE_STEPS = 300
 GROUNDING_STEPS = 450
 REFINEMENT_STEPS = 200
 CHAIN_OF_THOUGHT_STEPS = 100
+TRAINING_EXAMPLES = 12_000
 TEST_QUESTIONS = 1000
 TIMED_QUESTIONS = 50
 
@@ -204,6 +205,6 @@ def _arithmetic(split: str, count: int, min_operations: int = 2) -> DataSource:
 
 def _data(min_operations: int) -> dict[str, Any]:
     return {
-        "train": _arithmetic("train", 12_000, min_operations).model_dump(),
+        "train": _arithmetic("train", TRAINING_EXAMPLES, min_operations).model_dump(),
         "validation": _arithmetic("validation", 200).model_dump(),
     }

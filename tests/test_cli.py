@@ -1,0 +1,210 @@
+"""The command line as people use it: helps, the README's commands, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import tiny_model
+from test_training import raw_recipe
+from typer.testing import CliRunner
+
+import rim.cli
+from rim.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    ["train"],
+    ["ask"],
+    ["eval"],
+    ["demo"],
+    ["data"],
+    ["data", "stats"],
+    ["data", "validate"],
+]
+
+
+def rim_command(*arguments: object, code: int = 0) -> str:
+    # The library's own quieting would outlive the test.
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(autouse=True)
+def plain_console(monkeypatch):
+    """Consoles are made at import; give each test one that writes to the captured streams."""
+    from rich.console import Console
+
+    monkeypatch.setattr(rim.cli, "console", Console(width=200))
+    monkeypatch.setattr(rim.cli, "error_console", Console(width=200, stderr=True))
+    # Warnings stay errors here; a user's terminal is spared them.
+    monkeypatch.setattr(rim.cli, "_quiet_libraries", lambda: None)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with recipes and data, as the README's commands find them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    for path in ROOT.glob("recipes/*.yaml"):
+        (tmp_path / "recipes" / path.name).write_text(path.read_text())
+    rows = [
+        {"question": f"{i}+1?", "steps": [f"{i}+1={i + 1}"], "answer": i + 1} for i in range(240)
+    ]
+    for name, chosen in {"my.jsonl": rows, "my_test.jsonl": rows[:5]}.items():
+        (tmp_path / name).write_text("\n".join(map(json.dumps, chosen)))
+    gsm = {"question": "How many?", "answer": "One <<1+1=2>>2\n#### 2"}
+    hard = {"input": "How many?", "target": 2.0}
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("RIM_DATA", str(tmp_path / "data"))
+    many = [gsm | {"question": f"How many {i}?"} for i in range(230)]
+    (tmp_path / "data/gsm8k_train.jsonl").write_text("\n".join(map(json.dumps, many)))
+    (tmp_path / "data/gsm8k_test.jsonl").write_text(json.dumps(gsm))
+    (tmp_path / "data/gsm_hard.jsonl").write_text(json.dumps(hard))
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command):
+    output = rim_command(*command, "--help")
+    assert "Usage" in output
+    assert len(output.splitlines()) > 5
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    code = "import sys, rim.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def readme_commands(language: str) -> list[str]:
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+SHORT = "--set validation.num_examples=4 --set validation.max_new_tokens=4"
+for _stage in ("grounding", "refinement"):
+    for _setting in ("batch_size=4", "micro_batch_size=4", "epochs=null", "max_steps=2"):
+        SHORT += f" --set stages.{_stage}.{_setting}"
+
+
+def test_every_readme_command_runs(work, plain_tokenizer):
+    tiny_model("qwen3", plain_tokenizer, max_positions=512).save_pretrained(work / "base")
+    plain_tokenizer.save_pretrained(work / "base")
+    commands = [line for line in readme_commands("bash") if line.startswith("rim ")]
+    assert len(commands) >= 8
+    for line in commands:
+        line = line.replace("$RIM_DATA", str(work / "data")).replace(
+            "Qwen/Qwen3-0.6B", str(work / "base")
+        )
+        if line.startswith("rim train"):
+            line += f" {SHORT}"
+        rim_command(*shlex.split(line)[1:])
+    results = sorted(p.name for p in work.glob("runs/*/evaluations/*.json"))
+    assert results == ["gsm8k_test-k8.json", "gsm_hard-k8.json", "my_test-k8.json"]
+
+
+def test_make_targets_named_in_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_demo_runs_and_ends_with_one_json_line(work, monkeypatch):
+    import rim.demo
+
+    for name in ("BASE_STEPS", "GROUNDING_STEPS", "REFINEMENT_STEPS", "CHAIN_OF_THOUGHT_STEPS"):
+        monkeypatch.setattr(rim.demo, name, 2)
+    monkeypatch.setattr(rim.demo, "TEST_QUESTIONS", 30)
+    monkeypatch.setattr(rim.demo, "TIMED_QUESTIONS", 2)
+    monkeypatch.setattr(rim.demo, "TRAINING_EXAMPLES", 200)
+    output = rim_command("demo", "--seed", 3, "--out", "demo.json")
+    result = json.loads(output.strip().splitlines()[-1])
+    assert set(result["methods"]) == {"direct", "cot", "rim"}
+    for row in result["methods"].values():
+        assert {"accuracy", "ttft_ms", "answer_ms", "tokens"} <= row.keys()
+    assert len(result["methods"]["rim"]["per_block"]) == 5
+    assert result["seed"] == 3
+    assert json.loads(Path("demo.json").read_text())["methods"] == result["methods"]
+    # The README's Python lines, on the demo's own model.
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    exec(compile(code.replace("demo-seed0", "demo-seed3"), "README", "exec"), {})
+    # A second demo gets its own folder.
+    rim_command("demo", "--seed", 3)
+    assert (work / "runs/demo-seed3-2/rim/model").exists()
+
+
+@pytest.fixture
+def trained(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    raw = raw_recipe(tmp_path)
+    for stage in raw["stages"]:
+        stage["max_steps"] = 2
+    recipe.write_text(yaml.safe_dump(raw))
+    rim_command("train", recipe)
+    return tmp_path / "runs" / "run"
+
+
+def test_ask_prints_every_block_and_json(trained):
+    lines = rim_command("ask", trained, "1+2=", "--blocks", 3, "--all-blocks").strip().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["block 1", "block 2", "block 3"]
+    answers = json.loads(
+        rim_command("ask", trained, "1+2=", "--json", "--samples", 2, "--temperature", 1)
+    )
+    assert len(answers) == 2
+    assert answers[0]["after_block"] == 5
+
+
+def test_eval_never_overwrites(trained, tmp_path):
+    data = tmp_path / "d.jsonl"
+    data.write_text('{"question": "1+2=", "answer": 3}')
+    rim_command("eval", trained, data)
+    assert "exists; give --overwrite" in rim_command("eval", trained, data, code=2)
+    rim_command("eval", trained, data, "--overwrite", "--blocks", 2)
+    assert {p.name for p in (trained / "evaluations").iterdir()} == {
+        "d-k5.json", "d-k5-wrong.jsonl", "d-k2.json", "d-k2-wrong.jsonl",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nothing.yaml"], "no such recipe: nothing.yaml"),
+        (["ask", "nothing", "q"], "no such run or model folder: nothing"),
+        (["eval", "nothing", "my.jsonl"], "no such run or model folder: nothing"),
+        (["eval", "nothing", "none.jsonl"], "no such file: none.jsonl"),
+        (["eval", "nothing", "my.jsonl", "--format", "gsm"], "unknown format 'gsm'"),
+        (["data", "stats", "none.jsonl"], "no such file: none.jsonl"),
+        (["train", "recipes/my_data.yaml", "--set", "blocks.num_blocks=0"], "got 0"),
+        (["train", "recipes/my_data.yaml", "--set", "data.train.path=none.jsonl"], "no such file"),
+        (["train", "recipes/my_data.yaml", "--set", "model.base=no/such"], "could not be loaded"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(work, arguments, message):
+    output = rim_command(*arguments, code=2)
+    assert message in output
+    assert output.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in output
+
+
+def test_a_mistake_before_training_leaves_no_run_folder(work):
+    rim_command("train", "recipes/my_data.yaml", "--set", "data.train.path=none.jsonl", code=2)
+    rim_command("train", "recipes/my_data.yaml", "--set", "model.base=no/such", code=2)
+    assert not (work / "runs").exists()
+
+
+def test_data_validate_lists_problems_and_fails(work):
+    (work / "bad.jsonl").write_text('{"question": "q", "answer": 1}\n{')
+    output = rim_command("data", "validate", "bad.jsonl", code=1)
+    assert "bad.jsonl, line 2: not valid JSON" in output
+    assert "2 problems in 2 records" in output
+    assert "240 records, no problems" in rim_command("data", "validate", "my.jsonl")

@@ -1,0 +1,114 @@
+"""Recipes: inheritance, overrides, and mistakes that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rim.config import ConfigError, StageConfig
+from rim.recipes import dump_yaml, load_recipe, recipe_from_dict
+
+ROOT = Path(__file__).parents[1]
+RAW = {
+    "name": "x",
+    "method": "rim",
+    "data": {"train": {"format": "jsonl", "path": "a.jsonl"}},
+    "model": {"base": "gpt2"},
+    "stages": [{"name": "one", "objective": "steps", "max_steps": 5}],
+}
+
+
+def write(tmp_path, raw, name="r.yaml"):
+    path = tmp_path / name
+    path.write_text(raw if isinstance(raw, str) else yaml.safe_dump(raw))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda p: p.name)
+def test_every_recipe_of_the_project_is_valid_and_survives_writing(path, tmp_path):
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert load_recipe(write(tmp_path, dump_yaml(recipe))) == recipe
+
+
+def test_overrides_reach_lists_by_name_and_number(tmp_path):
+    path = write(tmp_path, RAW)
+    recipe = load_recipe(
+        path,
+        ("stages.one.learning_rate=1e-3", "stages.0.max_steps=7", "blocks.num_blocks=3", "seed=4"),
+    )
+    assert recipe.stages[0].learning_rate == 1e-3
+    assert recipe.stages[0].max_steps == 7
+    assert (recipe.blocks.num_blocks, recipe.seed) == (3, 4)
+
+
+def test_a_variant_states_only_its_difference(tmp_path):
+    write(tmp_path, RAW, "base.yaml")
+    variant = write(tmp_path, {"extends": "base.yaml", "name": "y", "model": {"revision": "v2"}})
+    recipe = load_recipe(variant)
+    assert (recipe.name, recipe.model.base, recipe.model.revision) == ("y", "gpt2", "v2")
+    circle = write(tmp_path, {"extends": "c.yaml"}, "c.yaml")
+    with pytest.raises(ConfigError, match="circle"):
+        load_recipe(circle)
+
+
+def test_environment_variables_with_defaults(tmp_path, monkeypatch):
+    path = write(tmp_path, RAW | {"runs_dir": "${SOME_PLACE:-here}"})
+    monkeypatch.delenv("SOME_PLACE", raising=False)
+    assert load_recipe(path).runs_dir == "here"
+    monkeypatch.setenv("SOME_PLACE", "there")
+    assert load_recipe(path).runs_dir == "there"
+    with pytest.raises(ConfigError, match=r"NOT_SET_ANYWHERE.*not set"):
+        load_recipe(write(tmp_path, RAW | {"runs_dir": "${NOT_SET_ANYWHERE}"}))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("blocks.num_blocks=0", r"blocks\.num_blocks.* 1, got 0"),
+        ("blocks.memory_tokens=0", r"blocks\.memory_tokens.* 1, got 0"),
+        ("blocks.num_block=3", r"unknown key 'blocks\.num_block'; did you mean 'num_blocks'"),
+        ("metod=rim", r"unknown key 'metod'; did you mean 'method'"),
+        (
+            "stages.one.lerning_rate=1",
+            r"unknown key 'stages\.0\.lerning_rate'; did you mean 'learning_rate'",
+        ),
+        ("data.train.colums.question=a", r"did you mean 'columns'"),
+        ("stages.two.max_steps=1", r"no item 'two' \(there are one\)"),
+        ("seed", "wants key=value"),
+        ("name.first=1", "name"),
+        ("method=rum", r"method"),
+        ("model.attention=flash_attention_2", "cannot express the read-out mask"),
+        ("model.scratch={}", "exactly one of 'base' and 'scratch'"),
+        ("stages.one.epochs=2", "exactly one of 'max_steps' and 'epochs'"),
+        ("stages.one.objective=solution", "does not belong to method 'rim'"),
+        ("stages.one.dropout=1.0", "dropout"),
+        ("templates.answer=none", r"must contain \{answer\}"),
+        ("blocks.end=<|mem|>", "three different"),
+        ("stages.one.micro_batch_size=3", "not a multiple"),
+        ("data.train.path=null", "needs a path"),
+    ],
+)
+def test_mistakes_name_the_key_and_the_way_out(tmp_path, override, message):
+    path = write(tmp_path, RAW)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path, (override,))
+
+
+def test_files_that_are_no_recipe(tmp_path):
+    with pytest.raises(ConfigError, match="no such recipe"):
+        load_recipe(tmp_path / "nothing.yaml")
+    with pytest.raises(ConfigError, match="not a readable YAML"):
+        load_recipe(write(tmp_path, "a: [1"))
+    with pytest.raises(ConfigError, match="mapping"):
+        load_recipe(write(tmp_path, "- 1"))
+    with pytest.raises(ConfigError, match="stages is missing"):
+        recipe_from_dict({key: value for key, value in RAW.items() if key != "stages"})
+
+
+def test_settings_are_frozen():
+    stage = StageConfig(name="a", objective="answer", max_steps=1)
+    with pytest.raises(ValueError, match="frozen"):
+        stage.max_steps = 2
