@@ -44,8 +44,8 @@ def demo_table() -> str:
     seeds = ", ".join(str(run["seed"]) for run in runs)
     lines += [
         "",
-        f"Mean (least-most) over seeds {seeds}. RiM answers {span(gap)} points better than direct, its "
-        f"first token comes after {span(ttft, 2)} x direct's time, and its whole answer is "
+        f"Mean (least-most) over seeds {seeds}. RiM answers {span(gap)} points better than direct, "
+        f"its first token comes after {span(ttft, 2)} x direct's time, and its whole answer is "
         f"{span(whole)} x faster than chain of thought. One demo took "
         f"{span([run['seconds'] for run in runs], 0)} s.",
     ]

@@ -102,7 +102,7 @@ def generate(
             for row in _decode(
                 model, encoder, batch, after, max_new_tokens, sampling or Sampling()
             ):
-                text = encoder.tokenizer.decode(row.token_ids, skip_special_tokens=True)
+                text = str(encoder.tokenizer.decode(row.token_ids, skip_special_tokens=True))
                 generated = Generated(
                     row.after_block, text, tuple(row.token_ids), row.logprob, row.finished
                 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,11 @@ def load_base(
     Raises:
         ConfigError: a base that cannot be loaded, with the reason.
     """
-    torch.manual_seed(seed)
     if config.scratch is not None:
         tokenizer = train_tokenizer(texts, config.scratch.vocab_size, config.scratch.alphabet)
         add_memory_tokens(tokenizer, prompt_format.blocks)
-        model = build_model(config.scratch, tokenizer, config.attention)
+        with _seeded(seed):
+            model = build_model(config.scratch, tokenizer, config.attention)
         check_attention(model, config.attention)
         return model, tokenizer
     assert config.base is not None
@@ -91,8 +92,17 @@ def load_base(
     check_attention(model, config.attention)
     old_size = len(tokenizer)
     ids = add_memory_tokens(tokenizer, prompt_format.blocks)
-    resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
+    with _seeded(seed):
+        resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed, the caller's own stream undisturbed (models start on the CPU)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _model_folder(path: Path) -> Path | None:
@@ -114,16 +124,13 @@ def check_attention(model: PreTrainedModel, attention: str) -> None:
         )
 
 
-def resize_embeddings(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, new_ids: list[int]
-) -> None:
+def resize_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase, new_ids: list[int]) -> None:
     """Make room for new tokens and start each at the mean of the old rows plus a little noise.
 
     The noise (a tenth of the rows' standard deviation) tells the tokens apart; the paper does not
     say how it initialises them, so this is our choice. Old rows are left bit for bit.
     """
-    embedding = model.get_input_embeddings()
-    if len(tokenizer) > embedding.weight.shape[0]:
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if not new_ids:
         return
@@ -169,19 +176,18 @@ def prepare_for_training(
     return slim_saving(get_peft_model(model, lora))
 
 
-def slim_saving(model: PeftModel) -> PeftModel:
-    """Let every `save_pretrained` leave the embedding matrices out: the three new rows are in the
-    adapter.
-    """
+def slim_saving(model: Any) -> PeftModel:
+    """Leave the embedding matrices out of every save: the adapter has the new rows."""
     model.save_pretrained = functools.partial(model.save_pretrained, save_embedding_layers=False)
     return model
 
 
-def set_dropout(model: PreTrainedModel, dropout: float) -> None:
+def set_dropout(model: Any, dropout: float) -> None:
     """Set the family's dropouts on a live model: config fields, modules and attributes alike."""
     for field in family_of(model.config.model_type).dropout_fields:
         if hasattr(model.config, field):
             setattr(model.config, field, dropout)
+    module: Any
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
@@ -189,7 +195,7 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
             module.attention_dropout = dropout
 
 
-def set_adapter_dropout(model: PeftModel, dropout: float) -> None:
+def set_adapter_dropout(model: Any, dropout: float) -> None:
     """Set the dropout of every LoRA layer (peft puts an Identity where it was created with 0)."""
     for module in model.modules():
         adapters = getattr(module, "lora_dropout", None)
@@ -200,7 +206,7 @@ def set_adapter_dropout(model: PeftModel, dropout: float) -> None:
         config.lora_dropout = dropout
 
 
-def unwrap(model: Any) -> PreTrainedModel:
+def unwrap(model: Any) -> Any:
     """The transformers model below a peft wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
@@ -272,6 +278,7 @@ def load_trained(
     if attention:
         config = config.model_copy(update={"attention": attention})
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = PromptFormat.model_validate(description["prompt_format"])
         base, _ = load_base(config, prompt_format, (), seed=0)
@@ -282,7 +289,9 @@ def load_trained(
             folder, dtype=config.dtype, attn_implementation=config.attention, use_safetensors=True
         )
     model.eval()
-    return (model.to(device) if device else model), tokenizer
+    if device:
+        model.to(device)
+    return model, tokenizer
 
 
 def load_for_training(folder: Path, dropout: float) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -66,7 +66,7 @@ class PromptEncoder:
     """Encodes questions, steps and answers under one `PromptFormat`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat):
-        if tokenizer.eos_token_id is None:
+        if not isinstance(tokenizer.eos_token_id, int):
             raise ConfigError(
                 "the tokenizer has no end-of-text token, which every read-out must end with"
             )
@@ -76,9 +76,8 @@ class PromptEncoder:
         self.memory_ids = (start, memory, end)
         self.block_ids = (start, *[memory] * prompt_format.blocks.memory_tokens, end)
         self.stop_id: int = tokenizer.eos_token_id
-        self.pad_id: int = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_id
-        )
+        pad_id = tokenizer.pad_token_id
+        self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
         self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)
         self._bos_ids = self._find_bos()
 

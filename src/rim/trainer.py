@@ -62,7 +62,8 @@ class ReadoutTrainer(Trainer):
         # compute_loss divides by the global number of examples itself.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        layouts = self.train_dataset.layouts if self.train_dataset is not None else []
+        train_set = self.train_dataset
+        layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._window: list[ReadoutLoss] = []
         self._pending_scores: dict[str, float] = {}
@@ -109,10 +110,11 @@ class ReadoutTrainer(Trainer):
         self, batch_samples: list[dict[str, Tensor]], device: torch.device
     ) -> Any:
         """Examples of the accumulated batch over all processes (the base class counts tokens)."""
-        count = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
-        if self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
-        return count
+        count = sum(len(batch["input_ids"]) for batch in batch_samples)
+        if self.args.world_size == 1:
+            return count
+        gathered: Any = self.accelerator.gather(torch.tensor(count, device=device))
+        return gathered.sum()
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None

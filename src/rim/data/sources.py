@@ -43,13 +43,14 @@ def _iterate(source: DataSource) -> Iterator[Example]:
 def _read_hub(source: DataSource) -> Iterator[Example]:
     """A data set of the Hugging Face hub (or a loader name such as "json" with `data_files`)."""
     import datasets  # slow to import, and only hub users need it
+    from datasets.exceptions import DatasetsError
 
     assert source.path is not None
     try:
         table = datasets.load_dataset(
             source.path, source.subset, split=source.split, data_files=source.data_files
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"data set {source.path!r} could not be loaded: {error}") from None
     columns = source.columns
     wanted = [c for c in (columns.question, columns.steps, columns.answer) if c]
@@ -58,6 +59,7 @@ def _read_hub(source: DataSource) -> Iterator[Example]:
         raise DataError(
             f"data set {source.path!r} has no column {missing[0]!r}; it has {table.column_names}"
         )
+    row: Any
     for number, row in enumerate(table, 1):
         steps = row[columns.steps] if columns.steps else []
         if isinstance(steps, str):
