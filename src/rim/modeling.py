@@ -187,11 +187,10 @@ def set_dropout(model: Any, dropout: float) -> None:
     for field in family_of(model.config.model_type).dropout_fields:
         if hasattr(model.config, field):
             setattr(model.config, field, dropout)
-    module: Any
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
-        if isinstance(getattr(module, "attention_dropout", None), float):
+        elif isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = dropout
 
 
