@@ -80,6 +80,8 @@ class PromptEncoder:
         self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
         self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)
         self._bos_ids = self._find_bos()
+            raise ConfigError("the tokenizer has no end-of-text token, but read-outs end with it")
+        self._cached_text_ids = functools.lru_cache(maxsize=50_000)(self._encode_text)
 
     def _find_bos(self) -> tuple[int, ...]:
         """The begin-of-text id, if the tokenizer puts one before every text."""
@@ -88,7 +90,11 @@ class PromptEncoder:
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text. Control tokens inside it are split into ordinary pieces."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return list(self._cached_text_ids(text))
+
+    def _encode_text(self, text: str) -> tuple[int, ...]:
+        encoded = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(encoded)
 
     def prompt(self, question: str) -> Prompt:
         """Encode a question up to (and, for chat models, beyond) the place of the blocks."""
