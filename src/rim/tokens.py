@@ -80,7 +80,7 @@ class PromptEncoder:
         self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
         self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)
         self._bos_ids = self._find_bos()
-            raise ConfigError("the tokenizer has no end-of-text token, but read-outs end with it")
+        # Steps and answers recur a lot, and a tokenizer call costs more than a look-up.
         self._cached_text_ids = functools.lru_cache(maxsize=50_000)(self._encode_text)
 
     def _find_bos(self) -> tuple[int, ...]:
