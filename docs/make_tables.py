@@ -46,8 +46,8 @@ def demo_table() -> str:
         "",
         f"Mean (least-most) over seeds {seeds}. RiM answers {span(gap)} points better than direct, "
         f"its first token comes after {span(ttft, 2)} x direct's time, and its whole answer is "
-        f"{span(whole)} x faster than chain of thought. One demo took "
-        f"{span([run['seconds'] for run in runs], 0)} s.",
+        f"{span(whole)} x faster than chain of thought. Whole demos took "
+        f"{', '.join(str(round(run['seconds'])) for run in runs)} s.",
     ]
     return "\n".join(lines)
 

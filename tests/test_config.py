@@ -44,6 +44,12 @@ def test_overrides_reach_lists_by_name_and_number(tmp_path):
     assert (recipe.blocks.num_blocks, recipe.seed) == (3, 4)
 
 
+def test_overrides_that_are_not_yaml_are_text(tmp_path):
+    path = write(tmp_path, RAW)
+    recipe = load_recipe(path, ("templates.answer=#### {answer}", "model.base=[x"))
+    assert (recipe.templates.answer, recipe.model.base) == ("#### {answer}", "[x")
+
+
 def test_a_variant_states_only_its_difference(tmp_path):
     write(tmp_path, RAW, "base.yaml")
     variant = write(tmp_path, {"extends": "base.yaml", "name": "y", "model": {"revision": "v2"}})

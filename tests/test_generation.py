@@ -163,6 +163,19 @@ def test_bad_requests_are_refused(encoder):
         Sampling(num_samples=3)
 
 
+def test_a_long_question_does_not_shorten_its_batch_mates(family, encoder):
+    model = tiny_model(family, encoder.tokenizer, max_positions=48)
+    questions = ["a?", "a " * 18]
+    options = {"num_blocks": 2, "after": "all", "max_new_tokens": 30}
+    together = generate(model, encoder, questions, **options)
+    for question, texts in zip(questions, together, strict=True):
+        alone = generate(model, encoder, [question], **options)[0]
+        assert [g.token_ids for g in texts] == [g.token_ids for g in alone]
+        for g in texts:
+            room = 48 - len(encoder.prompt_ids(question, g.after_block)) + 1
+            assert g.finished or len(g.token_ids) == min(30, room)
+
+
 def test_an_answer_ends_where_the_positions_end(encoder):
     model = tiny_model("gpt2", encoder.tokenizer, max_positions=64)
     question = "a " * 24

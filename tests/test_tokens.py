@@ -65,6 +65,16 @@ def test_blocks_close_the_user_turn_or_open_the_answer(tokenizer):
         assert encoder.prompt_ids("hi", 2) == tokenizer.encode(expected, add_special_tokens=False)
 
 
+def test_the_question_template_is_used_inside_the_user_turn(tokenizer):
+    encoder = chat_encoder(tokenizer, question="Solve: {question}\n")
+    assert tokenizer.decode(encoder.prompt("hi").question_ids).endswith("user\nSolve: hi")
+
+
+def test_an_ordinary_word_cannot_be_a_memory_token(tokenizer):
+    with pytest.raises(ConfigError, match="ordinary word"):
+        add_memory_tokens(tokenizer, BlocksConfig(start="3"))
+
+
 def test_system_message_and_chat_never(tokenizer):
     encoder = chat_encoder(tokenizer, system="Be brief.")
     assert tokenizer.decode(encoder.prompt_ids("hi", 0)).startswith(

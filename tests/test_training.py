@@ -166,6 +166,47 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
     assert folder.config_file.read_bytes() == before
 
 
+def test_resuming_with_other_data_or_a_broken_checkpoint(tmp_path, monkeypatch):
+    raw = raw_recipe(tmp_path)
+    original = rim.trainer.ReadoutTrainer.training_step
+
+    def stop(self, *args, **kwargs):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(raw)
+    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", original)
+    environment_file = tmp_path / "runs/run/environment.json"
+    good = environment_file.read_text()
+    environment_file.write_text(json.dumps(json.loads(good) | {"data": {}}))
+    with pytest.raises(ConfigError, match="data changed"):
+        run(raw, resume=True)
+    environment_file.write_text(good)
+    # Killed while it was being written: no trainer state yet.
+    (tmp_path / "runs/run/stages/01-grounding/checkpoint-5").mkdir()
+    folder = run(raw, resume=True)
+    assert len(json.loads(folder.environment_file.read_text())["resumed"]) == 1
+
+
+def test_adapter_targets_that_do_not_exist_leave_no_run_folder(tmp_path, plain_tokenizer):
+    tiny_model("llama", plain_tokenizer).save_pretrained(tmp_path / "base")
+    plain_tokenizer.save_pretrained(tmp_path / "base")
+    raw = raw_recipe(tmp_path)
+    raw["model"] = {"base": str(tmp_path / "base"), "lora": {"targets": ["c_attn"]}}
+    with pytest.raises(ConfigError, match=r"model\.lora does not fit"):
+        run(raw)
+    assert not (tmp_path / "runs/run").exists()
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="several devices"):
+        run(raw_recipe(tmp_path))
+
+
 def test_a_run_folder_tells_everything(tmp_path):
     raw = raw_recipe(tmp_path)
     folder = run(raw)

@@ -157,7 +157,9 @@ class DataConfig(Settings):
     train: DataSource
     validation: DataSource | None = None
     holdout: PositiveInt = 200
-    drop_without_steps: bool = False  # else an example without steps stops a run that needs them
+    drop_without_steps: bool = (
+        False  # of both; else an example without steps stops a run that needs them
+    )
 
 
 class ScratchConfig(Settings):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +19,9 @@ from transformers.utils import logging as transformers_logging
 
 from rim.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.data.answers import answers_match, extract_answer
 from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_training_data
+from rim.evaluation import grade
 from rim.generation import generate, position_limit
 from rim.layout import Layout
 from rim.methods import METHODS, lay_out
@@ -46,24 +48,46 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
     """
     console = console or Console()
+    _refuse_several_devices()
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
     run = open_run_folder(recipe, resume)
     console.print(
         f"[bold]{recipe.name}[/]: {len(train_set)} training and "
         f"{len(validation_set)} validation examples"
     )
-    record = environment() | {
-        "seed": recipe.seed,
-        "data": {"train": data_hash(train_set), "validation": data_hash(validation_set)},
-    }
-    write_json(run.environment_file, record)
+    _record_environment(recipe, run, train_set, validation_set)
     try:
         return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
-    except (ConfigError, DataError):
+    except Exception:
         # Wrong before the first checkpoint: nothing worth keeping, and the name stays free.
         if not resume and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise
+
+
+def _refuse_several_devices() -> None:
+    """Several devices would silently multiply the batch; until that is supported it is an error."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    devices = torch.cuda.device_count()
+    if processes > 1 or devices > 1:
+        raise ConfigError(
+            f"training on several devices is not supported yet ({processes} processes, {devices} "
+            "GPUs visible); choose one, for example with CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _record_environment(
+    recipe: Recipe, run: RunFolder, train_set: Sequence[Example], validation_set: Sequence[Example]
+) -> None:
+    """Write what the run began with; a resumed run needs the same data and is noted beside it."""
+    data = {"train": data_hash(train_set), "validation": data_hash(validation_set)}
+    record = environment() | {"seed": recipe.seed, "data": data}
+    if run.environment_file.exists():
+        first = json.loads(run.environment_file.read_text(encoding="utf-8"))
+        if first["data"] != data:
+            raise ConfigError(f"the data changed since {run.path} began; resume with the old data")
+        record = first | {"resumed": [*first.get("resumed", []), record]}
+    write_json(run.environment_file, record)
 
 
 class Curriculum:
@@ -191,7 +215,7 @@ class Curriculum:
     ) -> Score:
         """Validation accuracy after the last block that the stage trains for each example."""
         last_blocks = [layout.num_blocks for layout in layouts]
-        settings, templates = self.recipe.validation, self.recipe.templates
+        settings = self.recipe.validation
 
         def score(model: Any) -> dict[str, float]:
             generated = generate(
@@ -203,10 +227,7 @@ class Curriculum:
                 batch_size=settings.batch_size,
             )
             right = sum(
-                answers_match(
-                    extract_answer(texts[-1].text, encoder.answer_marker, templates.step_separator),
-                    example.answer,
-                )
+                grade(texts[-1].text, example, encoder)
                 for texts, example in zip(generated, examples, strict=True)
             )
             return {"accuracy": right / len(examples)}

@@ -12,7 +12,7 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-from rim.data.answers import answers_match, extract_answer
+from rim.data.answers import extract_answer, is_right
 from rim.data.examples import Example
 from rim.data.sources import data_hash
 from rim.generation import After, Generated, generate
@@ -56,6 +56,12 @@ def parse_answer(text: str, encoder: PromptEncoder) -> str:
     return extract_answer(text, encoder.answer_marker, encoder.format.templates.step_separator)
 
 
+def grade(text: str, example: Example, encoder: PromptEncoder) -> bool:
+    """Whether a generated text answers an example rightly, under the templates that produced it."""
+    separator = encoder.format.templates.step_separator
+    return is_right(text, example.answer, encoder.answer_marker, separator)
+
+
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
     """Unbiased estimate of the chance that one of k samples is right (Chen et al. 2021, arXiv
     2107.03374).
@@ -84,6 +90,8 @@ def evaluate(
         all_blocks: read out after every block, which per-block and any-block accuracy need.
         sampling: with several samples, accuracies are those of the first and pass@k is added.
     """
+    if not examples:
+        raise ValueError("there are no examples to evaluate")
     after: After = "all" if all_blocks and num_blocks != 0 else "final"
     generated = generate(
         model,
@@ -155,10 +163,9 @@ def _grade(texts: Sequence[Generated], example: Example, encoder: PromptEncoder)
     right_by_block: dict[int, bool] = {}
     for generated in texts:
         if generated.after_block not in right_by_block:
-            predicted = parse_answer(generated.text, encoder)
-            right_by_block[generated.after_block] = answers_match(predicted, example.answer)
+            right_by_block[generated.after_block] = grade(generated.text, example, encoder)
     final = [g for g in texts if g.after_block == texts[-1].after_block]
-    rights = [answers_match(parse_answer(g.text, encoder), example.answer) for g in final]
+    rights = [grade(g.text, example, encoder) for g in final]
     return _Graded(
         right_by_block,
         rights[0],

@@ -10,6 +10,7 @@ vocabulary.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -164,10 +165,7 @@ def _decode(
         for sample in range(sampling.num_samples)
     ]
     state = _prefill(model, encoder, batch, rows, fold_suffix=after == "final")
-    limit = position_limit(model)
-    if limit is not None:
-        # The last token is predicted, never fed, hence the + 1.
-        max_new_tokens = min(max_new_tokens, limit - int(state.next_position_N.max()) + 1)
+    budgets = _token_budgets(model, state, max_new_tokens)
     choose = TokenChooser(
         sampling,
         [f"{batch.questions[row.b]}/{row.after_block}/{row.sample}" for row in rows],
@@ -175,23 +173,38 @@ def _decode(
         max_new_tokens,
         state.logits_NV.device,
     )
+    last_position = (position_limit(model) or sys.maxsize) - 1
     logits_NV, mask_NT, position_N = state.logits_NV, state.visible_NT, state.next_position_N
-    for step in range(max_new_tokens):
+    active = set(range(len(rows)))
+    for step in range(max(budgets)):
         token_N, logprob_N = choose(logits_NV, step)
-        for row, token, logprob in zip(rows, token_N.tolist(), logprob_N.tolist(), strict=True):
+        tokens, logprobs = token_N.tolist(), logprob_N.tolist()
+        for n in tuple(active):
+            row = rows[n]
+            row.logprob += logprobs[n]
+            row.finished = tokens[n] == encoder.stop_id
             if not row.finished:
-                row.logprob += logprob
-                row.finished = token == encoder.stop_id
-                if not row.finished:
-                    row.token_ids.append(token)
-        if all(row.finished for row in rows) or step + 1 == max_new_tokens:
+                row.token_ids.append(tokens[n])
+            if row.finished or step + 1 == budgets[n]:
+                active.remove(n)
+        if not active:
             break
         mask_NT = torch.cat([mask_NT, torch.ones_like(mask_NT[:, :1])], 1)
-        logits_NV = _forward(model, token_N[:, None], mask_NT, position_N[:, None], state.cache)[
-            :, -1
-        ]
-        position_N = position_N + 1
+        logits_NV = _forward(model, token_N[:, None], mask_NT, position_N[:, None], state.cache)
+        logits_NV = logits_NV[:, -1]
+        # Rows that are done ride along; their positions must still exist.
+        position_N = (position_N + 1).clamp(max=last_position)
     return rows
+
+
+def _token_budgets(model: Any, state: _Prefill, max_new_tokens: int) -> list[int]:
+    """How many tokens each row may have: the model's positions end sooner for a longer prompt."""
+    limit = position_limit(model)
+    positions = state.next_position_N.tolist()
+    if limit is None:
+        return [max_new_tokens] * len(positions)
+    # The last token is predicted, never fed, hence the + 1.
+    return [min(max_new_tokens, limit - position + 1) for position in positions]
 
 
 def _forward(

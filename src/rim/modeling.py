@@ -173,7 +173,10 @@ def prepare_for_training(
         fan_in_fan_out=family_of(model.config.model_type).fan_in_fan_out,
         trainable_token_indices=list(memory_ids),
     )
-    return slim_saving(get_peft_model(model, lora))
+    try:
+        return slim_saving(get_peft_model(model, lora))
+    except ValueError as error:
+        raise ConfigError(f"model.lora does not fit this model: {error}") from None
 
 
 def slim_saving(model: Any) -> PeftModel:
@@ -233,6 +236,9 @@ def save_trained(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if base.base and Path(base.base).exists():
+        # An adapter needs its base again, from wherever it is loaded.
+        base = base.model_copy(update={"base": str(Path(base.base).resolve())})
     description = {
         "prompt_format": prompt_format.model_dump(mode="json"),
         "model": base.model_dump(mode="json"),
@@ -276,7 +282,7 @@ def load_trained(
     config = ModelConfig.model_validate(description["model"])
     if attention:
         config = config.model_copy(update={"attention": attention})
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = PromptFormat.model_validate(description["prompt_format"])
@@ -285,7 +291,11 @@ def load_trained(
         model = model.merge_and_unload() if merge else model
     else:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=config.dtype, attn_implementation=config.attention, use_safetensors=True
+            folder,
+            dtype=config.dtype,
+            attn_implementation=config.attention,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
         )
     model.eval()
     if device:

@@ -76,11 +76,20 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     node: Any = raw
     for part in parents:
         node = _child(node, part, override)
-    value = _number(yaml.safe_load(text))
+    value = _override_value(text)
     if isinstance(node, list):
         node[_index(node, last, override)] = value
     else:
         node[last] = value
+
+
+def _override_value(text: str) -> Any:
+    """YAML where it is YAML; `#### {answer}`, a comment to YAML, and broken YAML are plain text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if value is None and text.strip() not in ("", "null", "~") else _number(value)
 
 
 def _child(node: Any, part: str, override: str) -> Any:

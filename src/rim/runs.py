@@ -15,8 +15,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.recipes import dump_yaml, load_recipe
 
@@ -53,10 +51,10 @@ class RunFolder:
         return self.stage_dir(index, stage) / "final"
 
     def last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
-        """Newest checkpoint of an unfinished stage."""
-        folder = self.stage_dir(index, stage)
-        found = get_last_checkpoint(str(folder)) if folder.exists() else None
-        return Path(found) if found else None
+        """Newest whole checkpoint of an unfinished stage (the trainer's state is written last)."""
+        whole = self.stage_dir(index, stage).glob("checkpoint-*/trainer_state.json")
+        found = [state.parent for state in whole]
+        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from rim.config import BlocksConfig, ConfigError, PromptFormat
@@ -39,12 +40,23 @@ def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) 
         Their ids: start, memory, end.
     """
     strings = [blocks.start, blocks.memory, blocks.end]
-    new = [s for s in strings if s not in tokenizer.get_vocab()]
+    vocabulary = tokenizer.get_vocab()
+    new = [s for s in strings if s not in vocabulary]
+    for string in strings:
+        if string in vocabulary and not _is_special(tokenizer, vocabulary[string]):
+            raise ConfigError(
+                f"the memory token {string!r} is an ordinary word of this tokenizer; choose another"
+            )
     if new:
         tokenizer.add_special_tokens(
             {"additional_special_tokens": new}, replace_extra_special_tokens=False
         )
     return memory_token_ids(tokenizer, blocks)
+
+
+def _is_special(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bool:
+    added = tokenizer.added_tokens_decoder.get(token_id)
+    return added is not None and added.special
 
 
 def memory_token_ids(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -> list[int]:
@@ -106,13 +118,17 @@ class PromptEncoder:
     def _chat_prompt(self, question: str) -> Prompt:
         templates = self.format.templates
         at_user_end = templates.placement == "user_end"
-        content = self.break_control_strings(question)
+        # The template's outer line breaks part question and blocks in a plain prompt only.
+        content = self.break_control_strings(templates.question_text(question).strip())
         messages = [{"role": "user", "content": content + (_BLOCK_MARK if at_user_end else "")}]
         if templates.system is not None:
             messages.insert(0, {"role": "system", "content": templates.system})
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"the chat template refuses this prompt: {error}") from None
         assert isinstance(text, str)
         # The last mark is ours: the user's text comes before it.
         before, mark, after = text.rpartition(_BLOCK_MARK) if at_user_end else (text, "-", "")

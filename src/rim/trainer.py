@@ -96,9 +96,8 @@ class ReadoutTrainer(Trainer):
             )
         count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
         value = loss.per_example_B.sum() / count
-        if training:
-            # Gradients are averaged over processes; the count is already over all of them.
-            value = value * self.accelerator.num_processes
+        # Gradients and logs are averaged over processes; the count is already over all of them.
+        value = value * self.accelerator.num_processes
         return (value, {"loss": value}) if return_outputs else value
 
     @property

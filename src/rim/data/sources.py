@@ -13,7 +13,7 @@ from typing import Any
 from rim.config import DataConfig, DataSource
 from rim.data.arithmetic import generate_arithmetic
 from rim.data.examples import DataError, Example
-from rim.data.readers import FILE_FORMATS, make_example, read_file, read_text
+from rim.data.readers import FILE_FORMATS, make_example, read_file, read_text, split_array
 
 
 def load_examples(source: DataSource) -> list[Example]:
@@ -87,6 +87,8 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
             )
         return hold_out(train, config.holdout, seed)
     validation = load_examples(config.validation)
+    if config.drop_without_steps:
+        validation = [example for example in validation if example.steps]
     known = {example.question for example in train}
     for example in validation:
         if example.question in known:
@@ -158,7 +160,10 @@ def guess_format(path: Path) -> str:
     if not first:
         raise DataError(f"{path} is empty")
     if first.startswith("["):
-        return "svamp"
+        record = next(split_array(path), ({}, ""))[0]
+        if isinstance(record, dict) and "Body" in record:
+            return "svamp"
+        raise DataError(f"{path}: a JSON array is read as SVAMP only; write one object a line")
     if "||" in first and not first.startswith("{"):
         return "gsm8k_aug"
     try:
