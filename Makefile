@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 DEMO_DIR ?= runs
 SEED ?= 0
 demo: $(STAMP)
-	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR)
+	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
