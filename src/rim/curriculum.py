@@ -59,7 +59,8 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     try:
         return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
     except Exception:
-        # Wrong before the first checkpoint: nothing worth keeping, and the name stays free.
+        # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
+        # stays free. The error itself goes on.
         if not resume and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rim.config import BlocksConfig
@@ -58,7 +57,3 @@ def forward_readouts(
     """One forward pass over all read-outs of a batch."""
     logits_NV = readout_logits(model, batch, blocks, plain_model)
     return readout_loss(logits_NV, batch["targets"], batch["readout_ids"], weights_BR, reduction)
-
-
-def batch_to(batch: dict[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
