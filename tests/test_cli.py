@@ -15,7 +15,7 @@ from conftest import tiny_model
 from test_training import raw_recipe
 from typer.testing import CliRunner
 
-import rim.cli
+import rim.cli.common
 from rim.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -45,10 +45,10 @@ def plain_console(monkeypatch):
     """Consoles are made at import; give each test one that writes to the captured streams."""
     from rich.console import Console
 
-    monkeypatch.setattr(rim.cli, "console", Console(width=200))
-    monkeypatch.setattr(rim.cli, "error_console", Console(width=200, stderr=True))
+    monkeypatch.setattr(rim.cli.common, "console", Console(width=200))
+    monkeypatch.setattr(rim.cli.common, "error_console", Console(width=200, stderr=True))
     # Warnings stay errors here; a user's terminal is spared them.
-    monkeypatch.setattr(rim.cli, "_quiet_libraries", lambda: None)
+    monkeypatch.setattr(rim.cli.common, "quiet_libraries", lambda: None)
 
 
 @pytest.fixture

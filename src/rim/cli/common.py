@@ -1,0 +1,89 @@
+"""What every command shares: consoles, errors in one sentence, options, loading."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+console = Console()
+error_console = Console(stderr=True)
+
+FORMATS = "jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp"
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help=f"One of {FORMATS}; guessed from the first record if left out."),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Read only so many examples.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; the best there is if left out.")
+]
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn the library's own errors into one line; anything else is a bug: its traceback stays."""
+    from rim.config import ConfigError
+    from rim.data.examples import DataError
+
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        error_console.print(
+            f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        error_console.print("[bold]Interrupted.[/] A training run continues with --resume.")
+        raise typer.Exit(130) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "TrainingDivergedError":
+            raise
+        error_console.print(
+            f"[bold red]Training stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(3) from None
+
+
+def escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def say(text: str) -> None:
+    """Print one line as it is: no number colours, no line breaks of our own."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def quiet_libraries() -> None:
+    """Libraries' progress bars and advice would drown our own lines; errors still show."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def load(run: Path, device: str | None) -> Any:
+    quiet_libraries()
+    from rim.reasoner import best_device, load
+
+    return load(run, device=device or best_device())
+
+
+def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: int) -> Any:
+    from rim.config import ConfigError
+    from rim.sampling import Sampling
+
+    try:
+        return Sampling(temperature, top_k, top_p, samples, seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,71 @@
+"""Settings of the model: where it comes from and what of it trains."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, get_args
+
+from pydantic import model_validator
+
+from rim.config.base import PositiveInt, Settings
+
+Attention = Literal["sdpa", "eager", "flex_attention"]
+
+
+class ScratchConfig(Settings):
+    """A model built from nothing, with a byte-level BPE tokenizer trained on the training texts."""
+
+    family: Literal["gpt2", "llama", "qwen3"] = "llama"
+    layers: PositiveInt = 6
+    width: PositiveInt = 96
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt | None = None
+    max_positions: PositiveInt = 512
+    vocab_size: PositiveInt = 512
+    alphabet: Literal["bytes", "data"] = "bytes"  # see rim.scratch.train_tokenizer
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        return self
+
+
+class LoraSettings(Settings):
+    """Rank is the paper's; alpha and targets are not given there: 32 and all linear layers are
+    ours.
+    """
+
+    rank: PositiveInt = 128
+    alpha: PositiveInt = 32
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class ModelConfig(Settings):
+    """Either `base` (hub id, folder or run folder) or `scratch`."""
+
+    base: str | None = None
+    revision: str | None = None
+    scratch: ScratchConfig | None = None
+    tuning: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = LoraSettings()
+    attention: Attention = "sdpa"
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_flash(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "flash" in str(data.get("attention", "")):
+            raise ValueError(
+                f"attention {data['attention']!r} cannot express the read-out mask; "
+                f"use one of {', '.join(get_args(Attention))}"
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.base is None) == (self.scratch is None):
+            raise ValueError("give exactly one of 'base' and 'scratch'")
+        if self.scratch is not None and self.tuning == "lora":
+            raise ValueError("a model from scratch has nothing to adapt: set tuning: full")
+        return self

@@ -1,0 +1,88 @@
+"""Settings of the tokens around a question: method, memory blocks, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from rim.config.base import PositiveInt, Settings
+
+Method = Literal["direct", "cot", "rim"]
+
+
+class BlocksConfig(Settings):
+    """Memory blocks: K blocks of a start token, M memory tokens and an end token."""
+
+    num_blocks: PositiveInt = 8
+    memory_tokens: PositiveInt = 2
+    start: str = "<|mem_start|>"
+    memory: str = "<|mem|>"
+    end: str = "<|mem_end|>"
+    attention: Literal["causal", "bidirectional"] = "causal"
+    readouts_see_question: bool = True
+
+    @model_validator(mode="after")
+    def _distinct_tokens(self) -> Self:
+        strings = [self.start, self.memory, self.end]
+        if len(set(strings)) < 3 or not all(s.strip() for s in strings):
+            raise ValueError(
+                f"start, memory and end must be three different non-empty strings, got {strings}"
+            )
+        return self
+
+
+class TemplatesConfig(Settings):
+    """How question, steps and answer are written. Every read-out ends with the tokenizer's stop
+    token.
+
+    `chat` "auto" renders the question through the tokenizer's chat template if it has one.
+    `placement` then says where the blocks stand: at the end of the user's turn, or after the
+    assistant's header.
+    """
+
+    question: str = "{question}\n"
+    step: str = "{step}"
+    answer: str = "#### {answer}"
+    step_separator: str = "\n"
+    chat: Literal["auto", "never"] = "auto"
+    placement: Literal["user_end", "assistant_start"] = "user_end"
+    system: str | None = None
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Self:
+        for field in ("question", "step", "answer"):
+            if f"{{{field}}}" not in getattr(self, field):
+                raise ValueError(
+                    f"template {field!r} must contain {{{field}}}, got {getattr(self, field)!r}"
+                )
+        return self
+
+    # str.replace, not str.format: braces in the data are just braces.
+
+    def question_text(self, question: str) -> str:
+        return self.question.replace("{question}", question)
+
+    def step_text(self, step: str) -> str:
+        return self.step.replace("{step}", step)
+
+    def answer_text(self, answer: str) -> str:
+        return self.answer.replace("{answer}", answer)
+
+    def solution_text(self, steps: Sequence[str], answer: str) -> str:
+        """A worked solution: steps and answer, joined."""
+        return self.step_separator.join([*map(self.step_text, steps), self.answer_text(answer)])
+
+
+class PromptFormat(Settings):
+    """All that fixes the tokens around a question; saved beside a trained model."""
+
+    method: Method = "rim"
+    blocks: BlocksConfig = BlocksConfig()
+    templates: TemplatesConfig = TemplatesConfig()
+
+    @property
+    def trained_blocks(self) -> int:
+        """Blocks in a prompt by default: K for a memory-block method, none for the others."""
+        return self.blocks.num_blocks if self.method == "rim" else 0

@@ -1,0 +1,61 @@
+"""A whole run: data, model, blocks, templates and stages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from rim.config.base import NonNegativeInt, PositiveInt, Settings
+from rim.config.data import DataConfig
+from rim.config.model import ModelConfig
+from rim.config.prompt import BlocksConfig, Method, PromptFormat, TemplatesConfig
+from rim.config.stages import StageConfig
+
+
+class ValidationConfig(Settings):
+    """Validation during training: it selects the checkpoint, and never sees test questions."""
+
+    num_examples: PositiveInt = 200
+    batch_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 64
+
+
+class Recipe(Settings):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    method: Method
+    seed: NonNegativeInt = 0
+    runs_dir: str = "runs"
+    data: DataConfig
+    model: ModelConfig
+    blocks: BlocksConfig = BlocksConfig()
+    templates: TemplatesConfig = TemplatesConfig()
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    validation: ValidationConfig = ValidationConfig()
+    report_to: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _stages_fit_method(self) -> Self:
+        allowed = {"direct": ("answer",), "cot": ("solution",), "rim": ("steps", "answer")}[
+            self.method
+        ]
+        for stage in self.stages:
+            if stage.objective not in allowed:
+                raise ValueError(
+                    f"stage {stage.name!r}: objective {stage.objective!r} does not belong to "
+                    f"method {self.method!r}, which has {' and '.join(allowed)}"
+                )
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages need different names, got {names}")
+        return self
+
+    @property
+    def prompt_format(self) -> PromptFormat:
+        return PromptFormat(method=self.method, blocks=self.blocks, templates=self.templates)
+
+    @property
+    def needs_steps(self) -> bool:
+        return any(stage.objective != "answer" for stage in self.stages)
