@@ -122,9 +122,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
     write_data(tmp_path)
     short = METHODS[name][1][-1]
     recipe = recipe_for(name, tmp_path)
-    stages = tuple(
-        s.model_copy(update={"max_steps": 6, "evaluate_every": 3}) for s in recipe.stages
-    )
+    stages = tuple(stage.model_copy(update=short) for stage in recipe.stages)
     recipe = recipe.model_copy(update={"stages": stages})
     whole = train(recipe, console=Console(quiet=True))
     reference = load_trained(whole.model_dir)[0].state_dict()
