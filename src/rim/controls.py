@@ -1,0 +1,133 @@
+"""Do the blocks compute? A trained model asked again with its blocks removed, altered or multiplied.
+
+Every control answers the same questions as the model itself and returns one right-or-wrong mark for
+each, so that a paired test can tell a fall from chance. What the interventions do exactly stands in
+`rim.interventions`; that these are the controls that latent reasoning owes its readers is our
+reading of the literature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rim.config import ConfigError
+from rim.data.examples import DataError, Example
+from rim.evaluation import grade
+from rim.generation import generate
+from rim.interventions import Intervention
+from rim.reasoner import Reasoner
+
+Group = Literal["blocks removed", "block states", "question", "number of blocks"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One control on one set of questions.
+
+    `right` has one mark a question, in their order. `follows` (swap only): the share of answers
+    that are the other question's, whose blocks were put in.
+    """
+
+    name: str
+    group: Group
+    right: tuple[bool, ...]
+    follows: float | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON; the marks as a string of 0 and 1."""
+        marks = "".join("1" if right else "0" for right in self.right)
+        record = {"name": self.name, "group": self.group, "right": marks}
+        return record if self.follows is None else record | {"follows": self.follows}
+
+
+def run_controls(
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome]:
+    """Every control on a model with memory blocks; `progress` hears of each question answered
+    (`num_answers` in all).
+
+    Raises:
+        ConfigError: the model has no blocks, or not enough to shuffle.
+        DataError: all answers are the same, so that no question's blocks are another's.
+    """
+    num_blocks = reasoner.trained_blocks
+    if num_blocks == 0:
+        raise ConfigError(
+            f"method {reasoner.encoder.format.method!r} has no memory blocks to control"
+        )
+    partners = choose_partners(examples)
+
+    def answer(blocks: int, **options: Any) -> list[list[str]]:
+        generated = generate(
+            reasoner.model,
+            reasoner.encoder,
+            [example.question for example in examples],
+            num_blocks=blocks,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            progress=progress,
+            **options,
+        )
+        return [[g.text for g in texts] for texts in generated]
+
+    def marks(texts: Sequence[str], golds: Sequence[Example]) -> tuple[bool, ...]:
+        encoder = reasoner.encoder
+        return tuple(grade(text, gold, encoder) for text, gold in zip(texts, golds, strict=True))
+
+    def intervene(name: str, group: Group, intervention: Intervention) -> Outcome:
+        texts = [row[0] for row in answer(num_blocks, intervention=intervention)]
+        follows = None
+        if intervention.kind == "swap":
+            others = marks(texts, [partners[example.question] for example in examples])
+            follows = sum(others) / len(others)
+        return Outcome(name, group, marks(texts, examples), follows)
+
+    outcomes = [
+        Outcome("no blocks", "blocks removed", marks([row[0] for row in answer(0)], examples)),
+        intervene("block states zeroed", "block states", Intervention("zero")),
+    ]
+    if num_blocks > 1:
+        outcomes.append(intervene("blocks shuffled", "block states", Intervention("shuffle")))
+    swapped = {question: other.question for question, other in partners.items()}
+    outcomes += [
+        intervene(
+            "blocks of another question", "block states", Intervention("swap", partners=swapped)
+        ),
+        intervene("question hidden from the read-out", "question", Intervention("hide_question")),
+    ]
+    # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
+    sweep = answer(2 * num_blocks, after="all")
+    outcomes += [
+        Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
+        for k in range(2 * num_blocks)
+    ]
+    return outcomes
+
+
+def num_answers(num_blocks: int, num_questions: int) -> int:
+    """How many questions `run_controls` answers (for a progress bar)."""
+    return (5 + (num_blocks > 1)) * num_questions
+
+
+def choose_partners(examples: Sequence[Example]) -> dict[str, Example]:
+    """For every question the next one (in order, round about) whose answer is another.
+
+    Raises:
+        DataError: there is none.
+    """
+    partners = {}
+    for i, example in enumerate(examples):
+        for other in (*examples[i + 1 :], *examples[:i]):
+            if other.answer != example.answer:
+                partners[example.question] = other
+                break
+        else:
+            raise DataError("all answers are the same: blocks cannot be swapped for others")
+    return partners

@@ -1,0 +1,204 @@
+"""Interventions on block states, against hand-made passes; and the controls built on them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EXAMPLES, tiny_model
+
+from rim.config import BlocksConfig, ConfigError, PromptFormat
+from rim.controls import choose_partners, num_answers, run_controls
+from rim.data.examples import DataError, Example
+from rim.generation import generate
+from rim.interventions import Intervention, decoder_layers
+from rim.reasoner import Reasoner
+from rim.tokens import PromptEncoder, add_memory_tokens
+
+K = 3
+QUESTIONS = [example.question for example in EXAMPLES]
+PARTNERS = dict(zip(QUESTIONS, QUESTIONS[1:] + QUESTIONS[:1], strict=True))
+
+
+@pytest.fixture(params=["rim", "coconut", "rim-looped"])
+def blocks(request):
+    return {
+        "rim": ("rim", BlocksConfig(num_blocks=K)),
+        "coconut": ("coconut", BlocksConfig(num_blocks=K, memory_tokens=2, framing="once")),
+        "rim-looped": ("rim", BlocksConfig(num_blocks=K, passes=2)),
+    }[request.param]
+
+
+@pytest.fixture
+def encoder(blocks, tokenizer):
+    prompt_format = PromptFormat(method=blocks[0], blocks=blocks[1])
+    add_memory_tokens(tokenizer, prompt_format.blocks)
+    return PromptEncoder(tokenizer, prompt_format)
+
+
+def trunk_inputs(model, encoder, question, count=K):
+    from test_latents import naive_embeddings
+
+    return naive_embeddings(model, encoder, question, count)
+
+
+def layer_inputs(model, sequence):
+    output = model(inputs_embeds=sequence[None], use_cache=False, output_hidden_states=True)
+    return [state[0] for state in output.hidden_states[:-1]]
+
+
+def naive_first_token(model, encoder, question, intervention):
+    """One sequence, one pass without cache: block tokens overwritten before every layer."""
+    trunk = trunk_inputs(model, encoder, question)
+    prompt = encoder.prompt(question)
+    suffix = torch.tensor(encoder.readout_prefix_ids(prompt, K), dtype=torch.long)
+    sequence = torch.cat([trunk, model.get_input_embeddings()(suffix)])
+    num_block_tokens = K * len(encoder.block_ids)
+    start, anchor = len(trunk) - num_block_tokens, len(trunk) - 1
+    patched = slice(start - len(encoder.opening_ids), anchor)
+    clean = layer_inputs(model, trunk)
+    other = layer_inputs(model, trunk_inputs(model, encoder, PARTNERS[question]))
+    handles = []
+    for index, layer in enumerate(decoder_layers(model)):
+
+        def hook(module, args, kwargs, index=index):
+            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = hidden.clone()
+            if intervention.kind == "zero":
+                hidden[0, patched] = 0
+            elif intervention.kind == "swap":
+                hidden[0, patched] = other[index][patched.start - len(trunk) : -1]
+            elif intervention.kind == "shuffle":
+                length = len(encoder.block_ids)
+                for column in range(start, anchor):
+                    k, i = divmod(column - start, length)
+                    turned = start + (k + turn) % K * length + i
+                    hidden[0, column] = clean[index][turned]
+            return (
+                ((hidden, *args[1:]), kwargs)
+                if args
+                else (args, kwargs | {"hidden_states": hidden})
+            )
+
+        handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+    turn = 0
+    if intervention.kind == "shuffle":
+        import random
+
+        turn = random.Random(f"{intervention.seed}/{question}").randrange(1, K)
+    try:
+        logits = model(inputs_embeds=sequence[None], use_cache=False).logits[0, -1].clone()
+    finally:
+        for handle in handles:
+            handle.remove()
+    logits[list(encoder.memory_ids)] = -torch.inf
+    return int(logits.argmax()), torch.log_softmax(logits, 0)
+
+
+@pytest.mark.parametrize("kind", ["zero", "shuffle", "swap"])
+@torch.no_grad()
+def test_interventions_equal_overwriting_the_layers_inputs_by_hand(family, kind, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    intervention = Intervention(kind, partners=PARTNERS)
+    answers = generate(
+        model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=1, intervention=intervention
+    )
+    plain = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=1)
+    for question, (answer,) in zip(QUESTIONS, answers, strict=True):
+        token, logprobs = naive_first_token(model, encoder, question, intervention)
+        assert (*answer.token_ids, encoder.stop_id)[0] == token
+        assert answer.logprob == pytest.approx(float(logprobs[token]), abs=1e-3)
+    assert any(a.logprob != p.logprob for (a,), (p,) in zip(answers, plain, strict=True))
+
+
+@torch.no_grad()
+def test_swapping_in_its_own_blocks_changes_nothing(family, encoder):
+    """The whole machinery (two passes, hooks, the live last token) is exact where it should be."""
+    model = tiny_model(family, encoder.tokenizer)
+    own = Intervention("swap", partners={question: question for question in QUESTIONS})
+    answers = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=5, intervention=own)
+    plain = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=5)
+    for (answer,), (expected,) in zip(answers, plain, strict=True):
+        assert answer.token_ids == expected.token_ids
+        assert answer.logprob == pytest.approx(expected.logprob, abs=1e-3)
+
+
+@torch.no_grad()
+def test_a_hidden_question_reaches_the_answer_through_earlier_blocks_only(family, encoder):
+    """With one block the read-out's only other source is gone but for that block's own states."""
+    model = tiny_model(family, encoder.tokenizer)
+    hidden = Intervention("hide_question")
+    answers = generate(
+        model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=4, intervention=hidden
+    )
+    plain = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=4)
+    assert any(a.logprob != p.logprob for (a,), (p,) in zip(answers, plain, strict=True))
+    # Block states of another question plus a hidden question: nothing of the own question is left.
+    first = encoder.prompt(QUESTIONS[0]).question_ids
+    assert len(first) > 3
+
+
+def test_an_answer_under_intervention_does_not_depend_on_its_batch_mates(family, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    for kind in ("zero", "shuffle", "swap", "hide_question"):
+        intervention = Intervention(kind, partners=PARTNERS)
+        options = {"num_blocks": K, "max_new_tokens": 3, "intervention": intervention}
+        together = generate(model, encoder, QUESTIONS, **options)
+        for question, (answer,) in zip(QUESTIONS, together, strict=True):
+            ((alone,),) = generate(model, encoder, [question], **options)
+            assert alone.token_ids == answer.token_ids
+            assert alone.logprob == pytest.approx(answer.logprob, abs=1e-3)
+
+
+def test_interventions_need_one_number_of_blocks_and_the_final_answer(encoder):
+    model = tiny_model("llama", encoder.tokenizer)
+    for options in ({"num_blocks": K, "after": "all"}, {"num_blocks": [1, 2, 3]}):
+        with pytest.raises(ConfigError, match="an intervention needs"):
+            generate(model, encoder, QUESTIONS, intervention=Intervention("zero"), **options)
+
+
+def test_run_controls_reports_each_control_with_one_mark_a_question(encoder):
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    counted = []
+    outcomes = run_controls(reasoner, EXAMPLES, max_new_tokens=2, progress=counted.append)
+    assert [o.name for o in outcomes[:5]] == [
+        "no blocks",
+        "block states zeroed",
+        "blocks shuffled",
+        "blocks of another question",
+        "question hidden from the read-out",
+    ]
+    assert [o.name for o in outcomes[5:]] == [f"K = {k}" for k in range(1, 2 * K + 1)]
+    assert all(len(o.right) == len(EXAMPLES) for o in outcomes)
+    assert sum(counted) == num_answers(K, len(EXAMPLES))
+    swap = outcomes[3].as_record()
+    assert set(swap) == {"name", "group", "right", "follows"} and set(swap["right"]) <= {"0", "1"}
+
+
+def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    answers = [reasoner.ask(q, blocks=5, max_new_tokens=2).answer or "-" for q in QUESTIONS]
+    examples = [
+        Example(q, (), a if i else "something else")
+        for i, (q, a) in enumerate(zip(QUESTIONS, answers, strict=True))
+    ]
+    outcomes = {o.name: o.right for o in run_controls(reasoner, examples, max_new_tokens=2)}
+    expected = tuple(
+        reasoner.evaluate([e], blocks=5, max_new_tokens=2).accuracy == 1 for e in examples
+    )
+    assert outcomes["K = 5"] == expected
+
+
+def test_partners_have_another_answer():
+    examples = [Example(str(i), (), a) for i, a in enumerate(["1", "1", "2"])]
+    partners = choose_partners(examples)
+    assert {q: e.question for q, e in partners.items()} == {"0": "2", "1": "2", "2": "0"}
+    with pytest.raises(DataError, match="all answers are the same"):
+        choose_partners(examples[:2])
+
+
+def test_methods_without_blocks_have_nothing_to_control(tokenizer):
+    prompt_format = PromptFormat(method="direct")
+    add_memory_tokens(tokenizer, prompt_format.blocks)
+    encoder = PromptEncoder(tokenizer, prompt_format)
+    with pytest.raises(ConfigError, match="no memory blocks to control"):
+        run_controls(Reasoner(tiny_model("llama", tokenizer), encoder), EXAMPLES)
