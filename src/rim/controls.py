@@ -1,4 +1,4 @@
-"""Do the blocks compute? A trained model asked again with its blocks removed, altered or multiplied.
+"""Do the blocks compute? A trained model asked again, its blocks removed, altered or multiplied.
 
 Every control answers the same questions as the model itself and returns one right-or-wrong mark for
 each, so that a paired test can tell a fall from chance. What the interventions do exactly stands in
