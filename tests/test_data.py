@@ -9,8 +9,9 @@ from conftest import real_data
 
 from rim.config import ArithmeticConfig, DataConfig, DataSource
 from rim.data.answers import extract_answer, find_numbers, is_right
-from rim.data.arithmetic import generate_arithmetic, split_of
+from rim.data.arithmetic import generate_arithmetic
 from rim.data.examples import DataError
+from rim.data.generators import split_of
 from rim.data.sources import (
     describe,
     find_problems,

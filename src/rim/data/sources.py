@@ -6,35 +6,57 @@ import difflib
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rim.config import DataConfig, DataSource
 from rim.data.arithmetic import generate_arithmetic
 from rim.data.examples import DataError, Example
-from rim.data.readers import FILE_FORMATS, make_example, read_file, read_text, split_array
+from rim.data.graph_search import generate_graph_search
+from rim.data.multiplication import generate_multiplication
+from rim.data.readers import (
+    FILE_FORMATS,
+    is_multiplication,
+    make_example,
+    read_file,
+    read_text,
+    split_array,
+)
+from rim.data.word_problems import generate_word_problems
+
+# By format; each takes the settings of that name and the questions to leave out.
+GENERATORS: dict[str, Callable[[Any, Collection[str]], list[Example]]] = {
+    "arithmetic": generate_arithmetic,
+    "graph_search": generate_graph_search,
+    "multiplication": generate_multiplication,
+    "word_problems": generate_word_problems,
+}
 
 
 def load_examples(source: DataSource) -> list[Example]:
-    """All examples of a source (at most `limit`).
+    """All examples of a source (at most `limit`), but for the questions of the files in `exclude`.
 
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
+    excluded = {e.question for path in source.exclude for e in open_file(Path(path))}
     examples = []
-    for example in _iterate(source):
+    for example in _iterate(source, excluded):
+        if example.question in excluded:
+            continue
         examples.append(example)
         if source.limit and len(examples) == source.limit:
             break
     if not examples:
-        raise DataError(f"{source.path or source.format} holds no examples")
+        left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
+        raise DataError(f"{source.path or source.format} holds no examples{left}")
     return examples
 
 
-def _iterate(source: DataSource) -> Iterator[Example]:
-    if source.format == "arithmetic":
-        return iter(generate_arithmetic(source.arithmetic))
+def _iterate(source: DataSource, excluded: Collection[str]) -> Iterator[Example]:
+    if source.task is not None:  # draws other questions in place of excluded ones
+        return iter(GENERATORS[source.format](source.task, excluded))
     if source.format == "hub":
         return _read_hub(source)
     return read_file(Path(source.path or ""), FILE_FORMATS[source.format])
@@ -163,9 +185,14 @@ def guess_format(path: Path) -> str:
         record = next(split_array(path), ({}, ""))[0]
         if isinstance(record, dict) and "Body" in record:
             return "svamp"
-        raise DataError(f"{path}: a JSON array is read as SVAMP only; write one object a line")
+        if isinstance(record, dict) and {"question", "steps", "answer"} <= set(record):
+            return "prosqa"
+        raise DataError(
+            f"{path}: a JSON array is read as SVAMP ('Body', 'Question', 'Answer') or ProsQA "
+            "('question', 'steps', 'answer') only; write one object a line"
+        )
     if "||" in first and not first.startswith("{"):
-        return "gsm8k_aug"
+        return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
     try:
         record = json.loads(first)
     except json.JSONDecodeError as error:
