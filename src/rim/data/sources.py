@@ -24,6 +24,7 @@ from rim.data.readers import (
     split_array,
 )
 from rim.data.word_problems import generate_word_problems
+from rim.recipes import apply_override, settings_from_dict
 
 # By format; each takes the settings of that name and the questions to leave out.
 GENERATORS: dict[str, Callable[[Any, Collection[str]], list[Example]]] = {
@@ -158,6 +159,35 @@ def open_file(
     return load_examples(
         DataSource(format=_known_format(path, file_format), path=str(path), limit=limit)
     )
+
+
+def task_source(
+    task: str, knobs: dict[str, Any], overrides: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> DataSource:
+    """The source of a generated task, from its knobs and from `name=value` texts.
+
+    Raises:
+        DataError: an unknown task.
+        ConfigError: an unknown knob or a value out of range.
+    """
+    if task not in GENERATORS:
+        raise DataError(f"unknown task {task!r}, known are {', '.join(GENERATORS)}")
+    knobs = dict(knobs)
+    for override in overrides:
+        apply_override(knobs, override)
+    raw = {"format": task, task: knobs, "exclude": list(exclude)}
+    return settings_from_dict(DataSource, raw, "generate")
+
+
+def write_file(path: Path, examples: Sequence[Example]) -> None:
+    """Write a JSONL that `open_file` reads back, in one move: nobody ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for e in examples:
+            record = {"question": e.question, "steps": list(e.steps), "answer": e.answer}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    partial.replace(path)
 
 
 def _known_format(path: Path, file_format: str | None) -> Any:
