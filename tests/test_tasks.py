@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rim.config import (
     ArithmeticConfig,
+    DataConfig,
     DataSource,
     GraphSearchConfig,
     MultiplicationConfig,
@@ -22,7 +23,14 @@ from rim.data.examples import DataError
 from rim.data.generators import split_of
 from rim.data.multiplication import file_line, generate_multiplication
 from rim.data.multiplication import solve as multiply
-from rim.data.sources import data_hash, load_examples, open_file, task_source, write_file
+from rim.data.sources import (
+    data_hash,
+    load_examples,
+    load_training_data,
+    open_file,
+    task_source,
+    write_file,
+)
 
 TASKS = ("arithmetic", "graph_search", "multiplication", "word_problems")
 
@@ -103,6 +111,19 @@ def test_a_written_file_is_read_back_and_excludes_its_questions(task, tmp_path):
     examples = load_examples(source)
     assert len(examples) == 150
     assert not {e.question for e in examples} & {e.question for e in held_out}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_serves_training_and_validation_of_a_written_recipe(task):
+    sources = {
+        role: {"format": task, task: {"num_examples": 40, "split": role}}
+        for role in ("train", "validation")
+    }
+    config = DataConfig.model_validate(sources)
+    assert DataConfig.model_validate(config.model_dump(mode="json")) == config
+    train, validation = load_training_data(config, seed=0)
+    assert len(train) == len(validation) == 40
+    assert all(example.steps for example in train)
 
 
 @pytest.mark.parametrize(

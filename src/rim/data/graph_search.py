@@ -93,7 +93,7 @@ def _draw(config: GraphSearchConfig, rng: random.Random, hops: int) -> Draft | N
 class Graph:
     """Nodes are numbers: first the entities, 0 being the one asked about, then the concepts.
 
-    `hops_from_0` holds the nodes reached from entity 0 only.
+    `hops_from_0` has the nodes that entity 0 reaches, and no others.
     """
 
     entities: int
@@ -131,10 +131,8 @@ def draw_graph(
     for i, role in enumerate(roles):
         node = entities + i
         allowed, needed = _parents(graph, role, nodes)
-        if not needed:
-            return None
         chosen = {entity for entity, child in promised.items() if child == i}
-        if not chosen or role not in _ASIDE:
+        if not chosen:
             chosen.update(_pick(rng, graph, role, needed, 1))
         free = [parent for parent in allowed if parent not in chosen]
         wanted = max(0, parents_wanted[i] + missing - len(chosen))
