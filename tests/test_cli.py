@@ -28,6 +28,7 @@ COMMANDS = [
     ["data"],
     ["data", "stats"],
     ["data", "validate"],
+    ["data", "generate"],
 ]
 
 
@@ -184,6 +185,12 @@ def test_eval_never_overwrites(trained, tmp_path):
         (["eval", "nothing", "none.jsonl"], "no such file: none.jsonl"),
         (["eval", "nothing", "my.jsonl", "--format", "gsm"], "unknown format 'gsm'"),
         (["data", "stats", "none.jsonl"], "no such file: none.jsonl"),
+        (["data", "generate", "sums", "--out", "s.jsonl"], "unknown task 'sums'"),
+        (["data", "generate", "arithmetic", "--out", "my.jsonl"], "exists; give --overwrite"),
+        (
+            ["data", "generate", "graph_search", "--out", "g.jsonl", "--set", "max_hop=4"],
+            "unknown key 'graph_search.max_hop'; did you mean 'max_hops'?",
+        ),
         (["train", "recipes/my_data.yaml", "--set", "blocks.num_blocks=0"], "got 0"),
         (["train", "recipes/my_data.yaml", "--set", "data.train.path=none.jsonl"], "no such file"),
         (["train", "recipes/my_data.yaml", "--set", "model.base=no/such"], "could not be loaded"),
@@ -208,3 +215,29 @@ def test_data_validate_lists_problems_and_fails(work):
     assert "bad.jsonl, line 2: not valid JSON" in output
     assert "2 problems in 2 records" in output
     assert "240 records, no problems" in rim_command("data", "validate", "my.jsonl")
+
+
+def test_generated_files_are_read_by_the_other_commands(work):
+    generate = ["data", "generate", "word_problems", "--out", "w.jsonl", "--num-examples", 30]
+    rim_command(*generate, "--split", "test", "--set", "max_steps=3", "--set", "operations=[add]")
+    rows = [json.loads(line) for line in Path("w.jsonl").read_text().splitlines()]
+    assert {len(row["steps"]) for row in rows} == {2, 3}
+    assert "30 records, no problems" in rim_command("data", "validate", "w.jsonl")
+    assert "2: 15, 3: 15" in rim_command("data", "stats", "w.jsonl")
+    assert "exists; give --overwrite" in rim_command(*generate, code=2)
+    rim_command(*generate, "--overwrite", "--exclude", "w.jsonl", "--seed", 5)
+    assert not {row["question"] for row in rows} & {
+        json.loads(line)["question"] for line in Path("w.jsonl").read_text().splitlines()
+    }
+
+
+def test_the_help_of_generate_names_every_knob():
+    from rim.config import DataSource, GeneratorConfig
+    from rim.data.sources import GENERATORS
+
+    text = rim_command("data", "generate", "--help")
+    for task in GENERATORS:
+        assert task in text
+        settings = DataSource.model_fields[task].annotation
+        for knob in settings.model_fields.keys() - GeneratorConfig.model_fields.keys():
+            assert re.search(rf"\b{knob}\b", text), f"{task}: {knob}"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from conftest import real_data
 
 from rim.config import ArithmeticConfig, DataConfig, DataSource
 from rim.data.answers import extract_answer, find_numbers, is_right
-from rim.data.arithmetic import generate_arithmetic, split_of
+from rim.data.arithmetic import generate_arithmetic
 from rim.data.examples import DataError
+from rim.data.generators import split_of
 from rim.data.sources import (
     describe,
     find_problems,
+    guess_format,
     hold_out,
     load_examples,
     load_training_data,
@@ -152,6 +155,76 @@ def test_missing_files_folders_and_unknown_formats(tmp_path):
         open_file(empty)
 
 
+PROSQA = {"question": "Is Tom a lempus or zorpus?", "steps": ["Tom is a lempus."], "answer": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5 6 * 7 4||5 5 4 + 0 0 6 2 #### 5 5 0 3", "multiplication_file"),
+        ("5 * 7||5 3 #### 5 3", "multiplication_file"),
+        ("What is 5 6 * 7?||<<56*7=392>> #### 392", "gsm8k_aug"),
+        (json.dumps([PROSQA]), "prosqa"),
+        (json.dumps([{"Body": "b", "Question": "q?", "Answer": 1}]), "svamp"),
+        (json.dumps(PROSQA), "jsonl"),
+    ],
+)
+def test_formats_are_told_apart_by_content(tmp_path, text, expected):
+    assert guess_format(write(tmp_path, text)) == expected
+    assert len(open_file(write(tmp_path, text))) == 1
+
+
+def test_a_step_of_a_product_is_a_partial_product_with_its_running_sum(tmp_path):
+    line = "5 1 * 1 2 3||5 1 0 + 0 0 3 0 ( 5 1 3 0 ) + 0 0 5 4 0 #### 5 1 8 4 0"
+    (example,) = open_file(write(tmp_path, line))
+    assert example.question == "5 1 * 1 2 3"
+    assert example.steps == ("5 1 0", "0 0 3 0 ( 5 1 3 0 )", "0 0 5 4 0")
+    assert example.answer == "5 1 8 4 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "file_format", "message"),
+    [
+        ("56 * 74||1 #### 2", "multiplication_file", "line 1: expected digits such as"),
+        ("5 * 7||5 3", "multiplication_file", "line 1: expected 'question"),
+        ("What?||5 + 7 #### 2", "gsm8k_aug", "line 1: the steps hold no '<<...>>'"),
+        ('[{"question": "q", "answer": "a"}]', "prosqa", "item 1: field 'steps' is missing"),
+        ('[{"question": "q"}]', None, "read as SVAMP .* or ProsQA"),
+    ],
+)
+def test_records_of_another_format_name_line_and_fault(tmp_path, text, file_format, message):
+    with pytest.raises(DataError, match=message):
+        open_file(write(tmp_path, text), file_format)
+
+
+def test_excluded_files_take_their_questions_out_of_any_source(tmp_path):
+    path = write(tmp_path, GOOD, GOOD | {"question": "other?"})
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps(GOOD))
+    source = DataSource(format="jsonl", path=str(path), exclude=(str(held_out),))
+    assert [e.question for e in load_examples(source)] == ["other?"]
+    with pytest.raises(DataError, match="holds no examples but for those of"):
+        load_examples(source.model_copy(update={"exclude": (str(path),)}))
+    with pytest.raises(DataError, match="no such file"):
+        load_examples(source.model_copy(update={"exclude": ("nothing.jsonl",)}))
+
+
+def test_prosqa_sentences_are_graded_as_text():
+    for example in open_file(real_data("prosqa_valid.json")):
+        entity, one, other = re.findall(r"Is (\w+) a (\w+) or (\w+)\?", example.question)[0]
+        right, wrong = (f"{entity} is a {name}" for name in (one, other))
+        if example.answer != f"{right}.":
+            right, wrong = wrong, right
+        assert example.answer == f"{right}."
+        for text in (right, f"{right}.", f"  {right.upper()} . ", right.replace(" ", "  ")):
+            assert is_right(f"#### {text}", example.answer)
+            assert is_right(text, example.answer)
+        assert is_right("\n".join([*example.steps, f"#### {right}."]), example.answer)
+        assert extract_answer(f"#### {right}.") == example.answer
+        for text in (wrong, right + "s", f"{right} or {wrong}", right.replace(entity, "Nobody")):
+            assert not is_right(f"#### {text}.", example.answer)
+
+
 def test_hub_sets_are_read_by_name_and_column_mapping(tmp_path):
     path = write(tmp_path, {"q": "3+4?", "cot": "3+4=7 | 7", "a": "7"})
     source = {
@@ -223,6 +296,7 @@ def test_a_validation_question_in_the_training_set_is_refused():
         ("svamp.json", 1000, 0),
         ("gsm8k_aug_valid.txt", 500, None),
         ("mult_4x4_valid.txt", 1000, 1000),
+        ("prosqa_valid.json", 300, 300),
     ],
 )
 def test_published_files_are_read_whole(name, rows, with_steps):

@@ -40,6 +40,31 @@ def test_every_setting_is_documented():
             assert f"`{name}" in text or f".{name}" in text, f"{settings.__name__}.{name}"
 
 
+def test_the_examples_of_tasks_are_what_the_commands_write(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from rim.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"```bash\nrim (.*)\n```\n\n```json\n(.*)\n```", text)
+    assert len(pairs) == 4
+    for command, line in pairs:
+        assert CliRunner().invoke(app, [*command.split(), "--overwrite"]).exit_code == 0
+        assert Path("test.jsonl").read_text(encoding="utf-8").splitlines()[0] == line
+
+
+def test_every_knob_of_a_task_is_documented():
+    from rim.config import DataSource
+    from rim.data.sources import GENERATORS
+
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    for task in GENERATORS:
+        assert f"## {task}" in text
+        for knob in DataSource.model_fields[task].annotation.model_fields:
+            assert f"`{knob}`" in text, f"{task}.{knob}"
+
+
 def test_the_minimal_loop_runs():
     result = run("examples/minimal_loop.py", "--steps", "2", "--batch-size", "4")
     assert result.returncode == 0, result.stderr

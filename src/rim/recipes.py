@@ -6,12 +6,14 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rim.config import ConfigError, Recipe
+from rim.config import ConfigError, Recipe, Settings
+
+S = TypeVar("S", bound=Settings)
 
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -24,7 +26,7 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     raw = _read_yaml(Path(path), ())
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     return recipe_from_dict(raw, str(path))
 
 
@@ -32,10 +34,20 @@ def recipe_from_dict(raw: dict[str, Any], origin: str = "recipe") -> Recipe:
     """Validate a recipe given as nested dicts; `${NAME:-default}` in strings is read from the
     environment.
     """
+    return settings_from_dict(Recipe, raw, origin)
+
+
+def settings_from_dict(settings: type[S], raw: dict[str, Any], origin: str) -> S:
+    """Validate any settings given as nested dicts.
+
+    Raises:
+        ConfigError: an unknown key (the message has the nearest valid one) or a value out of range.
+    """
     try:
-        return Recipe.model_validate(_expand(raw))
+        return settings.model_validate(_expand(raw))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        problems = "; ".join(_explain(e, settings) for e in error.errors())
+        raise ConfigError(f"{origin}: {problems}") from None
 
 
 def dump_yaml(recipe: Recipe) -> str:
@@ -68,7 +80,7 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set wants key=value, got {override!r}")
@@ -137,11 +149,11 @@ def _environment(match: re.Match[str]) -> str:
     return value
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, settings: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "recipe"
     if error["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(
-            str(error["loc"][-1]), _keys_at(error["loc"][:-1]), 1, 0.4
+            str(error["loc"][-1]), _keys_at(settings, error["loc"][:-1]), 1, 0.4
         )
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"unknown key {where!r}{hint}"
@@ -152,9 +164,8 @@ def _explain(error: Any) -> str:
     return f"{where}: {message}{shown}" if error["type"] != "value_error" else f"{where}: {message}"
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    """Valid keys of the settings class that a location in a recipe leads to."""
-    model: type[BaseModel] = Recipe
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Valid keys of the settings class that a location below `model` leads to."""
     for part in location:
         if isinstance(part, int):
             continue

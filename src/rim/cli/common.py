@@ -15,7 +15,7 @@ from rich.console import Console
 console = Console()
 error_console = Console(stderr=True)
 
-FORMATS = "jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp"
+FORMATS = "jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa, multiplication_file"
 FormatOption = Annotated[
     str | None,
     typer.Option("--format", help=f"One of {FORMATS}; guessed from the first record if left out."),

@@ -1,4 +1,4 @@
-"""`rim data`: look at a data set before training on it."""
+"""`rim data`: look at a data set before training on it, or generate one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from rim.cli import common
 
-app = typer.Typer(help="Look at a data set before training on it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at a data set before training on it, or generate one.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -47,3 +49,49 @@ def validate(
             common.console.print(f"[red]{len(problems)} problems in {count} records[/]")
             raise typer.Exit(1)
         common.say(f"[green]{count} records, no problems[/]")
+
+
+@app.command()
+def generate(
+    task: Annotated[
+        str, typer.Argument(help="arithmetic, graph_search, multiplication or word_problems.")
+    ],
+    out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    num_examples: Annotated[int, typer.Option(min=1)] = 2000,
+    seed: Annotated[int, typer.Option(help="Another seed, other questions.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A knob, name=value; repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="A data file whose questions must not occur; repeatable."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a task's questions, steps and answers. Splits never share a question.
+
+    Knobs of arithmetic: min_operations, max_operations, modulus.
+
+    Knobs of graph_search: min_hops, max_hops, hop_mix (prosqa or even),
+    min_concepts, max_concepts, edges_per_concept, min_entities, max_entities,
+    vocabulary.
+
+    Knobs of multiplication: first_digits, min_second_digits, max_second_digits.
+
+    Knobs of word_problems: min_steps, max_steps, distractors, largest_number,
+    operations (some of add, subtract, multiply, divide, together, written
+    "--set operations=\\[add,divide]").
+    """
+    with common.clear_errors():
+        from rim.config import ConfigError
+        from rim.data.sources import load_examples, task_source, write_file
+
+        if out.exists() and not overwrite:
+            raise ConfigError(f"{out} exists; give --overwrite or another --out")
+        knobs = {"num_examples": num_examples, "split": split, "seed": seed}
+        source = task_source(task, knobs, tuple(set_ or ()), tuple(map(str, exclude or ())))
+        with common.console.status(f"Generating {num_examples} questions"):
+            examples = load_examples(source)
+        write_file(out, examples)
+        common.say(f"{len(examples)} {split} questions of {task}, seed {seed}: {out}")

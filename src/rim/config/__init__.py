@@ -4,7 +4,17 @@ A recipe is written as YAML; `rim.recipes` reads it.
 """
 
 from rim.config.base import ConfigError, Settings
-from rim.config.data import ArithmeticConfig, DataConfig, DataFormat, DataSource, HubColumns
+from rim.config.data import (
+    ArithmeticConfig,
+    DataConfig,
+    DataFormat,
+    DataSource,
+    GeneratorConfig,
+    GraphSearchConfig,
+    HubColumns,
+    MultiplicationConfig,
+    WordProblemsConfig,
+)
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
 from rim.config.prompt import BLOCK_METHODS, BlocksConfig, Method, PromptFormat, TemplatesConfig
 from rim.config.recipe import Recipe, ValidationConfig
@@ -19,10 +29,13 @@ __all__ = [
     "DataConfig",
     "DataFormat",
     "DataSource",
+    "GeneratorConfig",
+    "GraphSearchConfig",
     "HubColumns",
     "LoraSettings",
     "Method",
     "ModelConfig",
+    "MultiplicationConfig",
     "PromptFormat",
     "Recipe",
     "ScratchConfig",
@@ -30,4 +43,5 @@ __all__ = [
     "StageConfig",
     "TemplatesConfig",
     "ValidationConfig",
+    "WordProblemsConfig",
 ]

@@ -6,11 +6,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rim.config.base import PositiveInt, Settings
+from rim.config.base import NonNegativeInt, PositiveInt, Settings
 
 DataFormat = Literal[
-    "jsonl", "gsm8k", "gsm8k_sentences", "gsm8k_aug", "gsm_hard", "svamp", "hub", "arithmetic"
+    "jsonl",
+    "gsm8k",
+    "gsm8k_sentences",
+    "gsm8k_aug",
+    "gsm_hard",
+    "svamp",
+    "prosqa",
+    "multiplication_file",
+    "hub",
+    "arithmetic",
+    "graph_search",
+    "multiplication",
+    "word_problems",
 ]
+Operation = Literal["add", "subtract", "multiply", "divide", "together"]
 
 
 class HubColumns(Settings):
@@ -19,20 +32,102 @@ class HubColumns(Settings):
     answer: str = "answer"
 
 
-class ArithmeticConfig(Settings):
-    """Chains such as `3+4-5+2=` modulo `modulus`; the split decides which questions may occur."""
+class GeneratorConfig(Settings):
+    """What generated tasks share; the split decides which questions may occur."""
 
     num_examples: PositiveInt = 2000
-    min_operations: PositiveInt = 2
-    max_operations: PositiveInt = 4
-    modulus: Annotated[int, Field(ge=2)] = 10
     split: Literal["train", "validation", "test"] = "train"
     seed: int = 0
 
+    def _check_ranges(self, *nouns: str) -> None:
+        for noun in nouns:
+            if getattr(self, f"max_{noun}") < getattr(self, f"min_{noun}"):
+                raise ValueError(f"max_{noun} must be >= min_{noun}")
+
+
+class ArithmeticConfig(GeneratorConfig):
+    """Chains such as `3+4-5+2=` modulo `modulus`."""
+
+    min_operations: PositiveInt = 2
+    max_operations: PositiveInt = 4
+    modulus: Annotated[int, Field(ge=2)] = 10
+
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max_operations < self.min_operations:
-            raise ValueError("max_operations must be >= min_operations")
+    def _possible(self) -> Self:
+        self._check_ranges("operations")
+        return self
+
+
+class GraphSearchConfig(GeneratorConfig):
+    """Which of two concepts an entity is, by a path through a graph of sentences, as in ProsQA.
+
+    `hop_mix` says how often each path length occurs: as often as in ProsQA's validation file, which
+    has 3 to 6 hops, or all the same.
+    """
+
+    min_hops: PositiveInt = 3
+    max_hops: PositiveInt = 6
+    hop_mix: Literal["prosqa", "even"] = "prosqa"
+    min_concepts: PositiveInt = 17
+    max_concepts: PositiveInt = 24
+    edges_per_concept: Annotated[float, Field(ge=1)] = 1.78  # sentences of the graph
+    min_entities: Annotated[int, Field(ge=2)] = 2
+    max_entities: Annotated[int, Field(ge=2)] = 3
+    vocabulary: PositiveInt = 40  # names that concepts are drawn from
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        self._check_ranges("hops", "concepts", "entities")
+        if self.hop_mix == "prosqa" and not 3 <= self.min_hops <= self.max_hops <= 6:
+            raise ValueError("ProsQA has 3 to 6 hops; for other lengths set hop_mix to 'even'")
+        if self.min_concepts <= self.max_hops:
+            raise ValueError(
+                f"min_concepts must be >= max_hops + 1 = {self.max_hops + 1}: the path and the "
+                "wrong alternative"
+            )
+        if self.vocabulary < self.max_concepts:
+            raise ValueError("vocabulary must be >= max_concepts: each concept needs its name")
+        return self
+
+
+class MultiplicationConfig(GeneratorConfig):
+    """Long multiplication, digits least significant first; a step for each digit of the second
+    number.
+    """
+
+    first_digits: PositiveInt = 4
+    min_second_digits: PositiveInt = 4
+    max_second_digits: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        self._check_ranges("second_digits")
+        return self
+
+
+class WordProblemsConfig(GeneratorConfig):
+    """Who has how many, one sentence a person, in shuffled order, among people who do not matter.
+
+    All quantities lie between 1 and `largest_number`.
+    """
+
+    min_steps: PositiveInt = 2
+    max_steps: PositiveInt = 5
+    distractors: NonNegativeInt = 2
+    largest_number: Annotated[int, Field(ge=2)] = 100
+    operations: Annotated[tuple[Operation, ...], Field(min_length=1)] = (
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "together",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        self._check_ranges("steps")
+        if set(self.operations) == {"together"}:
+            raise ValueError("operations need one beside 'together', which adds two known numbers")
         return self
 
 
@@ -47,11 +142,26 @@ class DataSource(Settings):
     columns: HubColumns = HubColumns()
     step_separator: str = "\n"  # hub columns that hold all steps in one string
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
+    exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source
     arithmetic: ArithmeticConfig = ArithmeticConfig()
+    graph_search: GraphSearchConfig = GraphSearchConfig()
+    multiplication: MultiplicationConfig = MultiplicationConfig()
+    word_problems: WordProblemsConfig = WordProblemsConfig()
+
+    @property
+    def task(self) -> GeneratorConfig | None:
+        """The settings of the task that this source generates; None for files and hub sets."""
+        tasks: dict[str, GeneratorConfig] = {
+            "arithmetic": self.arithmetic,
+            "graph_search": self.graph_search,
+            "multiplication": self.multiplication,
+            "word_problems": self.word_problems,
+        }
+        return tasks.get(self.format)
 
     @model_validator(mode="after")
     def _path_given(self) -> Self:
-        if self.format != "arithmetic" and not self.path:
+        if self.task is None and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
         return self
 

@@ -1,4 +1,4 @@
-"""Files in, examples out: JSONL and the published formats of GSM8K, GSM8K-Aug, GSM-Hard and SVAMP.
+"""Files in, examples out: JSONL and published formats (GSM8K and its kin, SVAMP, ProsQA, products).
 
 A format is two functions: one splits a file into raw records, one turns a record into an `Example`
 or raises a `DataError` that names file, line and field.
@@ -16,6 +16,7 @@ from typing import Any
 from rim.data.examples import DataError, Example
 
 _ANNOTATION = re.compile(r"<<(.+?)>>")
+_PRODUCT = re.compile(r"\d( \d)* \* \d( \d)*")  # digits apart, as in "5 6 3 2 * 7 4 3 4"
 
 
 @dataclass(frozen=True)
@@ -118,18 +119,37 @@ def _gsm8k_parts(line: str, origin: str) -> tuple[str, str, str]:
 
 
 def parse_gsm8k_aug(line: str, origin: str) -> Example:
-    """`question||<<a+b=c>> <<...>> #### answer`, the format of GSM8K-Aug and of iCoT's
-    multiplication.
+    """`question||<<a+b=c>> <<...>> #### answer`, the format of GSM8K-Aug."""
+    question, steps, answer = _bar_parts(line, origin)
+    found = [f"<<{equation}>>" for equation in _ANNOTATION.findall(steps)]
+    if steps and not found:
+        raise DataError(f"{origin}: the steps hold no '<<...>>', got {steps[:60]!r}")
+    return make_example(question, found, answer, origin)
+
+
+def parse_multiplication_file(line: str, origin: str) -> Example:
+    """`5 6 * 7 4||5 5 4 + 0 0 6 2 #### 5 5 0 3`, iCoT's format of long multiplication.
+
+    A step is a partial product with the running sum behind it, where the line has one.
     """
+    question, steps, answer = _bar_parts(line, origin)
+    if not _PRODUCT.fullmatch(question):
+        raise DataError(f"{origin}: expected digits such as '5 6 * 7 4', got {question[:60]!r}")
+    terms = [term.strip() for term in steps.split("+")] if steps else []
+    return make_example(question, terms, answer, origin)
+
+
+def is_multiplication(line: str) -> bool:
+    return _PRODUCT.fullmatch(line.partition("||")[0].strip()) is not None
+
+
+def _bar_parts(line: str, origin: str) -> tuple[str, str, str]:
+    """Question, steps and answer of `question||steps #### answer`."""
     question, bars, rest = line.partition("||")
     steps, separator, answer = rest.rpartition("####")
     if not bars or not separator:
         raise DataError(f"{origin}: expected 'question||steps #### answer', got {line[:60]!r}")
-    if _ANNOTATION.search(steps):
-        found = [f"<<{equation}>>" for equation in _ANNOTATION.findall(steps)]
-    else:  # partial sums: one step a term
-        found = [part.strip() for part in steps.split("+") if part.strip()]
-    return make_example(question.strip(), found, answer, origin)
+    return question.strip(), steps.strip(), answer.strip()
 
 
 def parse_gsm_hard(line: str, origin: str) -> Example:
@@ -148,6 +168,12 @@ def parse_svamp(record: Any, origin: str) -> Example:
     return make_example(body + joint + record["Question"].strip(), [], record["Answer"], origin)
 
 
+def parse_prosqa(record: Any, origin: str) -> Example:
+    """ProsQA: `question`, `steps` (sentences) and `answer` (a sentence) in one JSON array."""
+    record = _fields(record, origin, "question", "steps", "answer")
+    return make_example(record["question"], record["steps"], record["answer"], origin)
+
+
 FILE_FORMATS = {
     "jsonl": FileFormat(split_lines, parse_jsonl),
     "gsm8k": FileFormat(split_lines, parse_gsm8k),
@@ -155,6 +181,8 @@ FILE_FORMATS = {
     "gsm8k_aug": FileFormat(split_lines, parse_gsm8k_aug),
     "gsm_hard": FileFormat(split_lines, parse_gsm_hard),
     "svamp": FileFormat(split_array, parse_svamp),
+    "prosqa": FileFormat(split_array, parse_prosqa),
+    "multiplication_file": FileFormat(split_lines, parse_multiplication_file),
 }
 
 

@@ -6,35 +6,58 @@ import difflib
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rim.config import DataConfig, DataSource
 from rim.data.arithmetic import generate_arithmetic
 from rim.data.examples import DataError, Example
-from rim.data.readers import FILE_FORMATS, make_example, read_file, read_text, split_array
+from rim.data.graph_search import generate_graph_search
+from rim.data.multiplication import generate_multiplication
+from rim.data.readers import (
+    FILE_FORMATS,
+    is_multiplication,
+    make_example,
+    read_file,
+    read_text,
+    split_array,
+)
+from rim.data.word_problems import generate_word_problems
+from rim.recipes import apply_override, settings_from_dict
+
+# By format; each takes the settings of that name and the questions to leave out.
+GENERATORS: dict[str, Callable[[Any, Collection[str]], list[Example]]] = {
+    "arithmetic": generate_arithmetic,
+    "graph_search": generate_graph_search,
+    "multiplication": generate_multiplication,
+    "word_problems": generate_word_problems,
+}
 
 
 def load_examples(source: DataSource) -> list[Example]:
-    """All examples of a source (at most `limit`).
+    """All examples of a source (at most `limit`), but for the questions of the files in `exclude`.
 
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
+    excluded = {e.question for path in source.exclude for e in open_file(Path(path))}
     examples = []
-    for example in _iterate(source):
+    for example in _iterate(source, excluded):
+        if example.question in excluded:
+            continue
         examples.append(example)
         if source.limit and len(examples) == source.limit:
             break
     if not examples:
-        raise DataError(f"{source.path or source.format} holds no examples")
+        left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
+        raise DataError(f"{source.path or source.format} holds no examples{left}")
     return examples
 
 
-def _iterate(source: DataSource) -> Iterator[Example]:
-    if source.format == "arithmetic":
-        return iter(generate_arithmetic(source.arithmetic))
+def _iterate(source: DataSource, excluded: Collection[str]) -> Iterator[Example]:
+    if source.task is not None:  # draws other questions in place of excluded ones
+        return iter(GENERATORS[source.format](source.task, excluded))
     if source.format == "hub":
         return _read_hub(source)
     return read_file(Path(source.path or ""), FILE_FORMATS[source.format])
@@ -138,6 +161,35 @@ def open_file(
     )
 
 
+def task_source(
+    task: str, knobs: dict[str, Any], overrides: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> DataSource:
+    """The source of a generated task, from its knobs and from `name=value` texts.
+
+    Raises:
+        DataError: an unknown task.
+        ConfigError: an unknown knob or a value out of range.
+    """
+    if task not in GENERATORS:
+        raise DataError(f"unknown task {task!r}, known are {', '.join(GENERATORS)}")
+    knobs = dict(knobs)
+    for override in overrides:
+        apply_override(knobs, override)
+    raw = {"format": task, task: knobs, "exclude": list(exclude)}
+    return settings_from_dict(DataSource, raw, "generate")
+
+
+def write_file(path: Path, examples: Sequence[Example]) -> None:
+    """Write a JSONL that `open_file` reads back, in one move: nobody ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        for e in examples:
+            record = {"question": e.question, "steps": list(e.steps), "answer": e.answer}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
 def _known_format(path: Path, file_format: str | None) -> Any:
     if file_format is None:
         return guess_format(path)
@@ -163,9 +215,14 @@ def guess_format(path: Path) -> str:
         record = next(split_array(path), ({}, ""))[0]
         if isinstance(record, dict) and "Body" in record:
             return "svamp"
-        raise DataError(f"{path}: a JSON array is read as SVAMP only; write one object a line")
+        if isinstance(record, dict) and {"question", "steps", "answer"} <= set(record):
+            return "prosqa"
+        raise DataError(
+            f"{path}: a JSON array is read as SVAMP ('Body', 'Question', 'Answer') or ProsQA "
+            "('question', 'steps', 'answer') only; write one object a line"
+        )
     if "||" in first and not first.startswith("{"):
-        return "gsm8k_aug"
+        return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
     try:
         record = json.loads(first)
     except json.JSONDecodeError as error:

@@ -1,0 +1,405 @@
+"""Generated tasks: every solution is checked by a second solver that reads the question alone."""
+
+from __future__ import annotations
+
+import graphlib
+import itertools
+import re
+from collections import Counter
+
+import pytest
+from conftest import real_data
+from pydantic import ValidationError
+
+from rim.config import (
+    ArithmeticConfig,
+    DataConfig,
+    DataSource,
+    GraphSearchConfig,
+    MultiplicationConfig,
+    WordProblemsConfig,
+)
+from rim.data.examples import DataError
+from rim.data.generators import split_of
+from rim.data.multiplication import file_line, generate_multiplication
+from rim.data.multiplication import solve as multiply
+from rim.data.sources import (
+    data_hash,
+    load_examples,
+    load_training_data,
+    open_file,
+    task_source,
+    write_file,
+)
+
+TASKS = ("arithmetic", "graph_search", "multiplication", "word_problems")
+
+
+def examples_of(task, *overrides, num_examples=150, split="train", seed=0):
+    knobs = {"num_examples": num_examples, "split": split, "seed": seed}
+    return load_examples(task_source(task, knobs, overrides))
+
+
+# --- what all tasks share ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "44710da0e9263aaf"),
+        ({"split": "test", "num_examples": 300, "seed": 3}, "5cf094c1e74212ce"),
+        (
+            {
+                "split": "validation",
+                "num_examples": 200,
+                "min_operations": 1,
+                "max_operations": 5,
+                "modulus": 100,
+                "seed": 1,
+            },
+            "833ab8760a5db61c",
+        ),
+    ],
+)
+def test_arithmetic_stays_what_earlier_results_were_made_with(settings, expected):
+    source = DataSource(format="arithmetic", arithmetic=ArithmeticConfig(**settings))
+    assert data_hash(load_examples(source)) == expected
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_seed_names_its_examples(task):
+    assert examples_of(task) == examples_of(task)
+    assert examples_of(task) != examples_of(task, seed=1)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_splits_share_no_question_and_held_out_ones_do_not_repeat(task):
+    # Small numbers, so that splits would meet if nothing kept them apart.
+    small = {"multiplication": ["first_digits=2", "min_second_digits=2", "max_second_digits=2"]}
+    splits = {
+        split: [e.question for e in examples_of(task, *small.get(task, ()), split=split)]
+        for split in ("train", "validation", "test")
+    }
+    for one, other in itertools.combinations(splits, 2):
+        assert not set(splits[one]) & set(splits[other])
+    assert len(set(splits["test"])) == len(splits["test"])
+    assert len(set(splits["validation"])) == len(splits["validation"])
+
+
+def test_the_split_does_not_depend_on_how_a_question_is_written():
+    for example in examples_of("word_problems", split="test"):
+        assert split_of(" ".join(sorted(re.findall(r"\w.*?[.?](?= |$)", example.question)))) == (
+            "test"
+        )
+    for example in examples_of("graph_search", split="test"):
+        *facts, ask = re.findall(r"\w.*?[.?](?= |$)", example.question)
+        assert split_of(" ".join(sorted([*facts, *re.findall(r"(\w+) or (\w+)", ask)[0]]))) == (
+            "test"
+        )
+    for example in examples_of("multiplication", split="test"):
+        first, second = sorted(map(number, example.question.split(" * ")))
+        assert split_of(f"{first} * {second}") == "test"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_written_file_is_read_back_and_excludes_its_questions(task, tmp_path):
+    held_out = examples_of(task)
+    path = tmp_path / "held_out.jsonl"
+    write_file(path, held_out)
+    assert data_hash(open_file(path)) == data_hash(held_out)
+    source = task_source(task, {"num_examples": 150}, exclude=[str(path)])
+    examples = load_examples(source)
+    assert len(examples) == 150
+    assert not {e.question for e in examples} & {e.question for e in held_out}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_serves_training_and_validation_of_a_written_recipe(task):
+    sources = {
+        role: {"format": task, task: {"num_examples": 40, "split": role}}
+        for role in ("train", "validation")
+    }
+    config = DataConfig.model_validate(sources)
+    assert DataConfig.model_validate(config.model_dump(mode="json")) == config
+    train, validation = load_training_data(config, seed=0)
+    assert len(train) == len(validation) == 40
+    assert all(example.steps for example in train)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "message"),
+    [
+        ("graph_search", ["edges_per_concept=9", "min_concepts=7", "max_concepts=8"], "allow no"),
+        (
+            "multiplication",
+            ["first_digits=1", "max_second_digits=1", "min_second_digits=1"],
+            "no 5",
+        ),
+        ("word_problems", ["operations=[multiply]", "max_steps=8"], "no question with 6 steps"),
+        ("word_problems", ["max_steps=40"], "need 43 people"),
+        ("graph_search", ["vocabulary=1000"], "vocabulary must be <= 196"),
+        ("graph_search", ["max_entities=50"], "max_entities must be <= 32"),
+    ],
+)
+def test_impossible_knobs_end_in_an_error(task, overrides, message):
+    with pytest.raises(DataError, match=message):
+        examples_of(task, *overrides, split="test", num_examples=500)
+
+
+@pytest.mark.parametrize(
+    ("config", "knobs", "message"),
+    [
+        (GraphSearchConfig, {"min_hops": 5, "max_hops": 4}, "max_hops must be >= min_hops"),
+        (GraphSearchConfig, {"max_hops": 7}, "set hop_mix to 'even'"),
+        (GraphSearchConfig, {"min_concepts": 6}, "min_concepts must be >= max_hops"),
+        (GraphSearchConfig, {"max_concepts": 41}, "vocabulary must be >= max_concepts"),
+        (MultiplicationConfig, {"max_second_digits": 3}, "max_second_digits must be >="),
+        (WordProblemsConfig, {"max_steps": 1}, "max_steps must be >= min_steps"),
+        (WordProblemsConfig, {"operations": ["together"]}, "need one beside 'together'"),
+        (WordProblemsConfig, {"operations": []}, "at least 1 item"),
+    ],
+)
+def test_contradicting_knobs_are_refused_before_anything_is_drawn(config, knobs, message):
+    with pytest.raises(ValidationError, match=message):
+        config(**knobs)
+
+
+# --- graph search --------------------------------------------------------------------------------
+
+
+def read_graph(question):
+    """Edges, entities, the entity asked about and its two alternatives, from the question alone."""
+    body, _, ask = question.rpartition(". ")
+    facts = [re.fullmatch(r"(Every )?(\w+) is a (\w+)", text) for text in body.split(". ")]
+    asked = re.fullmatch(r"Is (\w+) a (\w+) or (\w+)\?", ask)
+    edges = [(fact[2], fact[3]) for fact in facts]
+    return edges, {fact[2] for fact in facts if not fact[1]}, asked.groups()
+
+
+def distances(edges, start):
+    found, queue = {start: 0}, [start]
+    for node in queue:
+        for parent, child in edges:
+            if parent == node and child not in found:
+                found[child] = found[node] + 1
+                queue.append(child)
+    return found
+
+
+def check_graph_example(example):
+    edges, entities, (entity, *alternatives) = read_graph(example.question)
+    reached = distances(edges, entity)
+    (gold,) = set(alternatives) & set(reached)  # and the other is out of reach
+    assert example.answer == f"{entity} is a {gold}."
+    assert len(example.steps) == reached[gold]
+    path = [re.fullmatch(r"(?:Every )?(\w+) is a (\w+)\.", step).groups() for step in example.steps]
+    assert path[0][0] == entity
+    assert path[-1][1] == gold
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(path))
+    for step in example.steps:
+        assert f"{step} " in example.question
+    assert len(set(edges)) == len(edges)
+    children = {node: [c for p, c in edges if p == node] for node, _ in edges}
+    graphlib.TopologicalSorter(children).prepare()  # raises on a circle
+    return edges, entities, reached[gold], gold == alternatives[0]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_graph_search_has_one_right_answer_by_a_shortest_path(split):
+    first = [check_graph_example(e)[3] for e in examples_of("graph_search", split=split)]
+    assert 50 < sum(first) < 100  # the right alternative stands first about every other time
+
+
+def test_graph_search_knobs_act():
+    overrides = ["hop_mix=even", "min_hops=7", "max_hops=9", "min_concepts=30", "max_concepts=32"]
+    overrides += ["edges_per_concept=2", "min_entities=5", "max_entities=6", "vocabulary=60"]
+    graphs = [
+        check_graph_example(e) for e in examples_of("graph_search", *overrides, num_examples=90)
+    ]
+    assert Counter(hops for _, _, hops, _ in graphs) == {7: 30, 8: 30, 9: 30}
+    assert {len(entities) for _, entities, *_ in graphs} == {5, 6}
+    sizes = [len({node for edge in edges for node in edge} - e) for edges, e, *_ in graphs]
+    assert set(sizes) == {30, 31, 32}
+    assert [len(edges) for edges, *_ in graphs] == [2 * size for size in sizes]
+    names = {node for edges, entities, *_ in graphs for e in edges for node in {*e} - entities}
+    assert len(names) == 60
+
+
+def test_graph_search_has_the_statistics_of_prosqa():
+    def statistics(examples):
+        graphs = [check_graph_example(e) for e in examples]
+        rows = [
+            (len(entities), len({n for edge in edges for n in edge}), len(edges), hops)
+            for edges, entities, hops, _ in graphs
+        ]
+        return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+    real = statistics(open_file(real_data("prosqa_valid.json")))
+    ours = statistics(examples_of("graph_search", num_examples=600))
+    assert ours == pytest.approx(real, rel=0.03)
+
+
+# --- multiplication ------------------------------------------------------------------------------
+
+
+def number(digits):
+    return int("".join(reversed(digits.split())))
+
+
+def test_multiplication_repeats_the_published_lines():
+    path = real_data("mult_4x4_valid.txt")
+    lines = path.read_text().splitlines()
+    for line, example in zip(lines, open_file(path), strict=True):
+        steps, answer = multiply(*map(number, example.question.split(" * ")))
+        assert (tuple(steps), answer) == (example.steps, example.answer)
+        assert file_line(example) == line
+
+
+@pytest.mark.parametrize("first_digits", [1, 3, 7])
+def test_partial_products_add_up(first_digits):
+    overrides = [f"first_digits={first_digits}", "min_second_digits=1", "max_second_digits=6"]
+    examples = examples_of("multiplication", *overrides, num_examples=120)
+    assert Counter(len(e.steps) for e in examples) == dict.fromkeys(range(1, 7), 20)
+    for example in examples:
+        first, second = example.question.split(" * ")
+        assert len(first.split()) == first_digits
+        total = 0
+        for place, (digit, step) in enumerate(zip(second.split(), example.steps, strict=True)):
+            product, _, running = step.rstrip(" )").partition(" ( ")
+            assert number(product) == number(first) * int(digit) * 10**place
+            total += number(product)
+            assert not running or number(running) == total
+            assert bool(running) == (0 < place < len(example.steps) - 1)
+        assert number(example.answer) == total == number(first) * number(second)
+
+
+def test_training_on_generated_products_leaves_the_published_file_unseen():
+    path = real_data("mult_4x4_valid.txt")
+    held_out = [e.question for e in open_file(path)]
+    source = DataSource(
+        format="multiplication",
+        exclude=(str(path),),
+        multiplication=MultiplicationConfig(num_examples=3000),
+    )
+    assert not {e.question for e in load_examples(source)} & set(held_out)
+    # Not by luck: exclude all that would be drawn, and other questions come.
+    drawn = {e.question for e in generate_multiplication(source.multiplication)}
+    others = {e.question for e in generate_multiplication(source.multiplication, drawn)}
+    assert len(others) == 3000
+    assert not drawn & others
+    assert not {" * ".join(reversed(q.split(" * "))) for q in drawn} & others
+
+
+# --- word problems -------------------------------------------------------------------------------
+
+FRACTION = {
+    r"(\w+) has (\d+) times as many \w+ as (\w+)\.": ("who", "n", "other"),
+    r"For each \w+ that (\w+) has, (\w+) has (\d+)\.": ("other", "who", "n"),
+}
+DIFFERENCE = {
+    r"(\w+) has (\d+) more \w+ than (\w+)\.": ("who", "n", "other"),
+    r"(\w+) has (\d+) fewer \w+ than (\w+)\.": ("other", "n", "who"),
+    r"If (\w+) got (\d+) more \w+, \1 would have as many as (\w+)\.": ("other", "n", "who"),
+    r"If (\w+) gave away (\d+) \w+, \1 would have as many as (\w+)\.": ("who", "n", "other"),
+}
+SUM = {
+    r"(\w+) has as many \w+ as (\w+) and (\w+) together\.": ("who", "one", "two"),
+    r"Together, (\w+) and (\w+) have as many \w+ as (\w+)\.": ("one", "two", "who"),
+}
+GIVEN = {
+    r"(\w+) (?:has|owns) (\d+) \w+\.": ("who", "n"),
+    r"The number of \w+ that (\w+) has is (\d+)\.": ("who", "n"),
+}
+
+
+def read_sentence(text):
+    for kind in (GIVEN, DIFFERENCE, FRACTION, SUM):
+        for pattern, names in kind.items():
+            if match := re.fullmatch(pattern, text):
+                return kind, dict(zip(names, match.groups(), strict=True))
+    raise AssertionError(f"cannot read {text!r}")
+
+
+def solve_by_search(facts):
+    """Everyone's number, from whatever sentence says it next, in whichever direction."""
+    value = {}
+    for _ in facts:
+        for kind, fact in facts:
+            who, n = fact["who"], int(fact.get("n", 0))
+            if kind is GIVEN:
+                value[who] = n
+            elif kind is SUM:
+                if fact["one"] in value and fact["two"] in value:
+                    value[who] = value[fact["one"]] + value[fact["two"]]
+            elif fact["other"] in value:
+                other = value[fact["other"]]
+                value[who] = other + n if kind is DIFFERENCE else other * n
+            elif who in value:
+                value[fact["other"]] = value[who] - n if kind is DIFFERENCE else value[who] // n
+    return value
+
+
+def check_word_problem(example, largest):
+    *sentences, ask = re.findall(r"\w.*?[.?](?= |$)", example.question)
+    facts = [read_sentence(sentence) for sentence in sentences]
+    values = solve_by_search(facts)
+    asked = re.search(r"(?:does|that) (\w+) (?:have|has)\?", ask)[1]
+    assert values[asked] == int(example.answer)
+    assert all(1 <= value <= largest for value in values.values())
+    assert len(values) == len(sentences)
+    for kind, fact in facts:  # every sentence is true
+        who, n = values[fact["who"]], int(fact.get("n", 0))
+        if kind is DIFFERENCE:
+            assert who == values[fact["other"]] + n
+        elif kind is FRACTION:
+            assert who == values[fact["other"]] * n
+        elif kind is SUM:
+            assert who == values[fact["one"]] + values[fact["two"]]
+    known = [n for kind, fact in facts if kind is GIVEN for n in [int(fact["n"])]]
+    for step in example.steps:
+        left, sign, right, result = re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", step).groups()
+        left, right, result = int(left), int(right), int(result)
+        assert left in known
+        outcomes = {"+": left + right, "-": left - right, "*": left * right, "/": left / right}
+        assert outcomes[sign] == result
+        known.append(result)
+    assert result == int(example.answer)
+    for one, other in itertools.pairwise(example.steps):
+        assert re.match(r"\d+", other)[0] == one.partition("=")[2]
+    return len(sentences)
+
+
+def test_word_problems_are_solved_by_their_steps():
+    examples = examples_of("word_problems", num_examples=400)
+    for example in examples:
+        assert check_word_problem(example, 100) == len(example.steps) + 1 + 2
+    assert Counter(len(e.steps) for e in examples) == {2: 100, 3: 100, 4: 100, 5: 100}
+
+
+def test_word_problems_shuffle_their_sentences():
+    given_first = 0
+    for example in examples_of("word_problems", "distractors=0", num_examples=200):
+        first = re.match(r"\w.*?\.(?= )", example.question)[0]
+        given_first += read_sentence(first)[0] is GIVEN
+    assert 20 < given_first < 100  # of 3 to 6 sentences, any may be the first
+
+
+def test_word_problem_knobs_act():
+    overrides = ["min_steps=8", "max_steps=9", "distractors=6", "largest_number=5000"]
+    examples = examples_of("word_problems", *overrides, num_examples=40)
+    for example in examples:
+        assert check_word_problem(example, 5000) == len(example.steps) + 1 + 6
+    assert {len(e.steps) for e in examples} == {8, 9}
+    assert max(int(e.answer) for e in examples) > 1000
+
+
+@pytest.mark.parametrize(
+    ("operations", "sign"), [("add", "+"), ("subtract", "-"), ("multiply", "*"), ("divide", "/")]
+)
+def test_only_the_operations_asked_for_occur(operations, sign):
+    overrides = [f"operations=[{operations}]", "largest_number=500", "max_steps=3"]
+    for example in examples_of("word_problems", *overrides, num_examples=40):
+        assert {re.search(r"[-+*/]", step)[0] for step in example.steps} == {sign}
+        assert "ogether" not in example.question
+    both = examples_of("word_problems", f"operations=[{operations},together]", num_examples=40)
+    assert any("ogether" in example.question for example in both)
