@@ -169,7 +169,7 @@ def _decode(
     choose = TokenChooser(
         sampling,
         [f"{batch.questions[row.b]}/{row.after_block}/{row.sample}" for row in rows],
-        encoder.memory_ids,
+        (*encoder.memory_ids, *([encoder.stop_id] if sampling.stop == "forbidden" else [])),
         max_new_tokens,
         state.logits_NV.device,
     )
