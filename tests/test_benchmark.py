@@ -241,15 +241,15 @@ def test_the_command_prints_a_table_and_ends_with_one_json_line(tmp_path):
     assert {"packages", "git_commit", "torch_threads"} <= result["environment"].keys()
     assert json.loads((tmp_path / "b.json").read_text()) == result
     assert "random weights" in output
-    assert sum(line.startswith(" rim K=2") for line in lines) == 2
+    assert sum(line.startswith("rim K=2") for line in lines) == 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "gpt3"], "neither a preset"),
-        (["--model", "layers=two"], "--layers"),
-        (["--model", "depth=2"], "--depth"),
+        (["--model", "layers=two"], "--model layers"),
+        (["--model", "depth=2"], "--model depth"),
         (["--methods", "rim,magic"], "--methods"),
         (["--blocks", "0"], "--blocks"),
         (["--batch-sizes", ","], "batch_sizes is empty"),

@@ -91,7 +91,8 @@ def generate(
     # Questions of like length share a batch, so little is spent on padding.
     order = sorted(range(len(questions)), key=lambda i: len(prompts[i].question_ids) + counts[i])
     was_training = model.training
-    model.eval()
+    if was_training:  # walking through all modules costs a millisecond, so only where needed
+        model.eval()
     try:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -111,7 +112,8 @@ def generate(
             if progress:
                 progress(len(chosen))
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
     return results
 
 

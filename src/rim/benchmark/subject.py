@@ -41,7 +41,7 @@ def scratch_subject(
 
 def trained_subject(folder: Path, device: str, dtype: str = "float32") -> Subject:
     """A trained model: a run folder or a model folder."""
-    reasoner = load(folder, device=device)
+    reasoner = load(folder)
     return _subject(
         str(folder),
         "trained",

@@ -116,7 +116,8 @@ def _subject(model: str, device: str, dtype: str, seed: int) -> Any:
         return scratch_subject(model, PRESETS[model], device, dtype, seed)
     if "=" in model:
         pairs = [word.partition("=") for word in _words(model) or []]
-        scratch = common.validated(ScratchConfig, **{name: value for name, _, value in pairs})
+        sizes = {name.strip(): value.strip() for name, _, value in pairs}
+        scratch = common.validated(ScratchConfig, "--model ", **sizes)
         return scratch_subject(model, scratch, device, dtype, seed)
     if not Path(model).exists():
         raise ConfigError(

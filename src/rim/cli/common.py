@@ -92,8 +92,12 @@ def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: i
 SettingsT = TypeVar("SettingsT")
 
 
-def validated(kind: type[SettingsT], **values: Any) -> SettingsT:
-    """Settings from options; the first thing wrong becomes one sentence."""
+def validated(kind: type[SettingsT], option: str = "--", **values: Any) -> SettingsT:
+    """Settings from options; the first thing wrong becomes one sentence.
+
+    Args:
+        option: what stands before a setting's name in that sentence.
+    """
     from pydantic import ValidationError
 
     from rim.config import ConfigError
@@ -102,6 +106,6 @@ def validated(kind: type[SettingsT], **values: Any) -> SettingsT:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = "--" + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+        where = option + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}{message}, got {first['input']!r}") from None

@@ -19,7 +19,9 @@ def latency_tables(result: dict[str, Any]) -> list[Table]:
 def _cell_table(question_tokens: int, batch_size: int, rows: list[dict[str, Any]]) -> Table:
     title = f"Question {question_tokens} tokens, batch {batch_size}"
     # Narrow on purpose: it has to fit 80 columns; the JSON has every spread.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0
+    )
     table.add_column("method")
     for heading in ("TTFT ms", "x direct", "answer ms", "x direct", "ms/token", "MiB"):
         table.add_column(heading, justify="right")
