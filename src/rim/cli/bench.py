@@ -16,8 +16,8 @@ def bench(
     model: Annotated[
         str,
         typer.Option(
-            help="gpt2-small-size (124 M), sizes such as family=llama,layers=6,width=256,heads=4, "
-            "both with random weights, or the folder of a trained run."
+            help="gpt2-small-size (124 M) or sizes such as layers=6,width=256,heads=4, both with "
+            "random weights; or the folder of a trained run."
         ),
     ] = "gpt2-small-size",
     methods: Annotated[
@@ -35,7 +35,7 @@ def bench(
         typer.Option(
             "--full",
             help="The grid: batch 1, 8, 32, question 32, 128, 512, K 4, 8, 16, where not given. "
-            "Minutes on a GPU, hours on two CPU cores.",
+            "Meant for a GPU.",
         ),
     ] = False,
     answer_tokens: Annotated[int, typer.Option(min=2, help="Length of every answer.")] = 8,
@@ -54,8 +54,9 @@ def bench(
 ) -> None:
     """Time the methods side by side: time to the first answer token (TTFT) and whole answer.
 
-    Medians of repeats with quartiles, ratios to the direct answer; the last line is one JSON
-    object. Lengths are fixed, so neither weights nor words matter.
+    Medians of repeats with quartiles, and ratios to the direct answer.
+    Lengths are fixed, so neither weights nor words matter.
+    The last line is one JSON object.
     """
     with common.clear_errors():
         common.quiet_libraries()
@@ -73,16 +74,10 @@ def bench(
             "question_tokens": _words(question_tokens),
             "blocks": _words(blocks),
         }
-        settings = common.validated(
-            BenchmarkSettings,
-            **(FULL_GRID if full else {})
-            | {name: values for name, values in given.items() if values is not None},
-            answer_tokens=answer_tokens,
-            step_tokens=step_tokens,
-            warmup=warmup,
-            repeats=repeats,
-            seed=seed,
-        )
+        lengths = {"answer_tokens": answer_tokens, "step_tokens": step_tokens}
+        counts = {"warmup": warmup, "repeats": repeats, "seed": seed}
+        sizes = (FULL_GRID if full else {}) | {k: v for k, v in given.items() if v is not None}
+        settings = common.validated(BenchmarkSettings, sizes | lengths | counts)
         if threads:
             torch.set_num_threads(threads)
         subject = _subject(model, device or best_device(), dtype, seed)
@@ -117,7 +112,7 @@ def _subject(model: str, device: str, dtype: str, seed: int) -> Any:
     if "=" in model:
         pairs = [word.partition("=") for word in _words(model) or []]
         sizes = {name.strip(): value.strip() for name, _, value in pairs}
-        scratch = common.validated(ScratchConfig, "--model ", **sizes)
+        scratch = common.validated(ScratchConfig, sizes, "--model ")
         return scratch_subject(model, scratch, device, dtype, seed)
     if not Path(model).exists():
         raise ConfigError(

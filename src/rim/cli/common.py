@@ -92,7 +92,7 @@ def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: i
 SettingsT = TypeVar("SettingsT")
 
 
-def validated(kind: type[SettingsT], option: str = "--", **values: Any) -> SettingsT:
+def validated(kind: type[SettingsT], values: dict[str, Any], option: str = "--") -> SettingsT:
     """Settings from options; the first thing wrong becomes one sentence.
 
     Args:
