@@ -30,7 +30,7 @@ from rim.report.latency import latency_tables
 from rim.sampling import Sampling
 from rim.timing import Spread, memory_kind, peak_memory, timed
 
-TINY = ScratchConfig(family="gpt2", layers=1, width=16, heads=2, max_positions=64, vocab_size=300)
+TINY = ScratchConfig(family="gpt2", layers=1, width=16, heads=2, max_positions=128, vocab_size=300)
 CPU = torch.device("cpu")
 
 
@@ -46,7 +46,7 @@ def settings(**changes) -> BenchmarkSettings:
 
 def test_every_method_is_timed():
     assert set(SETUPS) == set(get_args(Method))
-    assert set(BenchmarkSettings().methods) == set(SETUPS)
+    assert set(FULL_GRID["methods"]) == set(SETUPS)
 
 
 def test_the_model_sees_exactly_the_stated_numbers_of_tokens(subject, monkeypatch):
@@ -150,7 +150,8 @@ def test_without_direct_there_is_no_ratio(subject):
 
 
 def test_the_grid_has_every_cell_and_every_k_once(subject):
-    chosen = settings(batch_sizes=(1, 2), question_tokens=(4, 8), blocks=(1, 3), repeats=1)
+    sizes = {"batch_sizes": (1, 2), "question_tokens": (4, 8), "blocks": (1, 3)}
+    chosen = settings(**sizes, methods=tuple(SETUPS), repeats=1)
     progress: list[str] = []
     result = run_benchmark(subject, chosen, progress.append)
     rows = [(r["question_tokens"], r["batch_size"], r["method"], r["num_blocks"])
@@ -166,10 +167,12 @@ def test_the_grid_has_every_cell_and_every_k_once(subject):
 
 def test_what_does_not_fit_the_positions_is_refused_before_anything_is_timed(subject):
     progress: list[str] = []
-    with pytest.raises(ConfigError, match="cot with a question of 57 tokens and 0 blocks needs 65"):
+    with pytest.raises(
+        ConfigError, match="cot with a question of 121 tokens and 0 blocks needs 129"
+    ):
         run_benchmark(
             subject,
-            settings(methods=("cot",), question_tokens=(10, 57)),
+            settings(methods=("cot",), question_tokens=(10, 121)),
             progress.append,
         )
     assert not progress

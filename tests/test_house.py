@@ -10,8 +10,8 @@ SOURCE = ROOT / "src" / "rim"
 
 LAYERS = [
     {"config", "layout", "masks", "schedules", "losses", "tokens", "timing", "results", "recipes"},
-    {"data", "scratch", "modeling", "forward", "sampling"},
-    {"methods", "generation", "trainer", "callbacks", "runs"},
+    {"data", "scratch", "modeling", "adapting", "families", "latents", "forward", "sampling"},
+    {"methods", "interventions", "prefill", "generation", "trainer", "callbacks", "runs"},
     {"curriculum", "evaluation", "reasoner", "benchmark"},
     {"report", "demo", "cli"},
 ]

@@ -82,5 +82,6 @@ def test_layout_in_numbers():
         [0, 0, 1, 1, 2, 2, 1, 2, 2, 2],  # block_ids
         [-1, -1, -1, 3, -1, -1, 0, 4, 5, 0],  # targets
         [-1, -1, -1, 0, -1, -1, 0, 1, 1, 1],  # readout_ids
+        [-1] * 10,  # marks
     ]
     assert (layout.num_blocks, layout.num_readouts, layout.max_position) == (2, 2, 8)

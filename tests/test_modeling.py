@@ -6,20 +6,13 @@ import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
 
+from rim.adapting import prepare_for_training, set_adapter_dropout, set_dropout
 from rim.config import BlocksConfig, ConfigError, LoraSettings, ModelConfig, PromptFormat
 from rim.data.collator import collate
 from rim.forward import forward_readouts
 from rim.generation import generate
 from rim.methods import METHODS, lay_out
-from rim.modeling import (
-    load_base,
-    load_for_training,
-    load_trained,
-    prepare_for_training,
-    save_trained,
-    set_adapter_dropout,
-    set_dropout,
-)
+from rim.modeling import load_base, load_for_training, load_trained, save_trained
 from rim.tokens import PromptEncoder
 
 FORMAT = PromptFormat(blocks=BlocksConfig(num_blocks=2))

@@ -17,6 +17,7 @@ from rich.progress import track
 from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from rim.adapting import count_parameters, prepare_for_training
 from rim.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.data.examples import DataError, Example
@@ -25,14 +26,7 @@ from rim.evaluation import grade
 from rim.generation import generate, position_limit
 from rim.layout import Layout
 from rim.methods import METHODS, lay_out
-from rim.modeling import (
-    count_parameters,
-    load_base,
-    load_for_training,
-    load_trained,
-    prepare_for_training,
-    save_trained,
-)
+from rim.modeling import load_base, load_for_training, load_trained, save_trained
 from rim.results import environment, write_json
 from rim.runs import RunFolder, open_run_folder, remove_checkpoints
 from rim.tokens import PromptEncoder
@@ -142,7 +136,7 @@ class Curriculum:
         progress = StageProgress(self.console, stage.name)
         trainer = ReadoutTrainer(
             stage=stage,
-            blocks=recipe.blocks,
+            encoder=encoder,
             score=self._scorer(encoder, validation, validation_layouts),
             model=model,
             args=training_arguments(recipe, stage, index, folder, len(train_layouts)),

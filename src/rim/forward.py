@@ -5,25 +5,44 @@ Shape legend: B batch, T flat sequence length, N target positions, V vocabulary,
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from torch import Tensor
 
 from rim.config import BlocksConfig
+from rim.families import unwrap
+from rim.latents import Feedback, batch_embeddings
 from rim.layout import PADDING
-from rim.losses import ReadoutLoss, Reduction, readout_loss
+from rim.losses import ReadoutLoss, Reduction, distillation_loss, readout_loss
 from rim.masks import build_attention_mask
-from rim.modeling import unwrap
 
 
 def readout_logits(
-    model: Any, batch: dict[str, Tensor], blocks: BlocksConfig, plain_model: Any = None
+    model: Any,
+    batch: dict[str, Tensor],
+    blocks: BlocksConfig,
+    plain_model: Any = None,
+    feedback: Feedback | None = None,
 ) -> Tensor:
     """Logits `[N, V]` of the target positions only, row by row.
 
     Args:
         plain_model: the transformers model inside `model`, where a distributed wrapper hides it.
+        feedback: how memory tokens get their input, if not as ordinary tokens; then the batch must
+            have aligned trunks.
     """
+    return _forward(model, batch, blocks, plain_model, feedback).logits
+
+
+def _forward(
+    model: Any,
+    batch: dict[str, Tensor],
+    blocks: BlocksConfig,
+    plain_model: Any = None,
+    feedback: Feedback | None = None,
+    hidden_states: bool = False,
+) -> Any:
     plain = unwrap(plain_model if plain_model is not None else model)
     mask = build_attention_mask(
         plain.config._attn_implementation,
@@ -33,17 +52,22 @@ def readout_logits(
         bidirectional_blocks=blocks.attention == "bidirectional",
         readouts_see_question=blocks.readouts_see_question,
     )
+    inputs = (
+        {"input_ids": batch["input_ids"].clamp(min=0).long()}
+        if feedback is None
+        else {"inputs_embeds": batch_embeddings(model, batch, feedback)}
+    )
     # Padding is -1 in every field; any valid id and position will do there, the mask hides them.
     # The mask is always passed: without one, transformers guesses packed sequences from repeated
     # position ids.
-    output = model(
-        input_ids=batch["input_ids"].clamp(min=0).long(),
+    return model(
+        **inputs,
         position_ids=batch["position_ids"].clamp(min=0).long(),
         attention_mask=mask,
         logits_to_keep=batch["targets"] != PADDING,
         use_cache=False,
+        output_hidden_states=hidden_states,
     )
-    return output.logits
 
 
 def forward_readouts(
@@ -53,7 +77,20 @@ def forward_readouts(
     weights_BR: Tensor,
     reduction: Reduction = "sum",
     plain_model: Any = None,
+    feedback: Feedback | None = None,
+    distillation_weight: float = 0.0,
 ) -> ReadoutLoss:
-    """One forward pass over all read-outs of a batch."""
-    logits_NV = readout_logits(model, batch, blocks, plain_model)
-    return readout_loss(logits_NV, batch["targets"], batch["readout_ids"], weights_BR, reduction)
+    """One pass over all read-outs of a batch (after those that feed hidden states back, if any).
+
+    Args:
+        distillation_weight: times CODI's distillation loss, added to each example's.
+    """
+    distil = distillation_weight > 0
+    output = _forward(model, batch, blocks, plain_model, feedback, hidden_states=distil)
+    loss = readout_loss(
+        output.logits, batch["targets"], batch["readout_ids"], weights_BR, reduction
+    )
+    if not distil:
+        return loss
+    extra_B = distillation_weight * distillation_loss(output.hidden_states, batch["marks"])
+    return dataclasses.replace(loss, per_example_B=loss.per_example_B + extra_B)

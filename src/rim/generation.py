@@ -11,8 +11,8 @@ vocabulary.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,9 +20,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from rim.config import ConfigError
-from rim.layout import PADDING, TRUNK_SEGMENT, block_end_positions, build_trunk
-from rim.masks import build_attention_mask
-from rim.modeling import unwrap
+from rim.families import unwrap
+from rim.interventions import Intervention
+from rim.layout import build_trunk
+from rim.prefill import Prefilled, PromptBatch, Row, prefill
 from rim.sampling import Sampling, TokenChooser
 from rim.tokens import Prompt, PromptEncoder
 
@@ -42,18 +43,6 @@ class Generated:
     finished: bool
 
 
-@dataclass
-class _Row:
-    """One sequence being decoded: prompt `b` of the batch, read out after block `after_block`."""
-
-    b: int
-    after_block: int
-    sample: int
-    token_ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    finished: bool = False
-
-
 def generate(
     model: Any,
     encoder: PromptEncoder,
@@ -64,6 +53,7 @@ def generate(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     batch_size: int = 64,
+    intervention: Intervention | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Generated]]:
     """Decode answers to many questions.
@@ -73,6 +63,7 @@ def generate(
             blocks.
         after: "final" reads out after the last block; "all" after every block, 1..K.
         max_new_tokens: the limit of an answer; less where the model's positions end.
+        intervention: what is done to the block states first (controls); with `after` "final" only.
         progress: called with the number of questions done since the last call.
 
     Returns:
@@ -88,21 +79,20 @@ def generate(
     for question, prompt, count in zip(questions, prompts, counts, strict=True):
         _check_fits(model, encoder, question, prompt, count)
     results: list[list[Generated]] = [[] for _ in questions]
-    # Questions of like length share a batch, so little is spent on padding.
-    order = sorted(range(len(questions)), key=lambda i: len(prompts[i].question_ids) + counts[i])
+    if intervention is not None and (after != "final" or len({*counts}) > 1):
+        raise ConfigError("an intervention needs one number of blocks and after='final'")
     was_training = model.training
     if was_training:  # walking through all modules costs a millisecond, so only where needed
         model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = _Batch(
+        for chosen in _batches(prompts, counts, batch_size):
+            batch = PromptBatch(
                 [questions[i] for i in chosen],
                 [prompts[i] for i in chosen],
                 [counts[i] for i in chosen],
             )
             for row in _decode(
-                model, encoder, batch, after, max_new_tokens, sampling or Sampling()
+                model, encoder, batch, after, max_new_tokens, sampling or Sampling(), intervention
             ):
                 text = str(encoder.tokenizer.decode(row.token_ids, skip_special_tokens=True))
                 generated = Generated(
@@ -117,28 +107,25 @@ def generate(
     return results
 
 
-@dataclass(frozen=True)
-class _Batch:
-    questions: list[str]
-    prompts: list[Prompt]
-    num_blocks: list[int]
-
-
-@dataclass(frozen=True)
-class _Prefill:
-    """The shared cache and, for every row, what it may see of it and where it continues."""
-
-    cache: DynamicCache
-    logits_NV: Tensor
-    visible_NT: Tensor
-    next_position_N: Tensor
+def _batches(
+    prompts: Sequence[Prompt], counts: Sequence[int], batch_size: int
+) -> Iterator[list[int]]:
+    """Question numbers, batch by batch. Questions of like length share one, so little is spent on
+    padding; those without blocks have batches of their own, for theirs end in other tokens.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].question_ids) + counts[i])
+    for has_blocks in (False, True):
+        group = [i for i in order if (counts[i] > 0) == has_blocks]
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
 
 
 def _check_fits(
     model: Any, encoder: PromptEncoder, question: str, prompt: Prompt, num_blocks: int
 ) -> None:
     limit = position_limit(model)
-    length = len(prompt.question_ids) + num_blocks * len(encoder.block_ids) + len(prompt.suffix_ids)
+    trunk = build_trunk(prompt.question_ids, encoder.block_ids, num_blocks, encoder.opening_ids)
+    length = len(trunk) + len(encoder.readout_prefix_ids(prompt, num_blocks))
     if limit is not None and length > limit:
         raise ConfigError(
             f"the question is too long: with {num_blocks} blocks it needs {length} positions, "
@@ -155,18 +142,21 @@ def position_limit(model: Any) -> int | None:
 def _decode(
     model: Any,
     encoder: PromptEncoder,
-    batch: _Batch,
+    batch: PromptBatch,
     after: After,
     max_new_tokens: int,
     sampling: Sampling,
-) -> list[_Row]:
+    intervention: Intervention | None,
+) -> list[Row]:
     rows = [
-        _Row(b, block, sample)
+        Row(b, block, sample)
         for b, count in enumerate(batch.num_blocks)
         for block in (range(1, count + 1) if after == "all" and count else [count])
         for sample in range(sampling.num_samples)
     ]
-    state = _prefill(model, encoder, batch, rows, fold_suffix=after == "final")
+    state = prefill(
+        model, encoder, batch, rows, final_only=after == "final", intervention=intervention
+    )
     budgets = _token_budgets(model, state, max_new_tokens)
     choose = TokenChooser(
         sampling,
@@ -199,7 +189,7 @@ def _decode(
     return rows
 
 
-def _token_budgets(model: Any, state: _Prefill, max_new_tokens: int) -> list[int]:
+def _token_budgets(model: Any, state: Prefilled, max_new_tokens: int) -> list[int]:
     """How many tokens each row may have: the model's positions end sooner for a longer prompt."""
     limit = position_limit(model)
     positions = state.next_position_N.tolist()
@@ -220,98 +210,3 @@ def _forward(
         use_cache=True,
         logits_to_keep=keep,
     ).logits
-
-
-def _prefill(
-    model: Any, encoder: PromptEncoder, batch: _Batch, rows: list[_Row], fold_suffix: bool
-) -> _Prefill:
-    """Run the trunks once and hand every row its view of the cache.
-
-    `fold_suffix` runs the suffix in the same pass: right when every row follows its last block.
-    """
-    device = unwrap(model).device
-    blocks = encoder.format.blocks
-    # A suffix that may not see the question cannot be part of the causal trunk.
-    fold_suffix = fold_suffix and blocks.readouts_see_question
-    trunks, segments, block_of = [], [], []
-    for prompt, count in zip(batch.prompts, batch.num_blocks, strict=True):
-        trunk = build_trunk(prompt.question_ids, encoder.block_ids, count)
-        suffix = list(prompt.suffix_ids) if fold_suffix else []
-        numbers = [0] * len(prompt.question_ids) + [
-            k + 1 for k in range(count) for _ in encoder.block_ids
-        ]
-        trunks.append(trunk + suffix)
-        segments.append([TRUNK_SEGMENT] * len(trunk) + [TRUNK_SEGMENT + 1] * len(suffix))
-        block_of.append(numbers + [count] * len(suffix))
-    length = max(map(len, trunks))
-    input_BT = _left_pad(trunks, length, encoder.pad_id, device)
-    segment_BT = _left_pad(segments, length, PADDING, device)
-    block_BT = _left_pad(block_of, length, PADDING, device)
-    real_BT = (segment_BT != PADDING).long()
-    position_BT = (real_BT.cumsum(1) - 1).clamp(min=0)
-
-    mask: Any = real_BT
-    if blocks.attention == "bidirectional":
-        plain = unwrap(model)
-        mask = build_attention_mask(
-            plain.config._attn_implementation,
-            segment_BT,
-            block_BT,
-            plain.dtype,
-            bidirectional_blocks=True,
-        )
-    end_of_row = [
-        _end_column(batch, encoder, row, length, len(trunks[row.b]), fold_suffix) for row in rows
-    ]
-    end_N = torch.tensor(end_of_row, device=device)
-    b_N = torch.tensor([row.b for row in rows], device=device)
-    wanted_N = torch.unique(
-        end_N
-    )  # sorted; columns are shared by prompts because they end together
-    cache = DynamicCache(config=unwrap(model).config)
-    logits_BWV = _forward(model, input_BT, mask, position_BT, cache, keep=wanted_N)
-    logits_NV = logits_BWV[b_N, torch.searchsorted(wanted_N, end_N)]
-
-    if len(rows) != len(trunks):
-        cache.batch_select_indices(b_N)
-    columns_1T = torch.arange(length, device=device)[None]
-    visible_NT = (real_BT[b_N] == 1) & (columns_1T <= end_N[:, None])
-    if not blocks.readouts_see_question:
-        after_N1 = torch.tensor([row.after_block for row in rows], device=device)[:, None]
-        visible_NT &= (block_BT[b_N] > 0) | (after_N1 == 0)
-    next_position_N = position_BT[b_N, end_N] + 1
-    state = _Prefill(cache, logits_NV, visible_NT.long(), next_position_N)
-    return state if fold_suffix else _feed_suffix(model, batch, rows, state)
-
-
-def _end_column(
-    batch: _Batch, encoder: PromptEncoder, row: _Row, length: int, own_length: int, folded: bool
-) -> int:
-    """Column of the token that predicts the row's first token."""
-    if folded:
-        return length - 1
-    ends = block_end_positions(
-        len(batch.prompts[row.b].question_ids), len(encoder.block_ids), batch.num_blocks[row.b]
-    )
-    return length - own_length + ends[row.after_block]
-
-
-def _feed_suffix(model: Any, batch: _Batch, rows: list[_Row], state: _Prefill) -> _Prefill:
-    """Feed what stands between blocks and answer, once per row; chat templates give every row the
-    same.
-    """
-    suffixes = {batch.prompts[row.b].suffix_ids for row in rows}
-    assert len(suffixes) == 1, "one chat template opens every answer in the same way"
-    suffix = suffixes.pop()
-    if not suffix:
-        return state
-    device = state.visible_NT.device
-    ids_NS = torch.tensor([suffix] * len(rows), device=device)
-    positions_NS = state.next_position_N[:, None] + torch.arange(len(suffix), device=device)
-    mask = torch.cat([state.visible_NT, torch.ones_like(ids_NS)], 1)
-    logits_NV = _forward(model, ids_NS, mask, positions_NS, state.cache)[:, -1]
-    return _Prefill(state.cache, logits_NV, mask, positions_NS[:, -1] + 1)
-
-
-def _left_pad(lists: Iterable[list[int]], length: int, value: int, device: torch.device) -> Tensor:
-    return torch.tensor([[value] * (length - len(ids)) + ids for ids in lists], device=device)

@@ -37,6 +37,7 @@ FIELDS = (
     "block_ids",  # trunk: 0 question, k inside block k; read-out: the block it follows
     "targets",  # the token that this position predicts, or -1
     "readout_ids",  # the read-out that this position's target belongs to, or -1
+    "marks",  # the read-out whose marked token this position predicts, or -1
 )
 
 
@@ -45,11 +46,16 @@ class Readout:
     """What the model must say after block `after_block` (0: right after the question).
 
     `prefix_ids` are fed but not predicted; `target_ids` end with the stop token.
+
+    `in_place`: nothing is fed; token i of the block itself predicts `target_ids[i]` (LOTUS).
+    `marked`: index of a target token whose predicting state a loss will look at (CODI).
     """
 
     after_block: int
     target_ids: tuple[int, ...]
     prefix_ids: tuple[int, ...] = ()
+    in_place: bool = False
+    marked: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,17 +78,41 @@ class Layout:
         """
         return int(self.fields_TF[:, FIELDS.index("position_ids")].max())
 
+    @property
+    def trunk_length(self) -> int:
+        """Tokens of question and blocks."""
+        return int((self.fields_TF[:, FIELDS.index("segment_ids")] == TRUNK_SEGMENT).sum())
+
 
 def build_trunk(
-    question_ids: Sequence[int], block_token_ids: Sequence[int], num_blocks: int
+    question_ids: Sequence[int],
+    block_token_ids: Sequence[int],
+    num_blocks: int,
+    opening_ids: Sequence[int] = (),
 ) -> list[int]:
-    """Token ids of question and blocks: the training trunk and the inference prompt alike."""
-    return [*question_ids, *(list(block_token_ids) * num_blocks)]
+    """Token ids of question and blocks: the training trunk and the inference prompt alike.
+
+    `opening_ids` stand once before the first block, where there is one.
+    """
+    opening = opening_ids if num_blocks else ()
+    return [*question_ids, *opening, *(list(block_token_ids) * num_blocks)]
 
 
-def block_end_positions(num_question_tokens: int, block_length: int, num_blocks: int) -> list[int]:
-    """Trunk index of the token that predicts read-out k, for k = 0 (question) .. num_blocks."""
-    return [num_question_tokens - 1 + block_length * k for k in range(num_blocks + 1)]
+def trunk_block_ids(
+    num_question_tokens: int, block_length: int, num_blocks: int, num_opening: int = 0
+) -> list[int]:
+    """The block of every trunk token, 0 for the question; the opening belongs to block 1."""
+    opening = num_opening if num_blocks else 0
+    blocks = [k for k in range(1, num_blocks + 1) for _ in range(block_length)]
+    return [0] * num_question_tokens + [1] * opening + blocks
+
+
+def block_end_positions(
+    num_question_tokens: int, block_length: int, num_blocks: int, num_opening: int = 0
+) -> list[int]:
+    """Trunk index of the last token of block k, for k = 0 (question) .. num_blocks."""
+    start = num_question_tokens - 1
+    return [start, *(start + num_opening + block_length * k for k in range(1, num_blocks + 1))]
 
 
 def build_layout(
@@ -91,6 +121,7 @@ def build_layout(
     num_blocks: int,
     readouts: Sequence[Readout],
     num_step_readouts: int = 0,
+    opening_ids: Sequence[int] = (),
 ) -> Layout:
     """Lay one example out as trunk plus read-outs.
 
@@ -98,64 +129,68 @@ def build_layout(
         question_ids: tokens before the first block, at least one.
         block_token_ids: the tokens of one block, e.g. `<b> <m> <m> </b>`.
         num_blocks: K of this example.
-        readouts: at most one per block: two that follow the same block without a prefix would share
-            the position that predicts their first token.
+        readouts: at most one per block (not counting those in place): two that follow the same
+            block without a prefix would share the position that predicts their first token.
+        opening_ids: tokens that stand once between question and blocks.
 
     Raises:
-        ValueError: an empty question or target, a read-out after a block that does not exist, or
-            two
-            read-outs after one block.
+        ValueError: an empty question or target, a read-out after a block that does not exist, or a
+            position that would have to predict two tokens.
     """
     if not question_ids:
         raise ValueError("the question has no tokens")
     if not readouts:
         raise ValueError("an example needs at least one read-out")
-    trunk_ids = build_trunk(question_ids, block_token_ids, num_blocks)
-    ends = block_end_positions(len(question_ids), len(block_token_ids), num_blocks)
+    trunk_ids = build_trunk(question_ids, block_token_ids, num_blocks, opening_ids)
+    sizes = (len(question_ids), len(block_token_ids), num_blocks, len(opening_ids))
+    ends = block_end_positions(*sizes)
+    no_target = [PADDING] * (len(FIELDS) - 4)
     rows = [
-        [
-            token,
-            i,
-            TRUNK_SEGMENT,
-            _block_of(i, len(question_ids), len(block_token_ids)),
-            PADDING,
-            PADDING,
-        ]
-        for i, token in enumerate(trunk_ids)
+        [token, i, TRUNK_SEGMENT, block, *no_target]
+        for i, (token, block) in enumerate(zip(trunk_ids, trunk_block_ids(*sizes), strict=True))
     ]
-    seen: set[int] = set()
     for r, readout in enumerate(readouts):
         if not 0 <= readout.after_block <= num_blocks:
             raise ValueError(
                 f"read-out {r} follows block {readout.after_block}, but there are {num_blocks}"
             )
-        if readout.after_block in seen:
-            raise ValueError(f"two read-outs follow block {readout.after_block}")
         if not readout.target_ids:
             raise ValueError(f"read-out {r} has an empty target")
-        seen.add(readout.after_block)
-        _append_readout(rows, r, readout, ends[readout.after_block])
+        if readout.in_place:
+            start = ends[readout.after_block] + 1 - len(block_token_ids)
+            if readout.after_block == 0 or len(readout.target_ids) > len(block_token_ids):
+                raise ValueError(f"read-out {r} does not fit into its block")
+            predictors = list(range(start, start + len(readout.target_ids)))
+        else:
+            predictors = _append_readout(rows, r, readout, ends[readout.after_block])
+        _write_targets(rows, r, readout, predictors)
     return Layout(
         torch.tensor(rows, dtype=torch.int32), num_blocks, len(readouts), num_step_readouts
     )
 
 
-def _block_of(index: int, num_question_tokens: int, block_length: int) -> int:
-    offset = index - num_question_tokens
-    return 0 if offset < 0 else offset // block_length + 1
-
-
-def _append_readout(rows: list[list[int]], r: int, readout: Readout, anchor: int) -> None:
-    """Append the fed tokens of a read-out and write its targets, the first one at the anchor."""
-    target_column, readout_column = FIELDS.index("targets"), FIELDS.index("readout_ids")
+def _append_readout(rows: list[list[int]], r: int, readout: Readout, anchor: int) -> list[int]:
+    """Append the fed tokens of a read-out; returns the positions that predict its targets."""
     fed_ids = [*readout.prefix_ids, *readout.target_ids[:-1]]
-    start = len(rows)
+    start, num_prefix = len(rows), len(readout.prefix_ids)
+    no_target = [PADDING] * (len(FIELDS) - 4)
     for i, token in enumerate(fed_ids):
-        rows.append([token, anchor + 1 + i, r + 1, readout.after_block, PADDING, PADDING])
+        rows.append([token, anchor + 1 + i, r + 1, readout.after_block, *no_target])
     # The predictors: the anchor (or the prefix's last token), then every fed target token.
-    num_prefix = len(readout.prefix_ids)
     first = anchor if num_prefix == 0 else start + num_prefix - 1
-    predictors = [first, *range(start + num_prefix, len(rows))]
+    return [first, *range(start + num_prefix, len(rows))]
+
+
+def _write_targets(
+    rows: list[list[int]], r: int, readout: Readout, predictors: Sequence[int]
+) -> None:
+    target_column, readout_column = FIELDS.index("targets"), FIELDS.index("readout_ids")
     for row, target in zip(predictors, readout.target_ids, strict=True):
+        if rows[row][target_column] != PADDING:
+            raise ValueError(
+                f"two read-outs need position {row}, after block {readout.after_block}"
+            )
         rows[row][target_column] = target
         rows[row][readout_column] = r
+    if readout.marked is not None:
+        rows[predictors[readout.marked]][FIELDS.index("marks")] = r

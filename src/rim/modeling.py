@@ -1,17 +1,16 @@
-"""Models: load or build, adapt with LoRA, save and load. Family facts stand in ONE table."""
+"""Models: load or build, save and load."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import PeftModel
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,35 +18,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rim.adapting import set_adapter_dropout, set_dropout, slim_saving
 from rim.config import ConfigError, ModelConfig, PromptFormat
+from rim.families import family_of
+from rim.latents import PROJECTION, attach_projection
 from rim.scratch import build_model, train_tokenizer
 from rim.tokens import add_memory_tokens
 
 FORMAT_FILE = "rim.json"
-
-
-@dataclass(frozen=True)
-class Family:
-    """What differs between architectures; looked up by `config.model_type` only."""
-
-    dropout_fields: tuple[str, ...] = ("attention_dropout",)
-    fan_in_fan_out: bool = False  # GPT-2's Conv1D stores its weight transposed
-    flex_attention: bool = True
-
-
-FAMILIES = {
-    "gpt2": Family(
-        ("attn_pdrop", "embd_pdrop", "resid_pdrop"), fan_in_fan_out=True, flex_attention=False
-    ),
-    "llama": Family(),
-    "qwen2": Family(),
-    "qwen3": Family(),
-}
-
-
-def family_of(model_type: str) -> Family:
-    """Facts of a family; an unknown one gets those that most decoders share."""
-    return FAMILIES.get(model_type, Family())
 
 
 # --- building and loading ------------------------------------------------------------------------
@@ -69,6 +47,7 @@ def load_base(
         add_memory_tokens(tokenizer, prompt_format.blocks)
         with _seeded(seed):
             model = build_model(config.scratch, tokenizer, config.attention)
+            _complete(model, prompt_format)
         check_attention(model, config.attention)
         return model, tokenizer
     assert config.base is not None
@@ -94,7 +73,14 @@ def load_base(
     ids = add_memory_tokens(tokenizer, prompt_format.blocks)
     with _seeded(seed):
         resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
+        _complete(model, prompt_format)
     return model, tokenizer
+
+
+def _complete(model: Any, prompt_format: PromptFormat) -> None:
+    """Add what a method needs beside the transformers model."""
+    if prompt_format.method == "codi":
+        attach_projection(model)
 
 
 @contextlib.contextmanager
@@ -146,80 +132,6 @@ def resize_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase, new_ids: l
             weight[new_ids] = (old.mean(0) + noise).to(weight.dtype)
             if model.config.tie_word_embeddings:
                 break
-
-
-# --- adapting ------------------------------------------------------------------------------------
-
-
-def prepare_for_training(
-    model: PreTrainedModel, config: ModelConfig, memory_ids: list[int], dropout: float
-) -> PreTrainedModel | PeftModel:
-    """Full fine-tuning returns the model; LoRA wraps it, training the adapters and the three new
-    rows only.
-    """
-    if config.tuning == "full":
-        set_dropout(model, dropout)
-        return model
-    # peft gives two targets "all-linear": every linear layer but the head, Conv1D included.
-    targets = (
-        config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets)
-    )
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=dropout,
-        target_modules=targets,
-        fan_in_fan_out=family_of(model.config.model_type).fan_in_fan_out,
-        trainable_token_indices=list(memory_ids),
-    )
-    try:
-        return slim_saving(get_peft_model(model, lora))
-    except ValueError as error:
-        raise ConfigError(f"model.lora does not fit this model: {error}") from None
-
-
-def slim_saving(model: Any) -> PeftModel:
-    """Leave the embedding matrices out of every save: the adapter has the new rows."""
-    model.save_pretrained = functools.partial(model.save_pretrained, save_embedding_layers=False)
-    return model
-
-
-def set_dropout(model: Any, dropout: float) -> None:
-    """Set the family's dropouts on a live model: config fields, modules and attributes alike."""
-    for field in family_of(model.config.model_type).dropout_fields:
-        if hasattr(model.config, field):
-            setattr(model.config, field, dropout)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = dropout
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = dropout
-
-
-def set_adapter_dropout(model: Any, dropout: float) -> None:
-    """Set the dropout of every LoRA layer (peft puts an Identity where it was created with 0)."""
-    for module in model.modules():
-        adapters = getattr(module, "lora_dropout", None)
-        if isinstance(adapters, torch.nn.ModuleDict):
-            for name in adapters:
-                adapters[name] = torch.nn.Dropout(dropout) if dropout else torch.nn.Identity()
-    for config in model.peft_config.values():
-        config.lora_dropout = dropout
-
-
-def unwrap(model: Any) -> Any:
-    """The transformers model below a peft wrapper."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """All parameters and those that train."""
-    total = sum(p.numel() for p in model.parameters())
-    return {
-        "total": total,
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
 
 
 # --- saving and loading --------------------------------------------------------------------------
@@ -297,10 +209,24 @@ def load_trained(
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
         )
+        _complete(model, read_prompt_format(folder))
+        if hasattr(model, PROJECTION):
+            _load_projection(model, folder)
     model.eval()
     if device:
         model.to(device)
     return model, tokenizer
+
+
+def _load_projection(model: Any, folder: Path) -> None:
+    """Read the projection's weights, which transformers leaves out as unknown to the model."""
+    weights = {}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                if name.startswith(f"{PROJECTION}."):
+                    weights[name.removeprefix(f"{PROJECTION}.")] = tensors.get_tensor(name)
+    getattr(model, PROJECTION).load_state_dict(weights)
 
 
 def load_for_training(folder: Path, dropout: float) -> tuple[Any, PreTrainedTokenizerBase]:

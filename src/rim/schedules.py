@@ -67,6 +67,7 @@ def readout_weights(
     width: int,
     max_readouts: int,
     progress: float,
+    step_weight: float = 1.0,
 ) -> Tensor:
     """Weights `[B, R]` of every read-out, 0 where an example has fewer than R.
 
@@ -76,6 +77,7 @@ def readout_weights(
         width: R, the columns of the result.
         max_readouts: the most *annealable* read-outs plus one in the data set ("anneal_linear").
         progress: share of the stage done, 0..1.
+        step_weight: a factor on the read-outs that say a step.
     """
     if not 0 <= progress <= 1:
         raise ValueError(f"progress must be in 0..1, got {progress}")
@@ -91,4 +93,7 @@ def readout_weights(
         weights_BR = torch.where(t_BR <= steps_B1, annealed_BR, torch.ones_like(t_BR))
     else:
         weights_BR = alpha_weights(kind, t_BR, total_B1)
+    if step_weight != 1:
+        is_step_BR = t_BR <= num_step_readouts_B[:, None].float()
+        weights_BR = torch.where(is_step_BR, step_weight * weights_BR, weights_BR)
     return weights_BR * exists_BR

@@ -74,6 +74,16 @@ def memory_token_ids(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -
     return [vocabulary[s] for s in (blocks.start, blocks.memory, blocks.end)]
 
 
+def _frame(
+    blocks: BlocksConfig, start: int, memory: int, end: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """The tokens of one block, and those that open and close all blocks together."""
+    latents = (memory,) * blocks.memory_tokens
+    if blocks.framing == "each":
+        return (start, *latents, end), (), ()
+    return (latents, (start,), (end,)) if blocks.framing == "once" else (latents, (), ())
+
+
 class PromptEncoder:
     """Encodes questions, steps and answers under one `PromptFormat`."""
 
@@ -86,7 +96,9 @@ class PromptEncoder:
         self.format = prompt_format
         start, memory, end = memory_token_ids(tokenizer, prompt_format.blocks)
         self.memory_ids = (start, memory, end)
-        self.block_ids = (start, *[memory] * prompt_format.blocks.memory_tokens, end)
+        self.block_ids, self.opening_ids, self.closing_ids = _frame(
+            prompt_format.blocks, start, memory, end
+        )
         self.stop_id: int = tokenizer.eos_token_id
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
@@ -165,11 +177,21 @@ class PromptEncoder:
 
     def trunk_ids(self, question: str, num_blocks: int) -> list[int]:
         """Question and blocks: the start of every training sequence and of every prompt."""
-        return build_trunk(self.prompt(question).question_ids, self.block_ids, num_blocks)
+        question_ids = self.prompt(question).question_ids
+        return build_trunk(question_ids, self.block_ids, num_blocks, self.opening_ids)
 
     def prompt_ids(self, question: str, num_blocks: int) -> list[int]:
         """The whole prompt after which the answer is decoded."""
-        return [*self.trunk_ids(question, num_blocks), *self.prompt(question).suffix_ids]
+        return [
+            *self.trunk_ids(question, num_blocks),
+            *self.readout_prefix_ids(self.prompt(question), num_blocks),
+        ]
+
+    def readout_prefix_ids(self, prompt: Prompt, after_block: int) -> tuple[int, ...]:
+        """What is fed between block `after_block` and the target: the end of the blocks, where they
+        have one in common, and what opens the assistant's turn.
+        """
+        return (*(self.closing_ids if after_block else ()), *prompt.suffix_ids)
 
     def step_ids(self, step: str) -> tuple[int, ...]:
         """A step as a read-out's target, stop token included."""
@@ -182,6 +204,13 @@ class PromptEncoder:
     def solution_ids(self, steps: Sequence[str], answer: str) -> tuple[int, ...]:
         """A worked solution, steps and answer, as one target, stop token included."""
         return self._target(self.format.templates.solution_text(steps, answer))
+
+    @functools.cached_property
+    def num_marker_tokens(self) -> int:
+        """Tokens of an answer that only announce it ("####"), as far as they stand alone: a blank
+        that merges with the answer's first token is not one of them.
+        """
+        return len(self.text_ids(self.answer_marker.rstrip()))
 
     def _target(self, text: str) -> tuple[int, ...]:
         return (*self.text_ids(text), self.stop_id)

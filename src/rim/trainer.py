@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer
 
-from rim.config import BlocksConfig, StageConfig
+from rim.config import StageConfig
 from rim.data.collator import collate
 from rim.forward import forward_readouts
+from rim.latents import feedback_of
 from rim.layout import Layout
 from rim.losses import ReadoutLoss
 from rim.schedules import readout_weights
+from rim.tokens import PromptEncoder
 
 #: Scores a model during training, e.g. by decoding validation answers; must return "accuracy".
 Score = Callable[[Any], dict[str, float]]
@@ -53,11 +56,18 @@ class ReadoutTrainer(Trainer):
     """
 
     def __init__(
-        self, *, stage: StageConfig, blocks: BlocksConfig, score: Score | None = None, **kwargs: Any
+        self,
+        *,
+        stage: StageConfig,
+        encoder: PromptEncoder,
+        score: Score | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(data_collator=collate, **kwargs)
+        self.feedback = feedback_of(encoder)
+        align = functools.partial(collate, align_trunks=self.feedback is not None)
+        super().__init__(data_collator=align, **kwargs)
         self.stage = stage
-        self.blocks = blocks
+        self.blocks = encoder.format.blocks
         self.score = score
         # compute_loss divides by the global number of examples itself.
         self.model_accepts_loss_kwargs = True
@@ -86,9 +96,20 @@ class ReadoutTrainer(Trainer):
             max_readouts=self._max_readouts,
             # Validation measures the task, not the schedule: the weights of the stage's beginning.
             progress=self.progress if training else 0.0,
+            step_weight=self.stage.step_weight,
         )
         plain = self.accelerator.unwrap_model(model)
-        loss = forward_readouts(model, inputs, self.blocks, weights_BR, self.stage.reduction, plain)
+        distil = self.stage.objective == "distillation"
+        loss = forward_readouts(
+            model,
+            inputs,
+            self.blocks,
+            weights_BR,
+            self.stage.reduction,
+            plain,
+            self.feedback,
+            self.stage.distillation_weight if distil else 0.0,
+        )
         if training:
             # Detached: the window must not keep the graph of past steps alive.
             self._window.append(

@@ -6,6 +6,7 @@ does then falls on all alike.
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from rim.benchmark.settings import SETUPS, BenchmarkSettings
 from rim.benchmark.subject import Subject
 from rim.config import ConfigError, Method, PromptFormat
 from rim.generation import generate, position_limit
+from rim.latents import attach_projection
 from rim.sampling import Sampling
 from rim.timing import Clock, Spread, memory_kind, peak_memory, timed
 from rim.tokens import Prompt, PromptEncoder
@@ -30,6 +32,7 @@ class Variant:
     """One row of a cell: a method, its prompts, its number of blocks and of written step tokens."""
 
     method: Method
+    model: Any
     encoder: PromptEncoder
     num_blocks: int
     step_tokens: int
@@ -100,17 +103,25 @@ def variants(subject: Subject, settings: BenchmarkSettings, question_tokens: int
     found = []
     for method in settings.methods:
         setup = SETUPS[method]
-        changes = {} if setup.memory_tokens is None else {"memory_tokens": setup.memory_tokens}
         for count in settings.blocks if setup.blocks == "swept" else (setup.blocks,):
             blocks = subject.blocks.model_copy(
-                update=changes | ({"num_blocks": count} if count else {})
+                update=setup.frame | ({"num_blocks": count} if count else {})
             )
             encoder = RandomPrompts(
                 subject.tokenizer, PromptFormat(method=method, blocks=blocks), question_tokens
             )
             steps = settings.step_tokens if setup.writes == "steps_and_answer" else 0
-            found.append(Variant(method, encoder, count, steps))
+            found.append(Variant(method, _model_for(subject, method), encoder, count, steps))
     return found
+
+
+def _model_for(subject: Subject, method: Method) -> Any:
+    """The shared model; CODI's has a projection besides, over the same weights."""
+    if method != "codi":
+        return subject.model
+    model = copy.deepcopy(subject.model, {id(p): p for p in subject.model.parameters()})
+    attach_projection(model)
+    return model
 
 
 def _check_fits(
@@ -136,7 +147,7 @@ def _measure_cell(
     clock: Clock,
 ) -> list[dict[str, Any]]:
     questions = [f"{settings.seed}/{question_tokens}/{b}" for b in range(batch_size)]
-    runs = [_Runs(subject.model, row, questions, settings.answer_tokens, clock) for row in rows]
+    runs = [_Runs(row.model, row, questions, settings.answer_tokens, clock) for row in rows]
     memory: list[float | None] = []
     times: list[list[_Times]] = []
     for repeat in range(settings.warmup + settings.repeats):

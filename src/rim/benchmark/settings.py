@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -23,22 +23,30 @@ class Setup:
     """
 
     blocks: int | Literal["swept"] = 0
-    memory_tokens: int | None = None  # None: as the model's other blocks
+    frame: dict[str, Any] = field(default_factory=dict)  # changes to the model's BlocksConfig
     writes: Literal["answer", "steps_and_answer"] = "answer"
 
 
-# A method is timed by one line here; a test fails for one without.
+LATENTS = {"memory_tokens": 1, "framing": "once"}
+
+# A method is timed by one line here; a test fails for one without. Numbers of latents are those of
+# the methods' papers for GPT-2.
 SETUPS: dict[Method, Setup] = {
     "direct": Setup(),
     "cot": Setup(writes="steps_and_answer"),
+    "pause": Setup(blocks="swept", frame={"framing": "none"}),
+    "icot": Setup(),
     "rim": Setup(blocks="swept"),
+    "coconut": Setup(blocks=6, frame=LATENTS),
+    "codi": Setup(blocks=6, frame=LATENTS),
+    "lotus": Setup(blocks=6, frame={"memory_tokens": 13, "framing": "once", "passes": 6}),
 }
 
 
 class BenchmarkSettings(Settings):
     """What is timed; the defaults are one small table."""
 
-    methods: tuple[Method, ...] = get_args(Method)
+    methods: tuple[Method, ...] = ("direct", "rim", "coconut", "cot")
     batch_sizes: tuple[PositiveInt, ...] = (1,)
     question_tokens: tuple[PositiveInt, ...] = (128,)
     blocks: tuple[PositiveInt, ...] = (8,)
@@ -57,6 +65,7 @@ class BenchmarkSettings(Settings):
 
 
 FULL_GRID: dict[str, Any] = {
+    "methods": get_args(Method),
     "batch_sizes": (1, 8, 32),
     "question_tokens": (32, 128, 512),
     "blocks": (4, 8, 16),

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from rim.adapting import count_parameters
 from rim.config import BlocksConfig, ConfigError, ModelConfig, PromptFormat, ScratchConfig
-from rim.modeling import count_parameters, load_base, unwrap
+from rim.families import unwrap
+from rim.modeling import load_base
 from rim.reasoner import load
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

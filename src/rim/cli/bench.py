@@ -21,7 +21,8 @@ def bench(
         ),
     ] = "gpt2-small-size",
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated; every method if left out.")
+        str | None,
+        typer.Option(help="Comma-separated, or all; direct,rim,coconut,cot if left out."),
     ] = None,
     batch_sizes: Annotated[str | None, typer.Option(help="Comma-separated; 1 if left out.")] = None,
     question_tokens: Annotated[
@@ -34,7 +35,7 @@ def bench(
         bool,
         typer.Option(
             "--full",
-            help="The grid: batch 1, 8, 32, question 32, 128, 512, K 4, 8, 16, where not given. "
+            help="Every method on the grid: batch 1, 8, 32, question 32, 128, 512, K 4, 8, 16. "
             "Meant for a GPU.",
         ),
     ] = False,
@@ -62,14 +63,14 @@ def bench(
         common.quiet_libraries()
         import torch
 
-        from rim.benchmark import FULL_GRID, BenchmarkSettings, run_benchmark
+        from rim.benchmark import FULL_GRID, SETUPS, BenchmarkSettings, run_benchmark
         from rim.callbacks import progress_bar
         from rim.reasoner import best_device
         from rim.report.latency import latency_tables
         from rim.results import environment, write_json
 
         given = {
-            "methods": _words(methods),
+            "methods": list(SETUPS) if methods == "all" else _words(methods),
             "batch_sizes": _words(batch_sizes),
             "question_tokens": _words(question_tokens),
             "blocks": _words(blocks),

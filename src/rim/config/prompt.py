@@ -9,14 +9,26 @@ from pydantic import model_validator
 
 from rim.config.base import PositiveInt, Settings
 
-Method = Literal["direct", "cot", "rim"]
+Method = Literal["direct", "cot", "pause", "icot", "rim", "coconut", "codi", "lotus"]
+
+#: Methods whose prompt ends in memory blocks; the others' ends with the question.
+BLOCK_METHODS: tuple[Method, ...] = ("pause", "rim", "coconut", "codi", "lotus")
 
 
 class BlocksConfig(Settings):
-    """Memory blocks: K blocks of a start token, M memory tokens and an end token."""
+    """Memory blocks: K blocks of a start token, M memory tokens and an end token.
+
+    framing: "each" block has its start and end token (RiM); "once": one start token, the memory
+    tokens of all blocks, one end token (the latents of Coconut, CODI and LOTUS); "none": memory
+    tokens only (pause tokens).
+    passes: how often the model runs over the blocks. From the second pass on, each memory token's
+    input is its embedding plus its last hidden state of the pass before (LOTUS; a variant for RiM).
+    """
 
     num_blocks: PositiveInt = 8
     memory_tokens: PositiveInt = 2
+    framing: Literal["each", "once", "none"] = "each"
+    passes: PositiveInt = 1
     start: str = "<|mem_start|>"
     memory: str = "<|mem|>"
     end: str = "<|mem_end|>"
@@ -82,7 +94,28 @@ class PromptFormat(Settings):
     blocks: BlocksConfig = BlocksConfig()
     templates: TemplatesConfig = TemplatesConfig()
 
+    @model_validator(mode="after")
+    def _blocks_fit_method(self) -> Self:
+        blocks = self.blocks
+        if blocks.passes > 1 and self.method not in ("rim", "lotus"):
+            raise ValueError(
+                f"blocks.passes is for rim and lotus, not for {self.method}; leave it at 1"
+            )
+        if self.feedback != "none" and blocks.attention != "causal":
+            raise ValueError("blocks that hidden states are fed back to need attention: causal")
+        return self
+
     @property
     def trained_blocks(self) -> int:
         """Blocks in a prompt by default: K for a memory-block method, none for the others."""
-        return self.blocks.num_blocks if self.method == "rim" else 0
+        return self.blocks.num_blocks if self.method in BLOCK_METHODS else 0
+
+    @property
+    def feedback(self) -> Literal["none", "chain", "loop"]:
+        """Where memory tokens get their input from: their embedding; the last hidden state of the
+        token before, one token at a time; or their own last hidden state of the pass before, all at
+        once. Only "none" is served by a stock engine.
+        """
+        if self.method in ("coconut", "codi"):
+            return "chain"
+        return "loop" if self.blocks.passes > 1 else "none"

@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rim.config.base import PositiveInt, Settings, Share
+from rim.config.base import NonNegativeInt, PositiveInt, Settings, Share
 from rim.losses import Reduction
 from rim.schedules import Weighting
+
+Removed = NonNegativeInt | Literal["all"]
+
+
+def expand_stages(stages: Any) -> Any:
+    """Write out `for_each: {setting: [values]}`: a stage becomes one a value, named NAME-VALUE.
+
+    For curricula of many like stages (Coconut, iCoT); a resolved recipe has them one by one.
+    """
+    if not isinstance(stages, list | tuple):
+        return stages
+    expanded: list[Any] = []
+    for stage in stages:
+        sweep = stage.get("for_each") if isinstance(stage, dict) else None
+        if sweep is None:
+            expanded.append(stage)
+            continue
+        items = list(sweep.items()) if isinstance(sweep, dict) else []
+        if len(items) != 1 or not isinstance(items[0][1], list):
+            raise ValueError(
+                "for_each takes one setting and a list, e.g. {removed_steps: [1, 2, all]}"
+            )
+        setting, values = items[0]
+        rest = {key: value for key, value in stage.items() if key != "for_each"}
+        expanded += [rest | {"name": f"{rest.get('name')}-{v}", setting: v} for v in values]
+    return expanded
 
 
 class StageConfig(Settings):
     """One stage of a curriculum, with its own optimizer, schedule and dropout.
 
-    objective: "steps" (each block says a step, the paper's stage 1), "answer" (every block says the
-    answer, stage 2; without blocks: direct), "solution" (one read-out: steps and answer, chain of
-    thought).
+    objective:
+    - "steps": each block says a step (RiM's stage 1; LOTUS, at its own positions);
+    - "answer": every block says the answer (RiM's stage 2); the last one only (pause); no blocks
+      (direct);
+    - "solution": one read-out, steps and answer (chain of thought; the first stage of others);
+    - "remaining": the solution without its first `removed_steps` steps, for which blocks stand in
+      (Coconut, pause with a curriculum), or its first `removed_tokens` tokens (iCoT);
+    - "distillation": solution and answer in one pass, the second taught by the first (CODI).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    objective: Literal["steps", "answer", "solution"]
+    objective: Literal["steps", "answer", "solution", "remaining", "distillation"]
     alignment: Literal["next_step", "own_step"] = "next_step"
     surplus_blocks: Literal["none", "answer"] = "none"
+    removed_steps: Removed | None = None
+    removed_tokens: Removed | None = None
+    # iCoT removes o more tokens with probability proportional to exp(-smoothing * o); 0: none.
+    removal_smoothing: Annotated[float, Field(ge=0)] = 4.0
+    step_weight: Annotated[float, Field(ge=0)] = 1.0  # times the weighting, of read-outs of steps
+    distillation_weight: Annotated[float, Field(ge=0)] = 1.0
+    drop_last_step: bool = True  # of the teacher's solution under "distillation"
     weighting: Weighting = "ones"
     reduction: Reduction = "sum"
     max_steps: PositiveInt | None = None
@@ -50,6 +88,12 @@ class StageConfig(Settings):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
+            )
+        given = (self.removed_steps is not None) + (self.removed_tokens is not None)
+        if given != (self.objective == "remaining"):
+            raise ValueError(
+                "exactly one of 'removed_steps' and 'removed_tokens' goes with objective: "
+                "remaining, and neither with another objective"
             )
         return self
 

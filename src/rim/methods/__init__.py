@@ -1,15 +1,25 @@
-"""Methods by name. A new fixed-token method is one small file and one line here."""
+"""Methods by name. A new one is one small file and one line here."""
 
-from rim.config import Method
-from rim.methods.base import FixedTokenMethod, Target, lay_out
+from rim.config import Method as MethodName
+from rim.methods.base import Method, Target, lay_out
+from rim.methods.coconut import Coconut
+from rim.methods.codi import Codi
 from rim.methods.cot import ChainOfThought
 from rim.methods.direct import Direct
+from rim.methods.icot import ImplicitChainOfThought
+from rim.methods.lotus import Lotus
+from rim.methods.pause import Pause
 from rim.methods.rim import ReasoningInMemory
 
-METHODS: dict[Method, FixedTokenMethod] = {
+METHODS: dict[MethodName, Method] = {
     "direct": Direct(),
     "cot": ChainOfThought(),
+    "pause": Pause(),
+    "icot": ImplicitChainOfThought(),
     "rim": ReasoningInMemory(),
+    "coconut": Coconut(),
+    "codi": Codi(),
+    "lotus": Lotus(),
 }
 
-__all__ = ["METHODS", "FixedTokenMethod", "Target", "lay_out"]
+__all__ = ["METHODS", "Method", "Target", "lay_out"]

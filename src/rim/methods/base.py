@@ -16,17 +16,21 @@ from rim.tokens import PromptEncoder
 
 @dataclass(frozen=True)
 class Target:
-    """What block `after_block` must say (0: right after the question). `is_step` targets may
-    anneal.
+    """What block `after_block` must say (0: right after the question).
+
+    `is_step` targets come first and may anneal; `in_place` and `marked` as in
+    `rim.layout.Readout`.
     """
 
     after_block: int
     token_ids: tuple[int, ...]
     is_step: bool = False
+    in_place: bool = False
+    marked: int | None = None
 
 
-class FixedTokenMethod(Protocol):
-    """A method whose sequence is fixed before the forward pass: a list of targets and no loop."""
+class Method(Protocol):
+    """A method is a list of targets; what its blocks take as input is `PromptFormat.feedback`."""
 
     def targets(
         self, example: Example, stage: StageConfig, encoder: PromptEncoder
@@ -35,9 +39,7 @@ class FixedTokenMethod(Protocol):
         ...
 
 
-def lay_out(
-    method: FixedTokenMethod, example: Example, stage: StageConfig, encoder: PromptEncoder
-) -> Layout:
+def lay_out(method: Method, example: Example, stage: StageConfig, encoder: PromptEncoder) -> Layout:
     """One training example as integers.
 
     Raises:
@@ -51,12 +53,21 @@ def lay_out(
         )
     targets = method.targets(example, stage, encoder)
     prompt = encoder.prompt(example.question)
-    # After block 0 the question ends without blocks, so nothing separates it from the suffix.
-    readouts = [Readout(t.after_block, t.token_ids, prompt.suffix_ids) for t in targets]
+    readouts = [
+        Readout(
+            t.after_block,
+            t.token_ids,
+            () if t.in_place else encoder.readout_prefix_ids(prompt, t.after_block),
+            t.in_place,
+            t.marked,
+        )
+        for t in targets
+    ]
     return build_layout(
         prompt.question_ids,
         encoder.block_ids,
         max(t.after_block for t in targets),
         readouts,
         sum(t.is_step for t in targets),
+        encoder.opening_ids,
     )

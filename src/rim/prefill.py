@@ -1,0 +1,309 @@
+"""From prompts to a cache from which answers are decoded after any block.
+
+A batch of prompts is prefilled once with all its blocks; every wanted read-out becomes a row with
+its own copy of the cache and a mask that hides the blocks after its own.
+
+Shape legend: B prompts, T columns (question, blocks and, where it is folded in, suffix; padded on
+the left), N rows (prompt x block x sample), S tokens fed to every row, V vocabulary, E width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from rim.families import unwrap
+from rim.interventions import Intervention, block_states, patched_layers
+from rim.latents import feedback_of, fill_latents
+from rim.layout import (
+    PADDING,
+    TRUNK_SEGMENT,
+    block_end_positions,
+    build_trunk,
+    trunk_block_ids,
+)
+from rim.masks import build_attention_mask
+from rim.tokens import Prompt, PromptEncoder
+
+
+@dataclass
+class Row:
+    """One sequence being decoded: prompt `b` of the batch, read out after block `after_block`."""
+
+    b: int
+    after_block: int
+    sample: int
+    token_ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    questions: Sequence[str]
+    prompts: Sequence[Prompt]
+    num_blocks: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """The cache and, for every row, what it may see of it and where it continues."""
+
+    cache: DynamicCache
+    logits_NV: Tensor
+    visible_NT: Tensor
+    next_position_N: Tensor
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A batch of prompts as columns, all ending together."""
+
+    input_BT: Tensor
+    block_BT: Tensor
+    real_BT: Tensor  # 1 where there is a token
+    position_BT: Tensor
+    mask: Any  # what the model takes: `real_BT`, or more where blocks look both ways
+    trunk_lengths: list[int]
+    lengths: list[int]
+
+    @property
+    def width(self) -> int:
+        return self.input_BT.shape[1]
+
+
+def prefill(
+    model: Any,
+    encoder: PromptEncoder,
+    batch: PromptBatch,
+    rows: list[Row],
+    *,
+    final_only: bool,
+    intervention: Intervention | None = None,
+) -> Prefilled:
+    """Run the prompts once and hand every row its view of the cache.
+
+    Args:
+        final_only: every row follows its last block, so the suffix can run in the same pass.
+        intervention: what is done to the block states before a read-out sees them.
+    """
+    blocks = encoder.format.blocks
+    # A suffix that may not see the question cannot be part of the causal trunk, and one that must
+    # see altered blocks comes after the alteration.
+    fold = final_only and blocks.readouts_see_question and intervention is None
+    columns = _columns(model, encoder, batch, fold)
+    end_N = torch.tensor(
+        [_end_column(encoder, batch, columns, row, fold) for row in rows],
+        device=columns.real_BT.device,
+    )
+    b_N = torch.tensor([row.b for row in rows], device=end_N.device)
+    if feedback_of(encoder) is None and intervention is None:
+        cache, logits_NV = _plain_pass(model, columns, b_N, end_N)
+        embeddings_BTE = None
+    else:
+        cache, logits_NV, embeddings_BTE = _filled_pass(
+            model, encoder, batch, columns, b_N, intervention
+        )
+    if len(rows) != len(batch.prompts):
+        cache.batch_select_indices(b_N)
+    columns_1T = torch.arange(columns.width, device=end_N.device)[None]
+    visible_NT = (columns.real_BT[b_N] == 1) & (columns_1T <= end_N[:, None])
+    if not blocks.readouts_see_question or (intervention and intervention.hides_question):
+        after_N1 = torch.tensor([row.after_block for row in rows], device=end_N.device)[:, None]
+        visible_NT &= (columns.block_BT[b_N] > 0) | (after_N1 == 0)
+    position_N = columns.position_BT[b_N, end_N]
+    state = Prefilled(cache, logits_NV, visible_NT.long(), position_N + 1)
+    if fold:
+        return state
+    suffix = _suffix(encoder, batch, rows)
+    if embeddings_BTE is None:
+        return _feed(model, state, _embed(model, suffix, len(rows))) if suffix else state
+    # The last token of the block runs again, live: after the alteration, or because the pass that
+    # filled the latents kept no logits of it.
+    hidden = torch.where(columns_1T == end_N[:, None], 0, state.visible_NT)
+    state = Prefilled(cache, logits_NV, hidden, position_N)
+    anchor_N1E = embeddings_BTE[b_N, end_N][:, None]
+    return _feed(model, state, torch.cat([anchor_N1E, _embed(model, suffix, len(rows))], 1))
+
+
+def _columns(model: Any, encoder: PromptEncoder, batch: PromptBatch, fold: bool) -> _Columns:
+    device = unwrap(model).device
+    ids, segments, block_of, trunk_lengths = [], [], [], []
+    num_opening, block_length = len(encoder.opening_ids), len(encoder.block_ids)
+    for prompt, count in zip(batch.prompts, batch.num_blocks, strict=True):
+        trunk = build_trunk(prompt.question_ids, encoder.block_ids, count, encoder.opening_ids)
+        suffix = list(encoder.readout_prefix_ids(prompt, count)) if fold else []
+        ids.append(trunk + suffix)
+        segments.append([TRUNK_SEGMENT] * len(trunk) + [TRUNK_SEGMENT + 1] * len(suffix))
+        numbers = trunk_block_ids(len(prompt.question_ids), block_length, count, num_opening)
+        block_of.append(numbers + [count] * len(suffix))
+        trunk_lengths.append(len(trunk))
+    lengths = [len(row) for row in ids]
+    segment_BT = _left_pad(segments, max(lengths), PADDING, device)
+    block_BT = _left_pad(block_of, max(lengths), PADDING, device)
+    real_BT = (segment_BT != PADDING).long()
+    mask: Any = real_BT
+    if encoder.format.blocks.attention == "bidirectional":
+        plain = unwrap(model)
+        mask = build_attention_mask(
+            plain.config._attn_implementation,
+            segment_BT,
+            block_BT,
+            plain.dtype,
+            bidirectional_blocks=True,
+        )
+    return _Columns(
+        _left_pad(ids, max(lengths), encoder.pad_id, device),
+        block_BT,
+        real_BT,
+        (real_BT.cumsum(1) - 1).clamp(min=0),
+        mask,
+        trunk_lengths,
+        lengths,
+    )
+
+
+def _end_column(
+    encoder: PromptEncoder, batch: PromptBatch, columns: _Columns, row: Row, fold: bool
+) -> int:
+    """Column of the token that predicts the row's first token (or that its suffix follows)."""
+    if fold:
+        return columns.width - 1
+    ends = block_end_positions(
+        len(batch.prompts[row.b].question_ids),
+        len(encoder.block_ids),
+        batch.num_blocks[row.b],
+        len(encoder.opening_ids),
+    )
+    return columns.width - columns.lengths[row.b] + ends[row.after_block]
+
+
+def _plain_pass(
+    model: Any, columns: _Columns, b_N: Tensor, end_N: Tensor
+) -> tuple[DynamicCache, Tensor]:
+    """All columns in one pass; logits at each row's end."""
+    wanted_N = torch.unique(end_N)  # sorted; prompts share columns because they end together
+    cache = DynamicCache(config=unwrap(model).config)
+    logits_BWV = model(
+        input_ids=columns.input_BT,
+        attention_mask=columns.mask,
+        position_ids=columns.position_BT,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=wanted_N,
+    ).logits
+    return cache, logits_BWV[b_N, torch.searchsorted(wanted_N, end_N)]
+
+
+def _filled_pass(
+    model: Any,
+    encoder: PromptEncoder,
+    batch: PromptBatch,
+    columns: _Columns,
+    b_N: Tensor,
+    intervention: Intervention | None,
+) -> tuple[DynamicCache, Tensor, Tensor]:
+    """Latents filled by feedback, then the columns that are left; logits of the last column."""
+    feedback = feedback_of(encoder)
+    cache, done = DynamicCache(config=unwrap(model).config), 0
+    if feedback is None:
+        embeddings_BTE = unwrap(model).get_input_embeddings()(columns.input_BT)
+    else:
+        filled = fill_latents(
+            model, columns.input_BT, columns.position_BT, columns.real_BT, feedback
+        )
+        embeddings_BTE, cache, done = filled.embeddings_BWE, filled.cache, filled.done
+    patch = contextlib.nullcontext()
+    if intervention is not None and intervention.kind != "hide_question":
+        cache, done = DynamicCache(config=unwrap(model).config), 0  # blocks run again, altered
+        states = _replacing_states(model, encoder, batch, columns, embeddings_BTE, intervention)
+        where_BT = columns.block_BT > 0
+        where_BT[:, -1] = False  # the last token of the last block runs live
+        patch = patched_layers(model, states, where_BT)
+    with patch:
+        logits_BV = model(
+            inputs_embeds=embeddings_BTE[:, done:],
+            attention_mask=columns.mask,
+            position_ids=columns.position_BT[:, done:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+    return cache, logits_BV[b_N], embeddings_BTE
+
+
+def _replacing_states(
+    model: Any,
+    encoder: PromptEncoder,
+    batch: PromptBatch,
+    columns: _Columns,
+    embeddings_BTE: Tensor,
+    intervention: Intervention,
+) -> list[Tensor]:
+    """What the block columns hold instead, for every layer, as wide as `columns`."""
+    counts = set(batch.num_blocks)
+    assert len(counts) == 1, "an intervention takes one number of blocks for all questions"
+    shape = (counts.pop(), len(encoder.block_ids))
+    if intervention.kind != "swap":
+        states = block_states(model, embeddings_BTE, columns.mask, columns.position_BT)
+        return intervention.alter(states, batch.questions, *shape)
+    partners = [intervention.partners[question] for question in batch.questions]
+    others = PromptBatch(partners, [encoder.prompt(q) for q in partners], batch.num_blocks)
+    theirs = _columns(model, encoder, others, fold=False)
+    feedback = feedback_of(encoder)
+    embeddings = (
+        unwrap(model).get_input_embeddings()(theirs.input_BT)
+        if feedback is None
+        else fill_latents(
+            model, theirs.input_BT, theirs.position_BT, theirs.real_BT, feedback
+        ).embeddings_BWE
+    )
+    states = block_states(model, embeddings, theirs.mask, theirs.position_BT)
+    # Blocks stand in the last columns of both; what is left of them is never looked at.
+    width = columns.width
+    return [
+        torch.nn.functional.pad(state, (0, 0, max(0, width - state.shape[1]), 0))[:, -width:]
+        for state in states
+    ]
+
+
+def _suffix(encoder: PromptEncoder, batch: PromptBatch, rows: list[Row]) -> tuple[int, ...]:
+    """What stands between blocks and answer; chat templates give every row the same."""
+    suffixes = {encoder.readout_prefix_ids(batch.prompts[row.b], row.after_block) for row in rows}
+    assert len(suffixes) == 1, "one chat template opens every answer in the same way"
+    return suffixes.pop()
+
+
+def _embed(model: Any, ids: Sequence[int], count: int) -> Tensor:
+    """The embeddings of the same tokens for `count` rows, `[N, S, E]`."""
+    plain = unwrap(model)
+    ids_NS = torch.tensor([list(ids)] * count, device=plain.device, dtype=torch.long)
+    return plain.get_input_embeddings()(ids_NS)
+
+
+def _feed(model: Any, state: Prefilled, embeddings_NSE: Tensor) -> Prefilled:
+    """Feed every row some tokens of its own."""
+    count, length = embeddings_NSE.shape[:2]
+    offsets_S = torch.arange(length, device=state.visible_NT.device)
+    positions_NS = state.next_position_N[:, None] + offsets_S
+    new_NS = torch.ones(count, length, dtype=torch.long, device=state.visible_NT.device)
+    mask_NT = torch.cat([state.visible_NT, new_NS], 1)
+    logits_NV = model(
+        inputs_embeds=embeddings_NSE,
+        attention_mask=mask_NT,
+        position_ids=positions_NS,
+        past_key_values=state.cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return Prefilled(state.cache, logits_NV, mask_NT, positions_NS[:, -1] + 1)
+
+
+def _left_pad(lists: Iterable[list[int]], length: int, value: int, device: torch.device) -> Tensor:
+    return torch.tensor([[value] * (length - len(ids)) + ids for ids in lists], device=device)
