@@ -1,4 +1,4 @@
-"""Writes the README's tables from `results/`: `python docs/make_tables.py [--check]`."""
+"""Writes the documents' tables from `results/`: `python docs/make_tables.py [--check]`."""
 
 from __future__ import annotations
 
@@ -69,24 +69,80 @@ def gsm8k_table() -> str:
     return "\n".join(lines)
 
 
-def fill(text: str) -> str:
-    for marker, table in {"demo-table": demo_table, "gsm8k-table": gsm8k_table}.items():
+def latency_table() -> str:
+    """Every `results/bench_*.json`: medians of repeats, with quartiles where they matter most."""
+    return "\n\n".join(_latency_of(result) for result in read("results/bench_*.json"))
+
+
+def _latency_of(result: dict[str, Any]) -> str:
+    model, settings, machine = result["model"], result["settings"], result["environment"]
+    on_cpu = model["device"] == "cpu"
+    place = f"{machine['torch_threads']} threads of {machine['processor']}"
+    lines = [
+        f"**{model['name']}**, {model['parameters'] / 1e6:.1f} M parameters, {model['weights']} "
+        f"weights, {model['dtype']}, on {place if on_cpu else machine['accelerator']}, torch "
+        f"{machine['packages']['torch']}, commit {machine['git_commit'][:7]}; answers of "
+        f"{settings['answer_tokens']} tokens; median (quartiles) of {settings['repeats']} repeats.",
+        "",
+        "| question | batch | method | prompt | TTFT ms | TTFT to direct | answer ms "
+        "| answer to direct | prefill ms | ms a token | MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        name = f"{row['method']}, K = {row['num_blocks']}" if row["num_blocks"] else row["method"]
+        name += f", {row['step_tokens']} step tokens" if row["step_tokens"] else ""
+        memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
+        cells = [
+            row["question_tokens"],
+            row["batch_size"],
+            name,
+            row["prompt_tokens"],
+            quartiles(row["ttft_ms"], 1),
+            quartiles(row["ttft_to_direct"], 2),
+            quartiles(row["answer_ms"], 1),
+            quartiles(row["answer_to_direct"], 2),
+            quartiles(row["prefill_ms"], 1),
+            quartiles(row["decode_ms_per_token"], 1),
+            memory,
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def quartiles(values: dict[str, float] | None, digits: int) -> str:
+    if values is None:
+        return "-"
+    median, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "low", "high"))
+    return f"{median} ({low}-{high})"
+
+
+# Marker: where it stands, what fills it.
+TABLES = {
+    "demo-table": ("README.md", demo_table),
+    "gsm8k-table": ("README.md", gsm8k_table),
+    "latency-table": ("docs/latency.md", latency_table),
+}
+
+
+def filled_documents() -> dict[Path, str]:
+    """Every document that has tables, with its tables as `results/` has them now."""
+    texts: dict[Path, str] = {}
+    for marker, (name, table) in TABLES.items():
+        path = ROOT / name
+        text = texts.get(path) or path.read_text(encoding="utf-8")
         pattern = re.compile(rf"(<!-- {marker}:[^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
         content = table()
-        text, count = pattern.subn(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)
-        assert count == 1, f"README has no place for {marker}"
-    return text
+        texts[path], count = pattern.subn(lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text)
+        assert count == 1, f"{name} must have one place for {marker}, it has {count}"
+    return texts
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="fail if a table is out of date")
     arguments = parser.parse_args()
-    readme = ROOT / "README.md"
-    current = readme.read_text(encoding="utf-8")
-    filled = fill(current)
-    if arguments.check:
-        sys.exit(
-            "README.md differs from results/: run docs/make_tables.py" if filled != current else 0
-        )
-    readme.write_text(filled, encoding="utf-8")
+    for path, text in filled_documents().items():
+        if not arguments.check:
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.name} differs from results/: run docs/make_tables.py")

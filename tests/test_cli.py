@@ -24,6 +24,7 @@ COMMANDS = [
     ["train"],
     ["ask"],
     ["eval"],
+    ["bench"],
     ["demo"],
     ["data"],
     ["data", "stats"],

@@ -19,7 +19,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_readmes_tables_are_those_of_the_results():
+def test_the_documents_tables_are_those_of_the_results():
     result = run("docs/make_tables.py", "--check")
     assert result.returncode == 0, result.stderr
 

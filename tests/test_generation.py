@@ -163,6 +163,19 @@ def test_bad_requests_are_refused(encoder):
         Sampling(num_samples=3)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_decoding_is_without_dropout_and_leaves_the_mode_as_it_was(training, encoder, monkeypatch):
+    model = tiny_model("gpt2", encoder.tokenizer).train(training)
+    modes: set[bool] = set()
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda **inputs: modes.add(model.training) or forward(**inputs)
+    )
+    generate(model, encoder, QUESTIONS[:1], num_blocks=1, max_new_tokens=2)
+    assert modes == {False}
+    assert {module.training for module in model.modules()} == {training}
+
+
 def test_a_long_question_does_not_shorten_its_batch_mates(family, encoder):
     model = tiny_model(family, encoder.tokenizer, max_positions=48)
     questions = ["a?", "a " * 18]

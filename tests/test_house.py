@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "rim"
 
 LAYERS = [
-    {"config", "layout", "masks", "schedules", "losses", "tokens", "results", "recipes"},
+    {"config", "layout", "masks", "schedules", "losses", "tokens", "timing", "results", "recipes"},
     {"data", "scratch", "modeling", "adapting", "families", "latents", "forward", "sampling"},
     {"methods", "interventions", "prefill", "generation", "trainer", "callbacks", "runs"},
-    {"curriculum", "evaluation", "reasoner", "controls"},
+    {"curriculum", "evaluation", "reasoner", "controls", "benchmark"},
     {"report", "demo", "cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

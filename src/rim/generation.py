@@ -82,7 +82,8 @@ def generate(
     if intervention is not None and (after != "final" or len({*counts}) > 1):
         raise ConfigError("an intervention needs one number of blocks and after='final'")
     was_training = model.training
-    model.eval()
+    if was_training:  # walking through all modules costs a millisecond, so only where needed
+        model.eval()
     try:
         for chosen in _batches(prompts, counts, batch_size):
             batch = PromptBatch(
@@ -101,7 +102,8 @@ def generate(
             if progress:
                 progress(len(chosen))
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
     return results
 
 
@@ -159,7 +161,7 @@ def _decode(
     choose = TokenChooser(
         sampling,
         [f"{batch.questions[row.b]}/{row.after_block}/{row.sample}" for row in rows],
-        encoder.memory_ids,
+        (*encoder.memory_ids, *([encoder.stop_id] if sampling.stop == "forbidden" else [])),
         max_new_tokens,
         state.logits_NV.device,
     )

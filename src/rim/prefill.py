@@ -98,13 +98,11 @@ def prefill(
     # see altered blocks comes after the alteration.
     fold = final_only and blocks.readouts_see_question and intervention is None
     columns = _columns(model, encoder, batch, fold)
-    end_N = torch.tensor(
-        [_end_column(encoder, batch, columns, row, fold) for row in rows],
-        device=columns.real_BT.device,
-    )
+    ends = [_end_column(encoder, batch, columns, row, fold) for row in rows]
+    end_N = torch.tensor(ends, device=columns.real_BT.device)
     b_N = torch.tensor([row.b for row in rows], device=end_N.device)
     if feedback_of(encoder) is None and intervention is None:
-        cache, logits_NV = _plain_pass(model, columns, b_N, end_N)
+        cache, logits_NV = _plain_pass(model, columns, b_N, ends)
         embeddings_BTE = None
     else:
         cache, logits_NV, embeddings_BTE = _filled_pass(
@@ -185,10 +183,11 @@ def _end_column(
 
 
 def _plain_pass(
-    model: Any, columns: _Columns, b_N: Tensor, end_N: Tensor
+    model: Any, columns: _Columns, b_N: Tensor, ends: list[int]
 ) -> tuple[DynamicCache, Tensor]:
     """All columns in one pass; logits at each row's end."""
-    wanted_N = torch.unique(end_N)  # sorted; prompts share columns because they end together
+    # Prompts share columns because they end together. No torch.unique: it would wait for the GPU.
+    wanted = sorted(set(ends))
     cache = DynamicCache(config=unwrap(model).config)
     logits_BWV = model(
         input_ids=columns.input_BT,
@@ -196,9 +195,11 @@ def _plain_pass(
         position_ids=columns.position_BT,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=wanted_N,
+        logits_to_keep=torch.tensor(wanted, device=b_N.device),
     ).logits
-    return cache, logits_BWV[b_N, torch.searchsorted(wanted_N, end_N)]
+    return cache, logits_BWV[
+        b_N, torch.tensor([wanted.index(end) for end in ends], device=b_N.device)
+    ]
 
 
 def _filled_pass(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from rim.generation import After, Generated, generate
 from rim.modeling import load_trained, read_prompt_format
 from rim.runs import find_model_dir
 from rim.sampling import Sampling
+from rim.timing import timed
 from rim.tokens import PromptEncoder
 
 
@@ -132,9 +133,9 @@ class Reasoner:
         first, whole, tokens = [], [], []
         for question in questions:
             for limit, times in ((1, first), (max_new_tokens, whole)):
-                start = time.perf_counter()
-                answer = self.ask(question, blocks=blocks, max_new_tokens=limit)
-                times.append(1000 * (time.perf_counter() - start))
+                ask = functools.partial(self.ask, question, blocks=blocks, max_new_tokens=limit)
+                milliseconds, answer = timed(ask, self.model.device)
+                times.append(milliseconds)
             tokens.append(answer.num_tokens)
         return {
             "ttft_ms": statistics.median(first),

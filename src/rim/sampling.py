@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +17,18 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 @dataclass(frozen=True)
 class Sampling:
-    """Temperature 0 is greedy. Draws depend on seed, question, block and sample number alone."""
+    """Temperature 0 is greedy. Draws depend on seed, question, block and sample number alone.
+
+    `stop` "forbidden" never picks the stop token, so that every answer has as many tokens as it
+    may: for measuring time.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     num_samples: int = 1
     seed: int = 0
+    stop: Literal["allowed", "forbidden"] = "allowed"
 
     def __post_init__(self) -> None:
         if (

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -87,3 +87,25 @@ def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: i
         return Sampling(temperature, top_k, top_p, samples, seed)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+SettingsT = TypeVar("SettingsT")
+
+
+def validated(kind: type[SettingsT], values: dict[str, Any], option: str = "--") -> SettingsT:
+    """Settings from options; the first thing wrong becomes one sentence.
+
+    Args:
+        option: what stands before a setting's name in that sentence.
+    """
+    from pydantic import ValidationError
+
+    from rim.config import ConfigError
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = option + str(first["loc"][0]).replace("_", "-") + ": " if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}{message}, got {first['input']!r}") from None

@@ -1,0 +1,86 @@
+"""The model that is timed: random weights of given sizes, or a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from rim.adapting import count_parameters
+from rim.config import BlocksConfig, ConfigError, ModelConfig, PromptFormat, ScratchConfig
+from rim.families import unwrap
+from rim.modeling import load_base
+from rim.reasoner import load
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is timed. All methods share it, so they differ in what they do alone."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    blocks: BlocksConfig
+    description: dict[str, Any]
+
+
+def scratch_subject(
+    name: str, scratch: ScratchConfig, device: str, dtype: str = "float32", seed: int = 0
+) -> Subject:
+    """A model of these sizes with random weights; `vocab_size` is that of its output matrix."""
+    prompt_format = PromptFormat()
+    config = ModelConfig(scratch=scratch, tuning="full")
+    model, tokenizer = load_base(config, prompt_format, (), seed)
+    # The tokenizer has bytes alone; the rows that it lacks cost time like any other.
+    if scratch.vocab_size > len(tokenizer):
+        model.resize_token_embeddings(scratch.vocab_size, mean_resizing=False)
+    return _subject(name, "random", model, tokenizer, prompt_format.blocks, device, dtype)
+
+
+def trained_subject(folder: Path, device: str, dtype: str = "float32") -> Subject:
+    """A trained model: a run folder or a model folder."""
+    reasoner = load(folder)
+    return _subject(
+        str(folder),
+        "trained",
+        reasoner.model,
+        reasoner.encoder.tokenizer,
+        reasoner.encoder.format.blocks,
+        device,
+        dtype,
+    )
+
+
+def _subject(
+    name: str,
+    weights: Literal["random", "trained"],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: BlocksConfig,
+    device: str,
+    dtype: str,
+) -> Subject:
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    try:
+        model = model.eval().to(device=device, dtype=DTYPES[dtype])
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"the model cannot be moved to the device {device!r}: {error}; try --device cpu"
+        ) from None
+    config = unwrap(model).config
+    description = {
+        "name": name,
+        "weights": weights,
+        "parameters": count_parameters(model)["total"],
+        "vocabulary": model.get_input_embeddings().weight.shape[0],
+        "family": config.model_type,
+        "attention": config._attn_implementation,
+        "dtype": dtype,
+        "device": str(model.device),
+    }
+    return Subject(model, tokenizer, blocks, description)
