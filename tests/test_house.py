@@ -11,8 +11,9 @@ SOURCE = ROOT / "src" / "rim"
 LAYERS = [
     {"config", "layout", "masks", "schedules", "losses", "tokens", "results", "recipes"},
     {"data", "scratch", "modeling", "forward", "sampling"},
-    {"methods", "generation", "trainer", "callbacks", "runs"},
+    {"methods", "generation", "trainer", "callbacks", "cost", "runs"},
     {"curriculum", "evaluation", "reasoner"},
+    {"compare"},
     {"report", "demo", "cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -6,12 +6,14 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from rim.config import ConfigError, Recipe
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -22,24 +24,35 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         ConfigError: a missing file, YAML that does not parse, an unknown key or a value out of
             range.
     """
+    return recipe_from_dict(read_recipe(path, overrides), str(path))
+
+
+def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe file as nested dicts, `extends:` and overrides applied, nothing validated yet."""
     raw = _read_yaml(Path(path), ())
     for override in overrides:
         _apply_override(raw, override)
-    return recipe_from_dict(raw, str(path))
+    return raw
 
 
 def recipe_from_dict(raw: dict[str, Any], origin: str = "recipe") -> Recipe:
     """Validate a recipe given as nested dicts; `${NAME:-default}` in strings is read from the
     environment.
     """
+    return settings_from_dict(Recipe, raw, origin)
+
+
+def settings_from_dict(kind: type[SettingsT], raw: dict[str, Any], origin: str) -> SettingsT:
+    """Validate any settings class as `recipe_from_dict` does a recipe."""
     try:
-        return Recipe.model_validate(_expand(raw))
+        return kind.model_validate(_expand(raw))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        explained = "; ".join(_explain(e, kind) for e in error.errors())
+        raise ConfigError(f"{origin}: {explained}") from None
 
 
-def dump_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back."""
+def dump_yaml(recipe: BaseModel) -> str:
+    """The settings as YAML that reads back as they are."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
@@ -57,14 +70,15 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     base = raw.pop("extends", None)
     if base is None:
         return raw
-    return _merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
+    return merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
 
 
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` laid over `base`: mappings are merged key by key, anything else is replaced."""
     merged = dict(base)
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -137,11 +151,11 @@ def _environment(match: re.Match[str]) -> str:
     return value
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, kind: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "recipe"
     if error["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(
-            str(error["loc"][-1]), _keys_at(error["loc"][:-1]), 1, 0.4
+            str(error["loc"][-1]), _keys_at(error["loc"][:-1], kind), 1, 0.4
         )
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"unknown key {where!r}{hint}"
@@ -152,13 +166,16 @@ def _explain(error: Any) -> str:
     return f"{where}: {message}{shown}" if error["type"] != "value_error" else f"{where}: {message}"
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(location: tuple[int | str, ...], kind: type[BaseModel]) -> list[str]:
     """Valid keys of the settings class that a location in a recipe leads to."""
-    model: type[BaseModel] = Recipe
-    for part in location:
+    model = kind
+    parts = iter(location)
+    for part in parts:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[str(part)].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a name that the recipe's author chose
         model = next(c for c in _classes_in(annotation) if issubclass(c, BaseModel))
     return list(model.model_fields)
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer
 
 from rim.config import BlocksConfig, StageConfig
+from rim.cost import TrainingCost
 from rim.data.collator import collate
 from rim.forward import forward_readouts
 from rim.layout import Layout
@@ -66,6 +67,8 @@ class ReadoutTrainer(Trainer):
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._window: list[ReadoutLoss] = []
+        self.cost = TrainingCost()
+        self.add_callback(self.cost)
         self._pending_scores: dict[str, float] = {}
 
     # --- loss ---
@@ -118,6 +121,7 @@ class ReadoutTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
+        self.cost.count(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Before the optimizer moves: the weights, and every checkpoint so far, are still good.
         if not math.isfinite(loss.item()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from rim.cli import answering, data, training
+from rim.cli import answering, compare, data, training
 
 app = typer.Typer(
     name="rim",
@@ -21,6 +21,7 @@ app.command()(training.train)
 app.command()(answering.ask)
 app.command(name="eval")(answering.evaluate)
 app.add_typer(data.app, name="data")
+app.command()(compare.compare)
 app.command()(training.demo)
 
 
