@@ -24,6 +24,7 @@ COMMANDS = [
     ["train"],
     ["ask"],
     ["eval"],
+    ["compare"],
     ["demo"],
     ["data"],
     ["data", "stats"],

@@ -160,10 +160,8 @@ class Curriculum:
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = self.run.last_checkpoint(index, stage)
-        if checkpoint:
-            trainer.cost.continue_from(checkpoint)
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train_from(checkpoint)
         except TrainingDivergedError as error:
             kept = self.run.last_checkpoint(index, stage) or previous
             raise TrainingDivergedError(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import BlocksConfig, StageConfig
 from rim.cost import TrainingCost
@@ -70,6 +72,19 @@ class ReadoutTrainer(Trainer):
         self.cost = TrainingCost()
         self.add_callback(self.cost)
         self._pending_scores: dict[str, float] = {}
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from the beginning or from a checkpoint. One of the last step has nothing left to
+        train: `train` would take one step too many, so its best weights are only loaded.
+        """
+        if checkpoint:
+            self.cost.continue_from(checkpoint)
+            state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            if state.global_step >= state.max_steps:
+                self.state = state
+                self._load_best_model()
+                return
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     # --- loss ---
 

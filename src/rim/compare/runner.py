@@ -153,6 +153,13 @@ def _workers() -> Iterator[list[_Worker]]:
             worker.process.terminate()
         for worker in workers:
             worker.process.wait()
+            _close(worker)
+
+
+def _close(worker: _Worker) -> None:
+    """Close this side of the pipe of a worker that has ended."""
+    if worker.process.stdin:
+        worker.process.stdin.close()
 
 
 def _fill(
@@ -180,6 +187,7 @@ def _start(recipe: Path, run: Run, threads: int) -> _Worker:
 
 
 def _ended(worker: _Worker, console: Console) -> list[Failure]:
+    _close(worker)
     seconds = time.monotonic() - worker.began
     if worker.run.done:
         console.print(f"{worker.run.name}: done in {seconds:.0f} s", highlight=False)

@@ -34,7 +34,9 @@ def main(recipe: str, name: str, threads: str) -> None:
 
 
 def _end_with_the_parent() -> None:
-    sys.stdin.buffer.read()
+    # os.read, not sys.stdin: a thread that holds its lock would break the interpreter's own end.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

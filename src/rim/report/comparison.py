@@ -79,7 +79,7 @@ def cost_table(task: str, methods: dict[str, Any]) -> Table:
 
 
 def selection_table(task: str, groups: dict[str, Any]) -> Table:
-    table = _table(f"{task}: chosen on held-out TEST questions, the paper's way", "%", "s.e.", "of")
+    table = _table(f"{task}: chosen with TEST questions", "%", "s.e.", "of")
     for name, row in groups.items():
         mean, error = 100 * row["mean"], 100 * row["standard_error"]
         table.add_row(name, f"{mean:.1f}", f"{error:.2f}", ", ".join(row["chosen"]))
@@ -102,6 +102,8 @@ def notes(result: dict[str, Any]) -> list[str]:
     )
     if any("any_block" in r for c in result["tasks"].values() for r in c["methods"].values()):
         lines.append("any block is an oracle: right after some block, no matter which.")
+    if any(content["selection"] for content in result["tasks"].values()):
+        lines.append("Chosen with TEST questions, the paper's protocol: see docs/compare.md.")
     lines.append(f"Equal budgets: {equal} after the start.")
     lines += [f"* {name}: another budget, {why}." for name, why in budget["exempt"].items()]
     for task, content in result["tasks"].items():

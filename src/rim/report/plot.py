@@ -80,7 +80,7 @@ def accuracy_latency_svg(title: str, methods: dict[str, dict[str, Any]]) -> str:
 def x_axis(low: float, high: float) -> tuple[list[float], Callable[[float], float], str]:
     """Ticks at round numbers, milliseconds to pixels, and what to say of the axis."""
     if high / low >= LOG_RATIO:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high))
         ticks = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
         start = max(t for t in ticks if t <= low * 0.95)
         end = min(t for t in [*ticks, 10.0 ** (last + 1)] if t >= high * 1.05)
@@ -88,7 +88,7 @@ def x_axis(low: float, high: float) -> tuple[list[float], Callable[[float], floa
         width = math.log(end / start)
         return ticks, lambda v: LEFT + (RIGHT - LEFT) * math.log(v / start) / width, ", log scale"
     step = 10.0 ** math.floor(math.log10(high))
-    step = next(s for s in (step / 10, step / 5, step / 2, step) if high * 1.1 / s <= 8)
+    step = next(s for s in (step / 5, step / 2, step, 2 * step) if high * 1.1 / s <= 8)
     count = math.ceil(high * 1.1 / step)
     return (
         [i * step for i in range(count + 1)],
