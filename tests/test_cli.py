@@ -25,6 +25,7 @@ COMMANDS = [
     ["ask"],
     ["eval"],
     ["bench"],
+    ["compare"],
     ["demo"],
     ["data"],
     ["data", "stats"],

@@ -26,7 +26,10 @@ def write(tmp_path, raw, name="r.yaml"):
     return path
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*.yaml")), ids=lambda p: p.name)
+RECIPES = [p for p in sorted(ROOT.glob("recipes/*.yaml")) if not p.name.startswith("compare_")]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
 def test_every_recipe_of_the_project_is_valid_and_survives_writing(path, tmp_path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem

@@ -11,8 +11,9 @@ SOURCE = ROOT / "src" / "rim"
 LAYERS = [
     {"config", "layout", "masks", "schedules", "losses", "tokens", "timing", "results", "recipes"},
     {"data", "scratch", "modeling", "adapting", "families", "latents", "forward", "sampling"},
-    {"methods", "interventions", "prefill", "generation", "trainer", "callbacks", "runs"},
+    {"methods", "interventions", "prefill", "generation", "trainer", "callbacks", "cost", "runs"},
     {"curriculum", "evaluation", "reasoner", "controls", "benchmark"},
+    {"compare"},
     {"report", "demo", "cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

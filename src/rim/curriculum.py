@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from rim.adapting import count_parameters, prepare_for_training
 from rim.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.config import ConfigError, Recipe, StageConfig
+from rim.cost import total_cost
 from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_training_data
 from rim.evaluation import grade
@@ -105,11 +106,18 @@ class Curriculum:
         assert previous is not None
         # The finished model is written last and under its own name: its presence means "done".
         model, tokenizer = load_trained(previous)
+        self._record_cost()
         partial = self.run.path / "model.partial"
         save_trained(model, tokenizer, self.recipe.prompt_format, self.recipe.model, partial)
         partial.replace(self.run.model_dir)
         self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
         return self.run
+
+    def _record_cost(self) -> None:
+        """Sum up the stages; a stage finished by an earlier version states nothing."""
+        files = [self.run.stage_cost(i, stage) for i, stage in enumerate(self.recipe.stages)]
+        stages = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
+        write_json(self.run.training_file, {"total": total_cost(stages), "stages": stages})
 
     def _run_stage(
         self,
@@ -147,7 +155,7 @@ class Curriculum:
         trainer.remove_callback(PrinterCallback)
         checkpoint = self.run.last_checkpoint(index, stage)
         try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train_from(checkpoint)
         except TrainingDivergedError as error:
             kept = self.run.last_checkpoint(index, stage) or previous
             raise TrainingDivergedError(
@@ -162,6 +170,8 @@ class Curriculum:
         if trainer.is_world_process_zero():
             trained = trainer.accelerator.unwrap_model(trainer.model)
             save_trained(trained, tokenizer, recipe.prompt_format, recipe.model, partial)
+            cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
+            write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
 

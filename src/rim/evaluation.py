@@ -40,11 +40,13 @@ class Accuracy:
 @dataclass(frozen=True)
 class Evaluation:
     """`summary` is what goes to JSON and tables; `wrong` holds one record per wrongly answered
-    question.
+    question. `right` says for every question, in order, whether the answer was right: a string of 0
+    and 1 for "final" and, with all blocks, for "any_block".
     """
 
     summary: dict[str, Any]
     wrong: list[dict[str, Any]]
+    right: dict[str, str]
 
     @property
     def accuracy(self) -> float:
@@ -145,7 +147,14 @@ def evaluate(
         for g, example in zip(graded, examples, strict=True)
         if not g.final_right
     ]
-    return Evaluation(summary, wrong)
+    right = {"final": _flags([g.final_right for g in graded])}
+    if after == "all":
+        right["any_block"] = _flags([any(g.right_by_block.values()) for g in graded])
+    return Evaluation(summary, wrong, right)
+
+
+def _flags(values: Sequence[bool]) -> str:
+    return "".join("1" if value else "0" for value in values)
 
 
 @dataclass(frozen=True)

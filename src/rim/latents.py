@@ -143,3 +143,16 @@ def batch_embeddings(model: Any, batch: dict[str, Tensor], feedback: Feedback) -
     )
     rest_BTE = unwrap(model).get_input_embeddings()(ids_BT[:, width:])
     return torch.cat([filled.embeddings_BWE, rest_BTE], 1)
+
+
+def filling_tokens(batch: dict[str, Tensor], feedback: Feedback) -> int:
+    """Tokens that enter the model only to fill latents, beside the pass that trains (a cost)."""
+    trunk_BT = batch["segment_ids"] == TRUNK_SEGMENT
+    latent_BT = trunk_BT & (batch["input_ids"] == feedback.memory_id)
+    columns = torch.nonzero(latent_BT.any(0))[:, 0]
+    if not len(columns):
+        return 0
+    if feedback.kind == "chain":
+        return int(trunk_BT[:, : int(columns[-1])].sum())
+    again = int(trunk_BT[:, int(columns[0]) :].sum()) * max(0, feedback.passes - 2)
+    return int(trunk_BT.sum()) + again if feedback.passes > 1 else 0

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from rim.config import ConfigError, Recipe, Settings
 
 S = TypeVar("S", bound=Settings)
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -24,10 +26,15 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         ConfigError: a missing file, YAML that does not parse, an unknown key or a value out of
             range.
     """
+    return recipe_from_dict(read_recipe(path, overrides), str(path))
+
+
+def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A recipe file as nested dicts, `extends:` and overrides applied, nothing validated yet."""
     raw = _read_yaml(Path(path), ())
     for override in overrides:
         apply_override(raw, override)
-    return recipe_from_dict(raw, str(path))
+    return raw
 
 
 def recipe_from_dict(raw: dict[str, Any], origin: str = "recipe") -> Recipe:
@@ -50,8 +57,8 @@ def settings_from_dict(settings: type[S], raw: dict[str, Any], origin: str) -> S
         raise ConfigError(f"{origin}: {problems}") from None
 
 
-def dump_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back."""
+def dump_yaml(recipe: BaseModel) -> str:
+    """The settings as YAML that reads back as they are."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
 
 
@@ -69,14 +76,15 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     base = raw.pop("extends", None)
     if base is None:
         return raw
-    return _merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
+    return merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
 
 
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` laid over `base`: mappings are merged key by key, anything else is replaced."""
     merged = dict(base)
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -166,10 +174,13 @@ def _explain(error: Any, settings: type[BaseModel]) -> str:
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Valid keys of the settings class that a location below `model` leads to."""
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[str(part)].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a name that the recipe's author chose
         model = next(c for c in _classes_in(annotation) if issubclass(c, BaseModel))
     return list(model.model_fields)
 

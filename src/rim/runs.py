@@ -4,6 +4,7 @@ runs/NAME/
   config.yaml         the resolved recipe
   environment.json    versions, commit, machine, data hashes
   metrics.jsonl       every log record of every stage
+  training.json       what training cost: steps, tokens and seconds of every stage
   stages/01-NAME/     checkpoints of a stage; `final/` is its best, there once the stage is done
   model/              the finished model: weights, tokenizer, rim.json
   evaluations/        written by `rim eval`
@@ -36,6 +37,10 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def training_file(self) -> Path:
+        return self.path / "training.json"
+
+    @property
     def model_dir(self) -> Path:
         return self.path / "model"
 
@@ -49,6 +54,10 @@ class RunFolder:
     def stage_result(self, index: int, stage: StageConfig) -> Path:
         """Best model of a finished stage; does not exist before."""
         return self.stage_dir(index, stage) / "final"
+
+    def stage_cost(self, index: int, stage: StageConfig) -> Path:
+        """What a finished stage cost; written before its result."""
+        return self.stage_dir(index, stage) / "training.json"
 
     def last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
         """Newest whole checkpoint of an unfinished stage (the trainer's state is written last)."""

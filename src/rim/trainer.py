@@ -6,14 +6,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import StageConfig
+from rim.cost import TrainingCost
 from rim.data.collator import collate
 from rim.forward import forward_readouts
 from rim.latents import feedback_of
@@ -76,7 +79,22 @@ class ReadoutTrainer(Trainer):
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._window: list[ReadoutLoss] = []
+        self.cost = TrainingCost()
+        self.add_callback(self.cost)
         self._pending_scores: dict[str, float] = {}
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from the beginning or from a checkpoint. One of the last step has nothing left to
+        train: `train` would take one step too many, so its best weights are only loaded.
+        """
+        if checkpoint:
+            self.cost.continue_from(checkpoint)
+            state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            if state.global_step >= state.max_steps:
+                self.state = state
+                self._load_best_model()
+                return
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     # --- loss ---
 
@@ -139,6 +157,7 @@ class ReadoutTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
+        self.cost.count(inputs, self.feedback)
         loss = super().training_step(model, inputs, num_items_in_batch)
         # Before the optimizer moves: the weights, and every checkpoint so far, are still good.
         if not math.isfinite(loss.item()):

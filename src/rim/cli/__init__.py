@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from rim.cli import answering, bench, data, training
+from rim.cli import answering, bench, compare, data, training
 
 app = typer.Typer(
     name="rim",
@@ -22,6 +22,7 @@ app.command()(answering.ask)
 app.command(name="eval")(answering.evaluate)
 app.add_typer(data.app, name="data")
 app.command()(bench.bench)
+app.command()(compare.compare)
 app.command()(training.demo)
 
 

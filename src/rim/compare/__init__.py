@@ -1,0 +1,24 @@
+"""Methods side by side: what `rim compare` runs.
+
+settings.py     a comparison's YAML
+plan.py         settings -> training recipes, checked; equal budgets
+measure.py      one run: training, evaluation, controls, its JSON; latency in turns
+runner.py       all runs, one by one or several processes (worker.py), continued
+aggregate.py    run JSONs -> one comparison
+statistics.py   McNemar, intervals over seeds;  selection.py  the paper's selection protocol
+verdicts.py     one sentence a control
+"""
+
+from rim.compare.aggregate import aggregate
+from rim.compare.plan import make_plan
+from rim.compare.runner import Failure, run_comparison
+from rim.compare.settings import Comparison, load_comparison
+
+__all__ = [
+    "Comparison",
+    "Failure",
+    "aggregate",
+    "load_comparison",
+    "make_plan",
+    "run_comparison",
+]

@@ -1,0 +1,67 @@
+"""One sentence a control: what it changes, on how many questions, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from rim.compare.statistics import mcnemar
+
+LEVEL = 0.05
+
+
+def verdict(
+    name: str, reference: Sequence[str], control: Sequence[str], follows: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Compare a control with what it controls, seed by seed on the same questions.
+
+    Args:
+        reference: right-or-wrong of each seed, strings of 0 and 1.
+        control: those of the control; its questions may be the first part of the reference's.
+        follows: shares of answers that are another question's, whose blocks were put in.
+
+    The claim is made only if it holds in every seed: p is the largest of the seeds'.
+    """
+    pairs = [(ref[: len(con)], con) for ref, con in zip(reference, control, strict=True)]
+    before, after = (
+        fmean(t.count("1") / len(t) for t in texts) for texts in zip(*pairs, strict=True)
+    )
+    tests = [mcnemar(ref, con) for ref, con in pairs]
+    p = max(test.p for test in tests)
+    signs = {test.only_first > test.only_second for test in tests}
+    sure = p < LEVEL and len(signs) == 1
+    change = ("falls" if signs == {True} else "rises") if sure else "shows no sure change:"
+    questions, seeds = len(pairs[0][1]), len(pairs)
+    many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
+    share = fmean(follows) if follows else None
+    other = f"; {100 * share:.1f} % give the other question's answer" if share is not None else ""
+    return {
+        "name": name,
+        "follows": share,
+        "from": before,
+        "to": after,
+        "questions": questions,
+        "seeds": seeds,
+        "p": p,
+        "line": f"{name}: accuracy {change} from {100 * before:.1f} to {100 * after:.1f} % "
+        f"({many}, McNemar {p_text(p)}{' in every seed' if seeds > 1 and sure else ''}){other}",
+    }
+
+
+def sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Accuracy under each number of blocks at test time, in one line and without a test."""
+    means = {
+        control: fmean(t.count("1") / len(t) for t in texts) for control, texts in right.items()
+    }
+    listed = ", ".join(f"{100 * mean:.1f}" for mean in means.values())
+    first, *_, last = means
+    return {
+        "name": f"{name}, number of blocks",
+        "accuracies": means,
+        "line": f"{name}, number of blocks at test time, {first} to {last}: {listed} %",
+    }
+
+
+def p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

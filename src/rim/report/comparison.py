@@ -1,0 +1,140 @@
+"""A comparison's JSON as terminal tables of 80 columns. Reads numbers only; never loads a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+KINDS = {
+    "wilson": "95 % Wilson interval of the one seed's questions",
+    "range": "least and most of the seeds",
+    "t": "95 % t interval of the mean over seeds",
+}
+
+
+def comparison_tables(result: dict[str, Any]) -> Iterator[Table]:
+    """For each task: accuracy, accuracy by depth and on other tests, cost, selection."""
+    for task, content in result["tasks"].items():
+        methods = content["methods"]
+        if not methods:
+            continue
+        yield accuracy_table(task, methods, result["reference"])
+        if any(row["by_steps"] or row["extra_tests"] for row in methods.values()):
+            yield depth_table(task, methods)
+        yield cost_table(task, methods)
+        if content["selection"]:
+            yield selection_table(task, content["selection"])
+
+
+def accuracy_table(task: str, methods: dict[str, Any], reference: str) -> Table:
+    table = _table(f"{task}: accuracy %", "final", "any block", f"only it/only {reference}", "p")
+    for name, row in methods.items():
+        any_block = share(row["any_block"]) if "any_block" in row else "-"
+        table.add_row(name, share(row["final"]), any_block, *_against(row["against_reference"]))
+    return table
+
+
+def _against(tests: list[dict[str, Any]]) -> tuple[str, str]:
+    """Discordant questions, all seeds added up, and the largest of the seeds' p."""
+    if not tests:
+        return "-", "-"
+    only_it, only_reference = (sum(t[key] for t in tests) for key in ("only_first", "only_second"))
+    p = max(t["p"] for t in tests)
+    return f"{only_it}/{only_reference}", "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def depth_table(task: str, methods: dict[str, Any]) -> Table:
+    depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
+    extra = list(dict.fromkeys(n for row in methods.values() for n in row["extra_tests"]))
+    headings = [f"{d} step{'s' if d > 1 else ''}" for d in depths] + extra
+    table = _table(f"{task}: accuracy % by steps of the solution, and on other tests", *headings)
+    for name, row in methods.items():
+        means = {d["steps"]: d["mean"] for d in row["by_steps"]}
+        cells = [f"{100 * means[d]:.1f}" if d in means else "-" for d in depths]
+        others = row["extra_tests"]
+        cells += [f"{100 * others[n]['mean']:.1f}" if n in others else "-" for n in extra]
+        table.add_row(name, *cells)
+    return table
+
+
+def cost_table(task: str, methods: dict[str, Any]) -> Table:
+    table = _table(
+        f"{task}: cost",
+        *("steps", "tokens trained", "train s", "params", "TTFT ms", "answer ms", "tokens out"),
+    )
+    for name, row in methods.items():
+        timed = row.get("latency")
+        latency = ("ttft_ms", "answer_ms", "tokens")
+        table.add_row(
+            name + ("*" if row["exempt"] else ""),
+            f"{row['steps']['mean']:.0f}",
+            short(row["tokens"]["mean"]),
+            f"{row['seconds']['mean']:.0f}",
+            short(row["parameters"]["trainable"]),
+            *(f"{timed[key]['mean']:.1f}" if timed else "-" for key in latency),
+        )
+    return table
+
+
+def selection_table(task: str, groups: dict[str, Any]) -> Table:
+    table = _table(f"{task}: chosen with TEST questions", "%", "s.e.", "of")
+    for name, row in groups.items():
+        mean, error = 100 * row["mean"], 100 * row["standard_error"]
+        table.add_row(name, f"{mean:.1f}", f"{error:.2f}", ", ".join(row["chosen"]))
+    return table
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    budget = result["budget"]
+    equal = "optimizer steps and examples" if budget["kind"] == "steps" else "trained tokens"
+    lines = []
+    kinds = {
+        row["final"]["kind"]
+        for content in result["tasks"].values()
+        for row in content["methods"].values()
+    }
+    lines += [f"In brackets: {KINDS[kind]}." for kind in sorted(kinds)]
+    lines.append(
+        "p: McNemar's exact test against the reference, the largest of the seeds' p values."
+    )
+    if any("any_block" in r for c in result["tasks"].values() for r in c["methods"].values()):
+        lines.append("any block is an oracle: right after some block, no matter which.")
+    if any(content["selection"] for content in result["tasks"].values()):
+        lines.append("Chosen with TEST questions, the paper's protocol: see docs/compare.md.")
+    lines.append(f"Equal budgets: {equal} after the start.")
+    lines += [f"* {name}: another budget, {why}." for name, why in budget["exempt"].items()]
+    for task, content in result["tasks"].items():
+        lines += [
+            f"{task}: {', '.join(start['methods'])} start from {name} "
+            f"({start['steps']['mean']:.0f} steps, {short(start['tokens']['mean'])} tokens), "
+            "trained once a seed and not in the table."
+            for name, start in content["starts"].items()
+        ]
+    if result["missing"]:
+        lines.append(f"Not there yet: {', '.join(result['missing'])}.")
+    return lines
+
+
+def share(spread: dict[str, Any]) -> str:
+    """`97.5 (93.7-99.9)`: per cent."""
+    mean, low, high = (100 * spread[key] for key in ("mean", "low", "high"))
+    return f"{mean:.1f} ({low:.1f}-{high:.1f})"
+
+
+def short(number: float) -> str:
+    """`812`, `12.3k`, `4.56M`, `1.24B`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.0f}"
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("method", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
