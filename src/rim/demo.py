@@ -12,15 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from rim.callbacks import progress_bar
+from rim.compare.measure import limited_threads
 from rim.config import ArithmeticConfig, DataSource, Recipe
 from rim.curriculum import train
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
-from rim.reasoner import Reasoner, load
+from rim.reasoner import load
 from rim.recipes import recipe_from_dict
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
@@ -107,27 +107,17 @@ def _measure(run: Path, test: list[Example], console: Console) -> dict[str, Any]
             test, batch_size=250, progress=lambda done: bar.advance(task, done)
         )
     timed = random.Random(0).sample(test, TIMED_QUESTIONS)
+    with limited_threads(1):
+        latency = reasoner.latency([example.question for example in timed])
     row: dict[str, Any] = {
         "accuracy": result.accuracy,
         "interval": [result.summary["final"]["low"], result.summary["final"]["high"]],
-        **_round(_single_thread_latency(reasoner, [example.question for example in timed])),
+        **_round(latency),
     }
     if "any_block" in result.summary:
         row["any_block"] = result.summary["any_block"]["accuracy"]
         row["per_block"] = [block["accuracy"] for block in result.summary["per_block"]]
     return row
-
-
-def _single_thread_latency(reasoner: Reasoner, questions: list[str]) -> dict[str, float]:
-    """One thread: a model this small is slowed down by more, and other work on the machine matters
-    less.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return reasoner.latency(questions)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _round(values: dict[str, float]) -> dict[str, float]:

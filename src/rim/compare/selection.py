@@ -1,7 +1,7 @@
 """The paper's selection protocol: random splits of the TEST questions, one part to choose the
 candidate, the rest to score it.
 
-Section "checkpoint selection" of arXiv 2605.30343: 16 splits, 264 held-out questions, mean and
+The protocol of arXiv 2605.30343: 16 splits, 264 held-out questions, mean and
 standard error. That candidates are the seeds and variants of a method is our reading.
 """
 
