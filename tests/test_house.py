@@ -12,7 +12,7 @@ LAYERS = [
     {"config", "layout", "masks", "schedules", "losses", "tokens", "results", "recipes"},
     {"data", "scratch", "modeling", "forward", "sampling"},
     {"methods", "generation", "trainer", "callbacks", "runs"},
-    {"curriculum", "evaluation", "reasoner"},
+    {"curriculum", "evaluation", "reasoner", "export"},
     {"report", "demo", "cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
