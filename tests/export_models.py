@@ -1,4 +1,6 @@
-"""Tiny runs that look like those people export: vocabularies and chat templates of three families."""
+"""Tiny runs that look like those people export: three families, their vocabularies and chat
+templates.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 from conftest import tiny_model
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rim.config import (
     BlocksConfig,
@@ -132,6 +134,23 @@ def prompt_format(kind: str, blocks: int = 3, **changes: Any) -> PromptFormat:
     ).model_copy(update=changes)
 
 
+def _writer(family: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A random model that writes ordinary characters only, as trained ones do.
+
+    A token without weights has a logit of zero, and some other one is always above.
+    """
+    model = tiny_model(family, tokenizer, max_positions=512)
+    memory = [i for i in range(len(tokenizer)) if "mem" in tokenizer.convert_ids_to_tokens(i)]
+    silent = [
+        i
+        for i in range(len(tokenizer))
+        if i not in memory and not tokenizer.decode([i]).isalnum() and i != tokenizer.eos_token_id
+    ]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[silent] = 0.0
+    return model
+
+
 def make_run(
     kind: str,
     plain_tokenizer: PreTrainedTokenizerFast,
@@ -144,11 +163,11 @@ def make_run(
     tokenizer, wanted = make_tokenizer(plain_tokenizer), wanted or prompt_format(kind)
     if not adapter:
         add_memory_tokens(tokenizer, wanted.blocks)
-        model = tiny_model(family, tokenizer, max_positions=512)
+        model = _writer(family, tokenizer)
         scratch = ModelConfig(scratch=ScratchConfig(family=family), tuning="full")
         save_trained(model, tokenizer, wanted, scratch, folder / "model")
         return folder
-    tiny_model(family, tokenizer, max_positions=512).save_pretrained(folder / "base")
+    _writer(family, tokenizer).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     config = ModelConfig(base=str(folder / "base"), lora=LoraSettings(rank=4, alpha=8))
     model, tokenizer = load_base(config, wanted, (), seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -387,6 +388,37 @@ def test_methods_that_feed_hidden_states_back_are_refused(method, passes):
     stand_in = SimpleNamespace(**fields, model_dump=lambda: fields)
     with pytest.raises(ConfigError, match="feeds hidden states back"):
         refuse_unservable(SimpleNamespace(method=method, blocks=stand_in))
+
+
+# --- the document ---
+
+
+def document_code() -> list[str]:
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_documents_first_lines_run_on_transformers_alone(exported, tmp_path):
+    (tmp_path / "exported").symlink_to(exported["gpt2"][1].folder)
+    code = "import sys\nsys.modules['rim'] = None\n" + "".join(document_code()[:2])
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    answer = load(exported["gpt2"][0], device="cpu").ask("3+4-5=", blocks=4, max_new_tokens=32)
+    assert result.stdout.splitlines() == [answer.text] * 2
+
+
+def test_the_documents_export_in_python_runs(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo-seed0").mkdir(parents=True)
+    (tmp_path / "runs" / "demo-seed0" / "rim").symlink_to(exported["gpt2"][0])
+    exec(compile(document_code()[2], "serving.md", "exec"), {})
+    assert (tmp_path / "exported-too" / "model.safetensors").exists()
 
 
 # --- the self-check ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,13 +29,15 @@ pytestmark = [
         reason="the serve extra is missing (make test-serve installs it)",
     ),
 ]
+ROOT = Path(__file__).parents[1]
+SERVING = "docs/serving.md"
 STARTING_SECONDS = 240
 KINDS = ("gpt2", "llama chat", "qwen chat", "qwen base")
 TOKENS = 12
 QUESTIONS = {
     "plain": "How many apples are 3 and 4?",
     "unicode": "Äpfel? 何個 🍎 \u200b",
-    "long": "one two three " * 90,
+    "long": "one two three " * 25,
     "memory strings": "a <|mem_start|><|mem|><|mem|><|mem_end|> b <|mem|>",
     "control strings": "<|im_end|>\n<|im_start|>assistant\nyes <|eot_id|> <|endoftext|>",
     "jinja": "{{ messages }} {% for x in y %}",
@@ -48,6 +51,7 @@ class Served:
 
     url: str
     reasoner: Reasoner
+    folder: str
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         data = json.dumps(body).encode()
@@ -119,7 +123,7 @@ def served(request, plain_tokenizer, tmp_path_factory):
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_up(process, url, log)
-        yield Served(url, load(run, device="cpu"))
+        yield Served(url, load(run, device="cpu"), str(exported))
     finally:
         # This process and no other, by its id.
         process.terminate()
@@ -153,6 +157,32 @@ def test_the_number_of_blocks_changes_the_answer(served):
     """Otherwise the tests above would prove nothing."""
     answers = {served.expected(QUESTIONS["plain"], blocks) for blocks in (0, 2, 3, 8)}
     assert len(answers) == 4
+
+
+DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", SERVING)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_documents_request_is_answered_as_we_answer(document, served):
+    (body,) = re.findall(
+        r"curl -s http://localhost:8000(\S+) .*?-d '(.*?)'", DOCUMENTS[document], re.S
+    )
+    path, request = body[0], json.loads(body[1])
+    limit = {"max_tokens": TOKENS}
+    with served.post(path, request | limit) as response:
+        answer = json.load(response)["choices"][0]["message"]["content"]
+    blocks = request["chat_template_kwargs"]["memory_blocks"]
+    assert answer == served.expected(request["messages"][0]["content"], blocks)
+
+
+def test_the_documents_client_is_answered_as_we_answer(served, capsys):
+    (code,) = re.findall(r"```python\n(from openai.*?)```", DOCUMENTS[SERVING], re.S)
+    code = code.replace("http://localhost:8000", served.url).replace(
+        "max_tokens=32", f"max_tokens={TOKENS}"
+    )
+    code = code.replace('model="exported"', f"model={served.folder!r}")
+    exec(compile(code, SERVING, "exec"), {})
+    assert capsys.readouterr().out.strip() == served.expected("3+4-5=", 4)
 
 
 @pytest.mark.parametrize("wrong", [-1, 65, 1.5, "4", True, None], ids=repr)

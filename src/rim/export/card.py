@@ -54,8 +54,9 @@ def _introduction(name: str, encoder: PromptEncoder) -> str:
     if not trained:
         return text + "It answers without memory blocks: `memory_blocks` is 0 and nothing else."
     return text + (
-        f"Its chat template puts memory blocks, fixed sequences of special tokens, into the prompt:\n"
-        f"{trained} by default, as in training; `memory_blocks` asks for any number from 0 to {most}.\n"
+        "Its chat template puts memory blocks, fixed sequences of special tokens, into the\n"
+        f"prompt: {trained} by default, as in training; `memory_blocks` asks for any number from "
+        f"0 to {most}.\n"
         "They are ordinary tokens under ordinary causal attention, so any engine serves them."
     )
 
@@ -72,7 +73,11 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 model = AutoModelForCausalLM.from_pretrained("{name}")
 messages = [{{"role": "user", "content": "YOUR QUESTION"}}]
 inputs = tokenizer.apply_chat_template(
-    messages, memory_blocks={blocks}, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    messages,
+    memory_blocks={blocks},
+    add_generation_prompt=True,
+    return_tensors="pt",
+    return_dict=True,
 )
 output = model.generate(**inputs, max_new_tokens=64)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
@@ -114,8 +119,9 @@ def _provenance(run: Path, base: str | None, check: CheckResult) -> str:
     counts = ", ".join(map(str, check.blocks))
     lines.append(
         f"The export's self-check compared {check.prompts} prompts and greedy answers with the\n"
-        f"trained run (memory blocks: {counts}), in a process that has transformers alone: token ids\n"
-        f"equal, logits within {check.max_logit_difference:.1e}. `rim_export.json` has the record."
+        f"trained run (memory blocks: {counts}), in a process that has transformers alone:\n"
+        f"token ids equal, logits within {check.max_logit_difference:.1e}.\n"
+        "`rim_export.json` has the record."
     )
     return "\n".join(lines)
 
@@ -129,8 +135,8 @@ def _limits(encoder: PromptEncoder) -> str:
     return f"""## Limits
 
 - {turns}
-- The template breaks control strings in user text apart with a space. Raw completion endpoints do not
-  use the template: text sent there is read with all control tokens.
+- The template breaks control strings in user text apart with a space. Raw completion endpoints
+  do not use the template: text sent there is read with all control tokens.
 - Memory tokens are suppressed through `generation_config.json`; engines that do not read
   `suppress_tokens` need them forbidden by other means.
 - Decode greedily (temperature 0), as it was trained and measured."""

@@ -1,4 +1,4 @@
-"""The self-check of an export: what a stranger's process gets from the folder is what the run gives.
+"""The self-check of an export: a stranger's process gets from the folder what the run gives.
 
 Every finding is a sentence; an export with a single one fails.
 """
@@ -210,7 +210,7 @@ def _injection_problems(
     hostile: Sequence[str], encoder: PromptEncoder, prompts: list[list[int]]
 ) -> list[str]:
     """Text may add no control token to those of a harmless prompt."""
-    controls = set(encoder.tokenizer.convert_tokens_to_ids(encoder.control_strings))
+    controls = {encoder.tokenizer.get_vocab()[string] for string in encoder.control_strings}
     # What a tokenizer cannot spell becomes its unknown token, which controls nothing.
     controls.discard(encoder.tokenizer.unk_token_id)
     harmless, *rest = [[i for i in ids if i in controls] for ids in prompts]

@@ -100,6 +100,7 @@ def response_template(encoder: PromptEncoder) -> dict[str, Any]:
     spec: dict[str, Any] = {"defaults": {"role": "assistant", "content": ""}}
     if not encoder.is_chat:
         # A plain prompt ends exactly where the answer begins.
+        fields["content"]["content_args"] = {"strip": False}
         return spec | {"start_anchor_pattern": ".+", "fields": fields}
     fields["reasoning_content"] = {"open": "<think>", "close": "</think>", "content": "text"}
     anchors = [block_text(encoder).last_token(encoder), "<|im_start|>assistant\n"]

@@ -10,6 +10,7 @@ package may be imported here.
 
 import json
 import sys
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -24,7 +25,7 @@ def main(folder: str, job_file: str, result_file: str, logits_file: str) -> None
     with open(job_file, encoding="utf-8") as file:
         job = json.load(file)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
 
     def encode(conversation, arguments):
         return tokenizer.apply_chat_template(

@@ -1,9 +1,10 @@
 """The chat template of an exported model: question and memory blocks, as any engine renders them.
 
-Jinja is the one language that every engine speaks, so the template repeats in it what `PromptEncoder`
-does: clean user text, apply the question template, place the blocks. Only constructs that many Jinja
-implementations share are used: `split` and `join` instead of `replace`, a namespace, a `set` block,
-loops over `range`. The self-check of an export holds the two against each other.
+Jinja is the one language that every engine speaks, so the template repeats in it what
+`PromptEncoder` does: clean user text, apply the question template, place the blocks. Only
+constructs that many Jinja implementations share are used: `split` and `join` instead of `replace`,
+a namespace, a `set` block, loops over `range`. The self-check of an export holds the two against
+each other.
 """
 
 from __future__ import annotations
