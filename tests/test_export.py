@@ -319,6 +319,7 @@ def test_the_files_say_what_older_readers_need(kind, exported):
     memory = {"<|mem_start|>", "<|mem|>", "<|mem_end|>"}
     assert memory <= set(tokenizer["additional_special_tokens"])
     assert tokenizer["add_bos_token"] is (kind == "llama chat")
+    assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
     assert ("response_template" in tokenizer) is (kind == "qwen chat")
     config = read(report, "config.json")
     if kind == "gpt2":

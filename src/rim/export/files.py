@@ -82,6 +82,8 @@ def patched_tokenizer_config(
         "additional_special_tokens": list(dict.fromkeys([*names, *memory])),
         # Left out, a converter guesses, and may put a wrong token before every prompt.
         "add_bos_token": bool(encoder.bos_ids),
+        # 4.57 adds token_type_ids for this class by default, which `generate` refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     if model_type.startswith("qwen"):
         config["response_template"] = response_template(encoder)
