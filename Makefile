@@ -3,17 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SERVE_STAMP := $(VENV)/.installed-serve
 export RIM_DATA ?= $(wildcard ../shared/data)
 ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-serve lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about 7 minutes on 2 cores)"
-	@echo "make test   install, then run all tests"
+	@echo "make test   install, then run all tests but those of the next line"
+	@echo "make test-serve   install a stock server too, then compare its answers with ours"
 	@echo "make lint   ruff and pyright"
 	@echo "make clean  remove .venv (run folders stay)"
 
@@ -31,7 +33,14 @@ demo: $(STAMP)
 	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not serve"
+
+$(SERVE_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,serve]"
+	@touch $(SERVE_STAMP)
+
+test-serve: $(SERVE_STAMP)
+	$(BIN)/python -m pytest -m serve
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

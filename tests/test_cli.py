@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import tiny_model
+from export_models import make_run
 from test_training import raw_recipe
 from typer.testing import CliRunner
 
@@ -27,6 +28,8 @@ COMMANDS = [
     ["bench"],
     ["compare"],
     ["demo"],
+    ["export"],
+    ["push"],
     ["data"],
     ["data", "stats"],
     ["data", "validate"],
@@ -103,6 +106,7 @@ for _stage in ("grounding", "refinement"):
 def test_every_readme_command_runs(work, plain_tokenizer):
     tiny_model("qwen3", plain_tokenizer, max_positions=512).save_pretrained(work / "base")
     plain_tokenizer.save_pretrained(work / "base")
+    make_run("gpt2", plain_tokenizer, work / "runs" / "demo-seed0" / "rim")
     commands = [line for line in readme_commands("bash") if line.startswith("rim ")]
     assert len(commands) >= 8
     for line in commands:
@@ -112,6 +116,8 @@ def test_every_readme_command_runs(work, plain_tokenizer):
         if line.startswith("rim train"):
             line += f" {SHORT}"
         rim_command(*shlex.split(line)[1:])
+    listed = rim_command("push", "exported", "someone/tiny", "--dry-run")
+    assert "model.safetensors" in listed and "Dry run: nothing sent" in listed
     results = sorted(p.name for p in work.glob("runs/*/evaluations/*.json"))
     assert results == ["gsm8k_test-k8.json", "gsm_hard-k8.json", "my_test-k8.json"]
 
@@ -186,6 +192,8 @@ def test_eval_never_overwrites(trained, tmp_path):
         (["eval", "nothing", "my.jsonl"], "no such run or model folder: nothing"),
         (["eval", "nothing", "none.jsonl"], "no such file: none.jsonl"),
         (["eval", "nothing", "my.jsonl", "--format", "gsm"], "unknown format 'gsm'"),
+        (["export", "nothing", "--to", "out"], "no such run or model folder: nothing"),
+        (["push", "nothing", "a/b"], "nothing is not an exported folder"),
         (["data", "stats", "none.jsonl"], "no such file: none.jsonl"),
         (["data", "generate", "sums", "--out", "s.jsonl"], "unknown task 'sums'"),
         (["data", "generate", "arithmetic", "--out", "my.jsonl"], "exists; give --overwrite"),

@@ -25,6 +25,7 @@ _EXPORTS = {
     "Reasoner": "rim.reasoner",
     "Recipe": "rim.config",
     "Sampling": "rim.sampling",
+    "export_run": "rim.export",
     "load": "rim.reasoner",
     "load_examples": "rim.data.sources",
     "load_recipe": "rim.recipes",
@@ -43,6 +44,7 @@ __all__ = [
     "Recipe",
     "Sampling",
     "__version__",
+    "export_run",
     "load",
     "load_examples",
     "load_recipe",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from rim.data.examples import DataError, Example
     from rim.data.sources import load_examples
     from rim.evaluation import Evaluation
+    from rim.export import export_run
     from rim.reasoner import Answer, Reasoner, load
     from rim.recipes import load_recipe
     from rim.sampling import Sampling

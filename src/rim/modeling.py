@@ -167,6 +167,11 @@ def read_prompt_format(folder: Path) -> PromptFormat:
     return PromptFormat.model_validate(_read_description(folder)["prompt_format"])
 
 
+def read_model_config(folder: Path) -> ModelConfig:
+    """The model settings saved with a model: where it came from, how it is loaded."""
+    return ModelConfig.model_validate(_read_description(folder)["model"])
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / FORMAT_FILE).read_text(encoding="utf-8"))
@@ -190,15 +195,13 @@ def load_trained(
         trainable: keep the adapter's weights open for further training.
         attention: an attention implementation other than the trained one.
     """
-    description = _read_description(folder)
-    config = ModelConfig.model_validate(description["model"])
+    config = read_model_config(folder)
     if attention:
         config = config.model_copy(update={"attention": attention})
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     model: Any
     if (folder / "adapter_config.json").exists():
-        prompt_format = PromptFormat.model_validate(description["prompt_format"])
-        base, _ = load_base(config, prompt_format, (), seed=0)
+        base, _ = load_base(config, read_prompt_format(folder), (), seed=0)
         model = slim_saving(PeftModel.from_pretrained(base, folder, is_trainable=trainable))
         model = model.merge_and_unload() if merge else model
     else:

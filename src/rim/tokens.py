@@ -1,6 +1,6 @@
 """Text to token ids: the only place where a prompt, a step or an answer becomes integers.
 
-Training, generation and (later) export all call `PromptEncoder`, so prompt ids at inference equal
+Training, generation and export all call `PromptEncoder`, so prompt ids at inference equal
 the trunk ids of training by construction. User text can never become a control token.
 """
 
@@ -18,7 +18,7 @@ from rim.layout import build_trunk
 
 # Marks the place of the blocks while a chat template is rendered: plain letters, so no template
 # alters them.
-_BLOCK_MARK = "MEMORYBLOCKSGOHERE"
+BLOCK_MARK = "MEMORYBLOCKSGOHERE"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class PromptEncoder:
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
         self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)
-        self._bos_ids = self._find_bos()
+        self.bos_ids = self._find_bos()
         # Steps and answers recur a lot, and a tokenizer call costs more than a look-up.
         self._cached_text_ids = functools.lru_cache(maxsize=50_000)(self._encode_text)
 
@@ -125,14 +125,14 @@ class PromptEncoder:
         if self.is_chat:
             return self._chat_prompt(question)
         text = self.format.templates.question_text(question)
-        return Prompt((*self._bos_ids, *self.text_ids(text)))
+        return Prompt((*self.bos_ids, *self.text_ids(text)))
 
     def _chat_prompt(self, question: str) -> Prompt:
         templates = self.format.templates
         at_user_end = templates.placement == "user_end"
         # The template's outer line breaks part question and blocks in a plain prompt only.
         content = self.break_control_strings(templates.question_text(question).strip())
-        messages = [{"role": "user", "content": content + (_BLOCK_MARK if at_user_end else "")}]
+        messages = [{"role": "user", "content": content + (BLOCK_MARK if at_user_end else "")}]
         if templates.system is not None:
             messages.insert(0, {"role": "system", "content": templates.system})
         try:
@@ -143,7 +143,7 @@ class PromptEncoder:
             raise ConfigError(f"the chat template refuses this prompt: {error}") from None
         assert isinstance(text, str)
         # The last mark is ours: the user's text comes before it.
-        before, mark, after = text.rpartition(_BLOCK_MARK) if at_user_end else (text, "-", "")
+        before, mark, after = text.rpartition(BLOCK_MARK) if at_user_end else (text, "-", "")
         if not mark:
             raise ConfigError(
                 "the chat template dropped the user's text; set templates.chat: never"
@@ -163,13 +163,14 @@ class PromptEncoder:
         found = True
         while found:
             found = False
-            for string in self._control_strings:
+            for string in self.control_strings:
                 if string in text:
                     text, found = text.replace(string, f"{string[0]} {string[1:]}"), True
         return text
 
     @functools.cached_property
-    def _control_strings(self) -> list[str]:
+    def control_strings(self) -> list[str]:
+        """Strings that the tokenizer reads as control tokens, the longest first."""
         added = self.tokenizer.added_tokens_decoder.values()
         return sorted(
             {t.content for t in added if t.special and len(t.content) > 1}, key=len, reverse=True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from rim.cli import answering, bench, compare, data, training
+from rim.cli import answering, bench, compare, data, export, training
 
 app = typer.Typer(
     name="rim",
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command()(training.train)
 app.command()(answering.ask)
 app.command(name="eval")(answering.evaluate)
+app.command()(export.export)
+app.command()(export.push)
 app.add_typer(data.app, name="data")
 app.command()(bench.bench)
 app.command()(compare.compare)

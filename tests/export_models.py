@@ -1,0 +1,183 @@
+"""Tiny runs that look like those people export: three families, their vocabularies and chat
+templates.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import tiny_model
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from rim.adapting import prepare_for_training
+from rim.config import (
+    BlocksConfig,
+    LoraSettings,
+    ModelConfig,
+    PromptFormat,
+    ScratchConfig,
+    TemplatesConfig,
+)
+from rim.modeling import load_base, save_trained
+from rim.tokens import add_memory_tokens
+
+# The constructs of well-known templates, in our own words.
+CHATML_THINKING = """{%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- set ns = namespace(last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- if message.role == 'user' and message.content is string and not (
+        message.content.startswith('<tool_response>')) %}
+        {%- set ns.last = messages|length - 1 - loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- elif message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' + message.content.split('</think>')[-1] + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+HEADERS = """{{- bos_token }}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{{- "Knowledge: December\\n\\n" }}
+{{- system_message }}
+{{- "<|eot_id|>" }}
+{%- for message in messages %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+#: Line breaks and blanks at every place where a careless wrapper would lose one.
+RAGGED = (
+    "\n  {% for m in messages %}\n[{{ m.role }}]  {{ m.content }} \n {% endfor %}\n"
+    "{% if add_generation_prompt %}[assistant] {% endif %}\n \n\n"
+)
+
+
+def gpt2_like(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = "<|endoftext|>"
+    return tokenizer
+
+
+def llama3_like(tokenizer: PreTrainedTokenizerFast, chat: bool = True) -> PreTrainedTokenizerFast:
+    tokenizer = copy.deepcopy(tokenizer)
+    names = ["<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>"]
+    names += [f"<|reserved_special_token_{i}|>" for i in range(200)]
+    tokenizer.add_special_tokens(
+        {
+            "bos_token": "<|begin_of_text|>",
+            "eos_token": "<|eot_id|>",
+            "additional_special_tokens": names,
+        }
+    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|begin_of_text|> $A",
+        special_tokens=[("<|begin_of_text|>", tokenizer.bos_token_id)],
+    )
+    tokenizer.chat_template = HEADERS if chat else None
+    return tokenizer
+
+
+def qwen_like(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens(
+        {
+            "eos_token": "<|im_end|>",
+            "additional_special_tokens": ["<|im_start|>", "<|endoftext|>", "<|vision_start|>"],
+        }
+    )
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = CHATML_THINKING
+    return tokenizer
+
+
+#: family, tokenizer, settings of the templates: what people train.
+KINDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "gpt2": ("gpt2", gpt2_like, {}),
+    "llama base": ("llama", lambda t: llama3_like(t, chat=False), {}),
+    "llama chat": (
+        "llama",
+        llama3_like,
+        {"placement": "assistant_start", "system": "Be brief.", "question": "Q: {question}\nA:"},
+    ),
+    "qwen chat": ("qwen3", qwen_like, {}),
+    "qwen base": ("qwen3", qwen_like, {"chat": "never"}),
+}
+
+
+def prompt_format(kind: str, blocks: int = 3, **changes: Any) -> PromptFormat:
+    return PromptFormat(
+        blocks=BlocksConfig(num_blocks=blocks),
+        templates=TemplatesConfig(**KINDS[kind][2]),
+    ).model_copy(update=changes)
+
+
+def _writer(family: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A random model that writes ordinary characters only, as trained ones do.
+
+    A token without weights has a logit of zero, and some other one is always above.
+    """
+    model = tiny_model(family, tokenizer, max_positions=512)
+    memory = [i for i in range(len(tokenizer)) if "mem" in tokenizer.convert_ids_to_tokens(i)]
+    silent = [
+        i
+        for i in range(len(tokenizer))
+        if i not in memory and not tokenizer.decode([i]).isalnum() and i != tokenizer.eos_token_id
+    ]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[silent] = 0.0
+    return model
+
+
+def make_run(
+    kind: str,
+    plain_tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    adapter: bool = False,
+    wanted: PromptFormat | None = None,
+) -> Path:
+    """A run folder with a random model; with `adapter`, a base and a LoRA adapter on it."""
+    family, make_tokenizer, _ = KINDS[kind]
+    tokenizer, wanted = make_tokenizer(plain_tokenizer), wanted or prompt_format(kind)
+    if not adapter:
+        add_memory_tokens(tokenizer, wanted.blocks)
+        model = _writer(family, tokenizer)
+        scratch = ModelConfig(scratch=ScratchConfig(family=family), tuning="full")
+        save_trained(model, tokenizer, wanted, scratch, folder / "model")
+        return folder
+    _writer(family, tokenizer).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    config = ModelConfig(base=str(folder / "base"), lora=LoraSettings(rank=4, alpha=8))
+    model, tokenizer = load_base(config, wanted, (), seed=0)
+    memory_ids = add_memory_tokens(tokenizer, wanted.blocks)
+    model = prepare_for_training(model, config, memory_ids, dropout=0.0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    save_trained(model, tokenizer, wanted, config, folder / "run" / "model")
+    return folder / "run"
