@@ -210,3 +210,33 @@ def test_methods_without_blocks_have_nothing_to_control(tokenizer):
     encoder = PromptEncoder(tokenizer, prompt_format)
     with pytest.raises(ConfigError, match="no memory blocks to control"):
         run_controls(Reasoner(tiny_model("llama", tokenizer), encoder), EXAMPLES)
+
+
+def test_the_command_prints_a_verdict_for_each_control_and_writes_them(tmp_path, monkeypatch):
+    import json
+
+    from rich.console import Console
+    from test_learning import recipe_for, write_data
+    from typer.testing import CliRunner
+
+    import rim.cli.common
+    from rim.cli import app
+    from rim.curriculum import train
+
+    monkeypatch.setattr(rim.cli.common, "console", Console(width=80))
+    monkeypatch.setattr(rim.cli.common, "quiet_libraries", lambda: None)
+    write_data(tmp_path)
+    run = train(recipe_for("rim", tmp_path), console=Console(quiet=True))
+    out = tmp_path / "controls.json"
+    arguments = ["controls", str(run.path), str(tmp_path / "test.jsonl"), "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("rim, ")]
+    written = json.loads(out.read_text())
+    assert lines == [verdict["line"] for verdict in written["verdicts"]]
+    assert len(lines) == 6 and "K = 1 to K = 4" in lines[-1]
+    accuracy = written["right"].count("1") / len(written["right"])
+    assert accuracy >= 0.9
+    assert all(verdict["from"] == accuracy for verdict in written["verdicts"][:-1])
+    refused = CliRunner().invoke(app, ["controls", str(tmp_path), str(tmp_path / "test.jsonl")])
+    assert refused.exit_code == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from rim.cli import answering, bench, compare, data, export, training
+from rim.cli import answering, bench, compare, controls, data, export, training
 
 app = typer.Typer(
     name="rim",
@@ -25,6 +25,7 @@ app.command()(export.push)
 app.add_typer(data.app, name="data")
 app.command()(bench.bench)
 app.command()(compare.compare)
+app.command()(controls.controls)
 app.command()(training.demo)
 
 

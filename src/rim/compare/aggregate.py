@@ -11,14 +11,11 @@ from rim.compare.plan import Run, check_tokens
 from rim.compare.selection import select
 from rim.compare.settings import Comparison
 from rim.compare.statistics import mcnemar, share_spread, value_spread
-from rim.compare.verdicts import sweep_verdict, verdict
+from rim.compare.verdicts import control_verdicts, verdict
 from rim.config import ConfigError
 from rim.results import environment
 
 Record = dict[str, Any]
-
-#: The group of `rim.controls` that is told in one line.
-SWEEP = "number of blocks"
 
 
 def read_results(plan: Sequence[Run], task: str) -> list[Record]:
@@ -150,7 +147,11 @@ def _starts(settings: Comparison, plan: Sequence[Run], task: str) -> dict[str, R
 
 def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[Record]:
     """Verdicts: interventions on trained models first, then methods trained as controls."""
-    verdicts = [v for name, rows in by_method.items() for v in _interventions(name, rows)]
+    verdicts = [
+        v
+        for name, records in by_method.items()
+        for v in control_verdicts(name, _rights(records), [r["controls"] for r in records])
+    ]
     for name, records in by_method.items():
         controlled = settings.methods[name].control_of
         of = {r["seed"]: r for r in by_method.get(controlled or "", [])}
@@ -158,31 +159,6 @@ def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[
         if both:
             before, after = (_rights(side) for side in zip(*both, strict=True))
             verdicts.append(verdict(f"{name} instead of {controlled}", before, after))
-    return verdicts
-
-
-def _interventions(name: str, records: list[Record]) -> list[Record]:
-    """What was done to one method's trained models, each control against the model as it is."""
-    outcomes: dict[str, list[tuple[str, Record]]] = {}
-    for record, right in zip(records, _rights(records), strict=True):
-        for outcome in record["controls"]:
-            outcomes.setdefault(outcome["name"], []).append((right, outcome))
-    sweep = {n: pairs for n, pairs in outcomes.items() if pairs[0][1]["group"] == SWEEP}
-    verdicts = [
-        verdict(
-            f"{name}, {control}",
-            [right for right, _ in pairs],
-            [outcome["right"] for _, outcome in pairs],
-            [outcome["follows"] for _, outcome in pairs if "follows" in outcome],
-        )
-        for control, pairs in outcomes.items()
-        if control not in sweep
-    ]
-    if sweep:
-        shares = {
-            control: [outcome["right"] for _, outcome in pairs] for control, pairs in sweep.items()
-        }
-        verdicts.append(sweep_verdict(name, shares))
     return verdicts
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from rim.compare.statistics import mcnemar
 
 LEVEL = 0.05
+#: The group of `rim.controls` that is told in one line.
+SWEEP = "number of blocks"
 
 
 def verdict(
@@ -49,7 +51,37 @@ def verdict(
     }
 
 
-def sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def control_verdicts(
+    name: str, right: Sequence[str], controls: Sequence[Sequence[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """What was done to one method's trained models, each control against the model as it is.
+
+    Args:
+        right: right-or-wrong of the models as they are, one string a seed.
+        controls: for each seed the records of `rim.controls.run_controls`.
+    """
+    outcomes: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for text, records in zip(right, controls, strict=True):
+        for record in records:
+            outcomes.setdefault(record["name"], []).append((text, record))
+    sweep = {n: pairs for n, pairs in outcomes.items() if pairs[0][1]["group"] == SWEEP}
+    verdicts = [
+        verdict(
+            f"{name}, {control}",
+            [text for text, _ in pairs],
+            [record["right"] for _, record in pairs],
+            [record["follows"] for _, record in pairs if "follows" in record],
+        )
+        for control, pairs in outcomes.items()
+        if control not in sweep
+    ]
+    if sweep:
+        shares = {n: [record["right"] for _, record in pairs] for n, pairs in sweep.items()}
+        verdicts.append(_sweep_verdict(name, shares))
+    return verdicts
+
+
+def _sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Accuracy under each number of blocks at test time, in one line and without a test."""
     means = {
         control: fmean(t.count("1") / len(t) for t in texts) for control, texts in right.items()
