@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rim.config import DataConfig, DataSource, Settings
 from rim.config.base import NonNegativeInt, PositiveInt, Share
@@ -111,6 +111,14 @@ class Comparison(Settings):
     @property
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.name
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _drop(cls, methods: Any) -> Any:
+        """A method set to null is none: so a comparison that extends another leaves it out."""
+        if not isinstance(methods, dict):
+            return methods
+        return {name: method for name, method in methods.items() if method is not None}
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
