@@ -116,6 +116,57 @@ def quartiles(values: dict[str, float] | None, digits: int) -> str:
     return f"{median} ({low}-{high})"
 
 
+def spread(values: dict[str, float], digits: int = 1, scale: float = 1) -> str:
+    """`mean (low-high)` of a comparison's numbers; one seed's have no brackets."""
+    mean, low, high = (f"{scale * values[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low}-{high})" if low != high else mean
+
+
+def comparison_table() -> str:
+    (result,) = read("results/compare_arithmetic.json")
+    (content,) = result["tasks"].values()
+    lines = [
+        "| method | accuracy % | any block % | longer chains % | p | TTFT ms | answer ms "
+        "| tokens out | tokens trained, M | train s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in content["methods"].items():
+        tests = row["against_reference"]
+        p = max((test["p"] for test in tests), default=None)
+        cells = [
+            f"{name} (control)" if row["control_of"] else name,
+            spread(row["final"], scale=100),
+            spread(row["any_block"], scale=100) if "any_block" in row else "-",
+            spread(row["extra_tests"]["longer"], scale=100),
+            "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+            spread(row["latency"]["ttft_ms"]),
+            spread(row["latency"]["answer_ms"]),
+            spread(row["latency"]["tokens"]),
+            spread(row["tokens"], 2, 1e-6),
+            spread(row["seconds"], 0),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    seeds = sorted({seed for row in content["methods"].values() for seed in row["seeds"]})
+    kind = next(iter(content["methods"].values()))["final"]["kind"]
+    bracket = "95 % Wilson interval" if kind == "wilson" else "least and most"
+    questions = next(iter(content["methods"].values()))["per_seed"][0]["total"]
+    commit = result["environment"]["git_commit"][:7]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Mean ({bracket}) over seeds {', '.join(map(str, seeds))}; {questions} test "
+            f"questions, commit {commit}. p: McNemar against rim, the largest of the seeds'.",
+        ]
+    )
+
+
+def control_lines() -> str:
+    (result,) = read("results/compare_arithmetic.json")
+    (content,) = result["tasks"].values()
+    return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),

@@ -11,7 +11,7 @@ from rim.config import ConfigError
 from rim.data.examples import Example
 from rim.evaluation import evaluate, pass_at_k, write_evaluation
 from rim.generation import Generated
-from rim.reasoner import Reasoner, load
+from rim.reasoner import Answer, Reasoner, load
 from rim.report.tables import evaluation_table
 from rim.results import environment, wilson_interval
 from rim.sampling import Sampling
@@ -115,8 +115,32 @@ def test_blocks_at_test_time_are_free(encoder):
 def test_latency_is_measured_per_question(encoder):
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     times = reasoner.latency(["a?", "b?"], max_new_tokens=8, warmup=1)
-    assert 0 < times["ttft_ms"] < times["answer_ms"]
+    assert times["ttft_ms"] > 0 and times["answer_ms"] > 0
     assert 1 <= times["tokens"] <= 8
+
+
+def test_the_first_token_is_the_answers_after_the_steps_of_a_chain_of_thought(encoder, monkeypatch):
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    solution = encoder.solution_ids(["3+4=7", "7+5=12"], "12")
+    limits = []
+
+    def writes_the_solution(question, *, blocks=None, max_new_tokens=64):
+        limits.append(max_new_tokens)
+        text = encoder.tokenizer.decode(solution[:-1][:max_new_tokens])
+        done = max_new_tokens >= len(solution)
+        answer = encoder.answer_marker + "12" in text
+        return Answer(
+            "12" if answer else "", text, 0, 0.0, done, min(max_new_tokens, len(solution))
+        )
+
+    monkeypatch.setattr(reasoner, "ask", writes_the_solution)
+    reasoner.latency(["q"], max_new_tokens=64, warmup=0)
+    before_the_answer = len(solution) - len(encoder.answer_ids("12"))
+    assert limits == [64, before_the_answer + 1]
+    # Without steps it is the very first token.
+    solution = encoder.answer_ids("12")
+    reasoner.latency(["q"], max_new_tokens=64, warmup=0)
+    assert limits[2:] == [64, 1]
 
 
 def test_environment_states_versions():

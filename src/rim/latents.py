@@ -91,16 +91,17 @@ def fill_latents(
 
     def run(start: int, end: int, embeddings_BWE: Tensor) -> Tensor:
         """Last hidden states of columns start..end-1, which join the cache."""
-        output = model(
-            inputs_embeds=embeddings_BWE[:, start:end],
-            attention_mask=real_BW[:, :end],
-            position_ids=position_BW[:, start:end],
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=True,
-            logits_to_keep=1,
-        )
-        return output.hidden_states[-1]
+        inputs = {
+            "inputs_embeds": embeddings_BWE[:, start:end],
+            "attention_mask": real_BW[:, :end],
+            "position_ids": position_BW[:, start:end],
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        if not torch.is_grad_enabled():
+            return plain.base_model(**inputs).last_hidden_state  # no vocabulary head
+        # In training the whole model: a wrapper around its forward may hold mixed precision.
+        return model(**inputs, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
 
     if feedback.kind == "chain":
         project = getattr(plain, PROJECTION, nn.Identity())

@@ -122,26 +122,37 @@ class Reasoner:
         max_new_tokens: int = 64,
         warmup: int = 3,
     ) -> dict[str, float]:
-        """Median milliseconds of one question at a time: to the first token, and to the whole
-        answer.
+        """Median milliseconds of one question at a time: to the first token of the answer (chain of
+        thought has written its steps by then), and to its last.
 
-        Each question is asked twice in a row, for one token and for all, so both see the same
-        machine.
+        Each question is asked twice in a row, for the whole and for so many tokens, so both see
+        the same machine.
         """
         for question in list(questions)[:warmup]:
             self.ask(question, blocks=blocks, max_new_tokens=max_new_tokens)
+
+        def ask(question: str, limit: int) -> tuple[float, Answer]:
+            call = functools.partial(self.ask, question, blocks=blocks, max_new_tokens=limit)
+            return timed(call, self.model.device)
+
         first, whole, tokens = [], [], []
         for question in questions:
-            for limit, times in ((1, first), (max_new_tokens, whole)):
-                ask = functools.partial(self.ask, question, blocks=blocks, max_new_tokens=limit)
-                milliseconds, answer = timed(ask, self.model.device)
-                times.append(milliseconds)
+            milliseconds, answer = ask(question, max_new_tokens)
+            whole.append(milliseconds)
             tokens.append(answer.num_tokens)
+            first.append(ask(question, self._tokens_to_answer(answer))[0])
         return {
             "ttft_ms": statistics.median(first),
             "answer_ms": statistics.median(whole),
             "tokens": statistics.fmean(tokens),
         }
+
+    def _tokens_to_answer(self, answer: Answer) -> int:
+        """Tokens of a text up to the first one of the answer's target, that one included."""
+        if not answer.answer:
+            return answer.num_tokens
+        target = len(self.encoder.answer_ids(answer.answer)) - (not answer.finished)
+        return max(1, answer.num_tokens - target + 1)
 
 
 def best_device() -> str:

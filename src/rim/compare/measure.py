@@ -27,6 +27,9 @@ from rim.reasoner import Reasoner, best_device, load
 from rim.recipes import load_recipe
 from rim.results import environment, write_json
 
+#: What `ttft_ms` means in a result; one measured under another meaning is measured again.
+TTFT = "to the first token of the answer"
+
 # What a run that was stopped before its first checkpoint can have left behind.
 _BEGINNINGS = {"config.yaml", "environment.json", "environment.json.partial", "metrics.jsonl"}
 
@@ -187,7 +190,7 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
     """
     records = {run.method: json.loads(_result(run).read_text(encoding="utf-8")) for run in runs}
     together = sorted(records)
-    wanted = {"together": together, **settings.latency.model_dump()}
+    wanted = {"together": together, "ttft": TTFT, **settings.latency.model_dump()}
     if all(r.get("latency_settings") == wanted for r in records.values()):
         return
     examples = load_examples(settings.tasks[runs[0].task].test)
