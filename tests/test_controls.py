@@ -53,8 +53,9 @@ def naive_first_token(model, encoder, question, intervention):
     suffix = torch.tensor(encoder.readout_prefix_ids(prompt, K), dtype=torch.long)
     sequence = torch.cat([trunk, model.get_input_embeddings()(suffix)])
     num_block_tokens = K * len(encoder.block_ids)
-    start, anchor = len(trunk) - num_block_tokens, len(trunk) - 1
-    patched = slice(start - len(encoder.opening_ids), anchor)
+    # Live: the last token of the last block, or the one that closes all blocks, in the suffix.
+    start, live = len(trunk) - num_block_tokens, len(trunk) - (not encoder.closing_ids)
+    patched = slice(start - len(encoder.opening_ids), live)
     clean = layer_inputs(model, trunk)
     other = layer_inputs(model, trunk_inputs(model, encoder, PARTNERS[question]))
     handles = []
@@ -66,10 +67,12 @@ def naive_first_token(model, encoder, question, intervention):
             if intervention.kind == "zero":
                 hidden[0, patched] = 0
             elif intervention.kind == "swap":
-                hidden[0, patched] = other[index][patched.start - len(trunk) : -1]
+                hidden[0, patched] = other[index][patched.start - len(trunk) :][
+                    : live - patched.start
+                ]
             elif intervention.kind == "shuffle":
                 length = len(encoder.block_ids)
-                for column in range(start, anchor):
+                for column in range(start, live):
                     k, i = divmod(column - start, length)
                     turned = start + (k + turn) % K * length + i
                     hidden[0, column] = clean[index][turned]
@@ -134,7 +137,8 @@ def test_a_hidden_question_equals_a_mask_over_the_readouts_rows(family, encoder)
         suffix = torch.tensor(encoder.readout_prefix_ids(prompt, K), dtype=torch.long)
         sequence = torch.cat([trunk, model.get_input_embeddings()(suffix)])
         mask = torch.ones(len(sequence), len(sequence), dtype=torch.bool).tril()
-        mask[len(trunk) - 1 :, : len(prompt.question_ids)] = False
+        live = len(trunk) - (not encoder.closing_ids)
+        mask[live:, : len(prompt.question_ids)] = False
         logits = model(
             inputs_embeds=sequence[None],
             attention_mask=mask[None, None],
@@ -193,7 +197,47 @@ def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
     expected = tuple(
         reasoner.evaluate([e], blocks=5, max_new_tokens=2).accuracy == 1 for e in examples
     )
-    assert outcomes["K = 5"] == expected
+    assert outcomes["K = 5"] == expected and any(expected)
+    assert any(outcomes[f"K = {k}"] != expected for k in range(1, 2 * K + 1)), "K matters"
+
+
+def test_the_sweep_ends_where_the_models_positions_end(encoder):
+    longest = max(len(encoder.prompt_ids(question, 4)) for question in QUESTIONS)
+    model = tiny_model("llama", encoder.tokenizer, max_positions=longest)
+    outcomes = run_controls(Reasoner(model, encoder), EXAMPLES, max_new_tokens=2)
+    swept = [o.name for o in outcomes if o.group == "number of blocks"]
+    assert swept == ["K = 1", "K = 2", "K = 3", "K = 4"]
+
+
+def test_without_blocks_there_is_no_room_to_write_steps(encoder, monkeypatch):
+    import rim.controls
+
+    limits = {}
+    original = rim.controls.generate
+
+    def noting(*args, num_blocks, max_new_tokens, **options):
+        limits.setdefault(num_blocks, set()).add(max_new_tokens)
+        return original(*args, num_blocks=num_blocks, max_new_tokens=max_new_tokens, **options)
+
+    monkeypatch.setattr(rim.controls, "generate", noting)
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    run_controls(reasoner, EXAMPLES, max_new_tokens=20)
+    answer = max(len(encoder.answer_ids(e.answer)) for e in EXAMPLES)
+    assert limits == {0: {answer}, K: {20}, 2 * K: {20}} and answer < 20
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_latent_that_the_readout_begins_at_is_out_of_reach(passes, tokenizer):
+    blocks = BlocksConfig(num_blocks=K, framing="none", passes=passes)
+    add_memory_tokens(tokenizer, blocks)
+    encoder = PromptEncoder(tokenizer, PromptFormat(method="rim", blocks=blocks))
+    model = tiny_model("llama", tokenizer)
+    options = {"num_blocks": K, "max_new_tokens": 1, "intervention": Intervention("zero")}
+    if passes == 1:
+        assert len(generate(model, encoder, QUESTIONS, **options)) == len(QUESTIONS)
+    else:
+        with pytest.raises(ConfigError, match="no intervention reaches"):
+            generate(model, encoder, QUESTIONS, **options)
 
 
 def test_partners_have_another_answer():

@@ -166,6 +166,24 @@ def test_codis_projection_trains_saves_and_merges_under_lora(tmp_path):
     assert load(run.path).evaluate(test, max_new_tokens=8).accuracy >= 0.9
 
 
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_codi_run_continues_with_its_own_projection(tuning, tmp_path):
+    from rim.config import ModelConfig
+    from rim.modeling import load_base
+
+    write_data(tmp_path)
+    first = recipe_for("codi", tmp_path)
+    if tuning == "lora":
+        base = train(recipe_for("cot", tmp_path), console=Console(quiet=True))
+        model = {"base": str(base.path), "tuning": "lora", "lora": {"rank": 4}}
+        first = recipe_for("codi", tmp_path, model=model)
+    run = train(first, console=Console(quiet=True))
+    trained = load_trained(run.model_dir, merge=True)[0].latent_projection.state_dict()
+    config = ModelConfig(base=str(run.path), tuning="full")
+    again = load_base(config, first.prompt_format, (), seed=1)[0].latent_projection.state_dict()
+    assert all(torch.equal(again[key], trained[key]) for key in trained)
+
+
 def test_a_curriculum_is_written_out_stage_by_stage(tmp_path):
     write_data(tmp_path)
     recipe = recipe_for("coconut", tmp_path)
@@ -199,3 +217,12 @@ def test_passes_belong_to_rim_and_lotus(tmp_path):
     write_data(tmp_path)
     with pytest.raises(ConfigError, match="passes is for rim and lotus"):
         recipe_for("coconut", tmp_path, blocks={"num_blocks": 2, "passes": 2})
+    with pytest.raises(ConfigError, match="lotus needs"):
+        recipe_for("lotus", tmp_path, blocks={"num_blocks": 2, "passes": 2})
+
+
+def test_a_sweep_of_stages_needs_a_name(tmp_path):
+    write_data(tmp_path)
+    sweep = {"objective": "remaining", "max_steps": 1, "for_each": {"removed_steps": [1]}}
+    with pytest.raises(ConfigError, match="needs a name"):
+        recipe_for("coconut", tmp_path, stages=[sweep])

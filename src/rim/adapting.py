@@ -70,7 +70,8 @@ def set_adapter_dropout(model: Any, dropout: float) -> None:
         adapters = getattr(module, "lora_dropout", None)
         if isinstance(adapters, torch.nn.ModuleDict):
             for name in adapters:
-                adapters[name] = torch.nn.Dropout(dropout) if dropout else torch.nn.Identity()
+                new = torch.nn.Dropout(dropout) if dropout else torch.nn.Identity()
+                adapters[name] = new.train(module.training)
     for config in model.peft_config.values():
         config.lora_dropout = dropout
 

@@ -8,6 +8,7 @@ reading of the literature.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from rim.config import ConfigError
 from rim.data.examples import DataError, Example
 from rim.evaluation import grade
-from rim.generation import generate
+from rim.generation import generate, position_limit
 from rim.interventions import Intervention
 from rim.reasoner import Reasoner
 
@@ -63,6 +64,9 @@ def run_controls(
             f"method {reasoner.encoder.format.method!r} has no memory blocks to control"
         )
     partners = choose_partners(examples)
+    # A prompt without blocks is that of a chain of thought to a model that was once trained on one:
+    # it gets as many tokens as an answer takes, and no more to write steps with.
+    answer_tokens = max(len(reasoner.encoder.answer_ids(e.answer)) for e in examples)
 
     def answer(blocks: int, **options: Any) -> list[list[str]]:
         generated = generate(
@@ -71,9 +75,7 @@ def run_controls(
             [example.question for example in examples],
             num_blocks=blocks,
             batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            progress=progress,
-            **options,
+            **({"max_new_tokens": max_new_tokens, "progress": progress} | options),
         )
         return [[g.text for g in texts] for texts in generated]
 
@@ -90,7 +92,11 @@ def run_controls(
         return Outcome(name, group, marks(texts, examples), follows)
 
     outcomes = [
-        Outcome("no blocks", "blocks removed", marks([row[0] for row in answer(0)], examples)),
+        Outcome(
+            "no blocks",
+            "blocks removed",
+            marks([row[0] for row in answer(0, max_new_tokens=answer_tokens)], examples),
+        ),
         intervene("block states zeroed", "block states", Intervention("zero")),
     ]
     if num_blocks > 1:
@@ -103,12 +109,22 @@ def run_controls(
         intervene("question hidden from the read-out", "question", Intervention("hide_question")),
     ]
     # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
-    sweep = answer(2 * num_blocks, after="all")
+    most = min(2 * num_blocks, most_blocks(reasoner, examples))
+    sweep = answer(most, after="all") if most else []
     outcomes += [
         Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
-        for k in range(2 * num_blocks)
+        for k in range(most)
     ]
     return outcomes
+
+
+def most_blocks(reasoner: Reasoner, examples: Sequence[Example]) -> int:
+    """The largest number of blocks that the model has positions for behind every question."""
+    limit, encoder = position_limit(reasoner.model), reasoner.encoder
+    if limit is None:
+        return sys.maxsize
+    longest = max(len(encoder.prompt_ids(example.question, 1)) for example in examples)
+    return max(0, 1 + (limit - longest) // len(encoder.block_ids))
 
 
 def num_answers(num_blocks: int, num_questions: int) -> int:

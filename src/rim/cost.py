@@ -49,6 +49,10 @@ class TrainingCost(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"counts": dict(self.counts)}}
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # A checkpoint of an earlier version does not know this callback, and saving looks it up.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
 

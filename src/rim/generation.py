@@ -79,8 +79,8 @@ def generate(
     for question, prompt, count in zip(questions, prompts, counts, strict=True):
         _check_fits(model, encoder, question, prompt, count)
     results: list[list[Generated]] = [[] for _ in questions]
-    if intervention is not None and (after != "final" or len({*counts}) > 1):
-        raise ConfigError("an intervention needs one number of blocks and after='final'")
+    if intervention is not None:
+        _check_intervention(encoder, after, counts)
     was_training = model.training
     if was_training:  # walking through all modules costs a millisecond, so only where needed
         model.eval()
@@ -105,6 +105,16 @@ def generate(
         if was_training:
             model.train()
     return results
+
+
+def _check_intervention(encoder: PromptEncoder, after: After, counts: Sequence[int]) -> None:
+    if after != "final" or len({*counts}) > 1:
+        raise ConfigError("an intervention needs one number of blocks and after='final'")
+    if encoder.format.feedback != "none" and encoder.format.blocks.framing == "none":
+        raise ConfigError(
+            "with framing 'none' the read-out begins at a latent, whose input no intervention "
+            "reaches; controls need framing 'each' or 'once'"
+        )
 
 
 def _batches(

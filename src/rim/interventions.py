@@ -2,9 +2,9 @@
 
 A clean pass records the input of every layer at every block token. A second pass runs with those
 inputs replaced: by zero, by another block's, or by those of another question. The last token of the
-last block is left live, so the read-out (this token and the answer's) has to work with what it
-finds. States are replaced before keys are rotated, so each keeps its own position. This reading of
-"zeroed, shuffled and swapped block states" is ours.
+last block (or, where one token closes all blocks, that one) is left live, so the read-out, this
+token and the answer's, has to work with what it finds. States are replaced before keys are rotated,
+so each keeps its own position. This reading of "zeroed, shuffled and swapped block states" is ours.
 
 Shape legend: B prompts, T columns ending together, E width, K blocks of L tokens.
 """
@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rim.config import ConfigError
 from rim.families import unwrap
 
 InterventionKind = Literal["zero", "shuffle", "swap", "hide_question"]
@@ -93,7 +94,7 @@ def decoder_layers(model: Any) -> nn.ModuleList:
     for child in unwrap(model).base_model.children():
         if isinstance(child, nn.ModuleList):
             return child
-    raise ValueError(f"{type(model).__name__} has no list of layers to intervene on")
+    raise ConfigError(f"{type(model).__name__} has no list of layers to intervene on")
 
 
 @contextlib.contextmanager

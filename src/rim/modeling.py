@@ -73,14 +73,17 @@ def load_base(
     ids = add_memory_tokens(tokenizer, prompt_format.blocks)
     with _seeded(seed):
         resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
-        _complete(model, prompt_format)
+        _complete(model, prompt_format, folder)
     return model, tokenizer
 
 
-def _complete(model: Any, prompt_format: PromptFormat) -> None:
-    """Add what a method needs beside the transformers model."""
-    if prompt_format.method == "codi":
-        attach_projection(model)
+def _complete(model: Any, prompt_format: PromptFormat, folder: Path | None = None) -> None:
+    """Add what a method needs beside the transformers model; `folder`: where it may be already."""
+    if prompt_format.method != "codi" or hasattr(model, PROJECTION):
+        return
+    attach_projection(model)
+    if folder is not None:
+        _load_projection(model, folder)
 
 
 @contextlib.contextmanager
@@ -212,9 +215,7 @@ def load_trained(
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
         )
-        _complete(model, read_prompt_format(folder))
-        if hasattr(model, PROJECTION):
-            _load_projection(model, folder)
+        _complete(model, read_prompt_format(folder), folder)
     model.eval()
     if device:
         model.to(device)
@@ -222,14 +223,17 @@ def load_trained(
 
 
 def _load_projection(model: Any, folder: Path) -> None:
-    """Read the projection's weights, which transformers leaves out as unknown to the model."""
+    """Read the projection's weights, which transformers leaves out as unknown to the model; a base
+    of another method has none, and the new ones stay.
+    """
     weights = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a dict)
                 if name.startswith(f"{PROJECTION}."):
                     weights[name.removeprefix(f"{PROJECTION}.")] = tensors.get_tensor(name)
-    getattr(model, PROJECTION).load_state_dict(weights)
+    if weights:
+        getattr(model, PROJECTION).load_state_dict(weights)
 
 
 def load_for_training(folder: Path, dropout: float) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -10,6 +10,7 @@ the left), N rows (prompt x block x sample), S tokens fed to every row, V vocabu
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,22 +113,33 @@ def prefill(
         cache.batch_select_indices(b_N)
     columns_1T = torch.arange(columns.width, device=end_N.device)[None]
     visible_NT = (columns.real_BT[b_N] == 1) & (columns_1T <= end_N[:, None])
-    if not blocks.readouts_see_question or (intervention and intervention.hides_question):
-        after_N1 = torch.tensor([row.after_block for row in rows], device=end_N.device)[:, None]
-        visible_NT &= (columns.block_BT[b_N] > 0) | (after_N1 == 0)
+    after_N1 = torch.tensor([row.after_block for row in rows], device=end_N.device)[:, None]
+    beyond_question_NT = visible_NT & ((columns.block_BT[b_N] > 0) | (after_N1 == 0))
+    if intervention is not None and intervention.hides_question:
+        visible_NT = beyond_question_NT
     position_N = columns.position_BT[b_N, end_N]
     state = Prefilled(cache, logits_NV, visible_NT.long(), position_N + 1)
     if fold:
         return state
     suffix = _suffix(encoder, batch, rows)
-    if embeddings_BTE is None:
-        return _feed(model, state, _embed(model, suffix, len(rows))) if suffix else state
-    # The last token of the block runs again, live: after the alteration, or because the pass that
-    # filled the latents kept no logits of it.
-    hidden = torch.where(columns_1T == end_N[:, None], 0, state.visible_NT)
-    state = Prefilled(cache, logits_NV, hidden, position_N)
-    anchor_N1E = embeddings_BTE[b_N, end_N][:, None]
-    return _feed(model, state, torch.cat([anchor_N1E, _embed(model, suffix, len(rows))], 1))
+    if embeddings_BTE is not None and not (suffix and _ends_filled(encoder, batch)):
+        # The last token of the block runs again, live: after the alteration, or because the pass
+        # that filled the latents kept no logits of it. Being trunk, it sees the question.
+        before_NT = torch.where(columns_1T == end_N[:, None], 0, state.visible_NT)
+        state = Prefilled(cache, logits_NV, before_NT, position_N)
+        state = _feed(model, state, embeddings_BTE[b_N, end_N][:, None])
+    if not blocks.readouts_see_question:
+        hidden_NT = state.visible_NT.clone()
+        hidden_NT[:, : columns.width] *= beyond_question_NT
+        state = dataclasses.replace(state, visible_NT=hidden_NT)
+    return _feed(model, state, _embed(model, suffix, len(rows))) if suffix else state
+
+
+def _ends_filled(encoder: PromptEncoder, batch: PromptBatch) -> bool:
+    """Whether what follows the blocks reads them as they are, the last token included: a latent's
+    own input is what an intervention is about, and it never runs live.
+    """
+    return bool(encoder.closing_ids) and all(batch.num_blocks)
 
 
 def _columns(model: Any, encoder: PromptEncoder, batch: PromptBatch, fold: bool) -> _Columns:
@@ -225,7 +237,8 @@ def _filled_pass(
         cache, done = DynamicCache(config=unwrap(model).config), 0  # blocks run again, altered
         states = _replacing_states(model, encoder, batch, columns, embeddings_BTE, intervention)
         where_BT = columns.block_BT > 0
-        where_BT[:, -1] = False  # the last token of the last block runs live
+        if not _ends_filled(encoder, batch):
+            where_BT[:, -1] = False  # the last token of the last block runs live
         patch = patched_layers(model, states, where_BT)
     with patch:
         logits_BV = model(

@@ -101,6 +101,8 @@ class PromptFormat(Settings):
             raise ValueError(
                 f"blocks.passes is for rim and lotus, not for {self.method}; leave it at 1"
             )
+        if self.method == "lotus" and blocks.framing != "once":
+            raise ValueError("lotus needs blocks.framing: once (its latents stand side by side)")
         if self.feedback != "none" and blocks.attention != "causal":
             raise ValueError("blocks that hidden states are fed back to need attention: causal")
         return self

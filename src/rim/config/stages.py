@@ -32,8 +32,10 @@ def expand_stages(stages: Any) -> Any:
                 "for_each takes one setting and a list, e.g. {removed_steps: [1, 2, all]}"
             )
         setting, values = items[0]
+        if "name" not in stage:
+            raise ValueError("a stage with for_each needs a name, which its values are added to")
         rest = {key: value for key, value in stage.items() if key != "for_each"}
-        expanded += [rest | {"name": f"{rest.get('name')}-{v}", setting: v} for v in values]
+        expanded += [rest | {"name": f"{rest['name']}-{v}", setting: v} for v in values]
     return expanded
 
 
