@@ -61,8 +61,8 @@ def depth_table(task: str, methods: dict[str, Any]) -> Table:
 
 def cost_table(task: str, methods: dict[str, Any]) -> Table:
     table = _table(
-        f"{task}: cost",
-        *("steps", "tokens trained", "train s", "params", "TTFT ms", "answer ms", "tokens out"),
+        f"{task}: cost (tokens trained; training seconds; TTFT and answer in ms; tokens out)",
+        *("steps", "tokens", "train", "params", "TTFT", "answer", "out"),
     )
     for name, row in methods.items():
         timed = row.get("latency")
