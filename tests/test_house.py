@@ -11,7 +11,17 @@ SOURCE = ROOT / "src" / "rim"
 LAYERS = [
     {"config", "layout", "masks", "schedules", "losses", "tokens", "timing", "results", "recipes"},
     {"data", "scratch", "modeling", "adapting", "families", "latents", "forward", "sampling"},
-    {"methods", "interventions", "prefill", "generation", "trainer", "callbacks", "cost", "runs"},
+    {
+        "methods",
+        "interventions",
+        "columns",
+        "prefill",
+        "generation",
+        "trainer",
+        "callbacks",
+        "cost",
+        "runs",
+    },
     {"curriculum", "evaluation", "reasoner", "controls", "benchmark", "export"},
     {"compare"},
     {"report", "demo", "cli"},

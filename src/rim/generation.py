@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from rim.columns import PromptBatch, Row
 from rim.config import ConfigError
 from rim.families import unwrap
 from rim.interventions import Intervention
 from rim.layout import build_trunk
-from rim.prefill import Prefilled, PromptBatch, Row, prefill
+from rim.prefill import Prefilled, prefill
 from rim.sampling import Sampling, TokenChooser
 from rim.tokens import Prompt, PromptEncoder
 

@@ -11,45 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from rim.columns import Columns, PromptBatch, Row, build_columns, end_column
 from rim.families import unwrap
 from rim.interventions import Intervention, block_states, patched_layers
 from rim.latents import feedback_of, fill_latents
-from rim.layout import (
-    PADDING,
-    TRUNK_SEGMENT,
-    block_end_positions,
-    build_trunk,
-    trunk_block_ids,
-)
-from rim.masks import build_attention_mask
-from rim.tokens import Prompt, PromptEncoder
-
-
-@dataclass
-class Row:
-    """One sequence being decoded: prompt `b` of the batch, read out after block `after_block`."""
-
-    b: int
-    after_block: int
-    sample: int
-    token_ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    finished: bool = False
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    questions: Sequence[str]
-    prompts: Sequence[Prompt]
-    num_blocks: Sequence[int]
+from rim.tokens import PromptEncoder
 
 
 @dataclass(frozen=True)
@@ -60,23 +34,6 @@ class Prefilled:
     logits_NV: Tensor
     visible_NT: Tensor
     next_position_N: Tensor
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """A batch of prompts as columns, all ending together."""
-
-    input_BT: Tensor
-    block_BT: Tensor
-    real_BT: Tensor  # 1 where there is a token
-    position_BT: Tensor
-    mask: Any  # what the model takes: `real_BT`, or more where blocks look both ways
-    trunk_lengths: list[int]
-    lengths: list[int]
-
-    @property
-    def width(self) -> int:
-        return self.input_BT.shape[1]
 
 
 def prefill(
@@ -98,8 +55,8 @@ def prefill(
     # A suffix that may not see the question cannot be part of the causal trunk, and one that must
     # see altered blocks comes after the alteration.
     fold = final_only and blocks.readouts_see_question and intervention is None
-    columns = _columns(model, encoder, batch, fold)
-    ends = [_end_column(encoder, batch, columns, row, fold) for row in rows]
+    columns = build_columns(model, encoder, batch, fold)
+    ends = [end_column(encoder, batch, columns, row, fold) for row in rows]
     end_N = torch.tensor(ends, device=columns.real_BT.device)
     b_N = torch.tensor([row.b for row in rows], device=end_N.device)
     if feedback_of(encoder) is None and intervention is None:
@@ -142,60 +99,8 @@ def _ends_filled(encoder: PromptEncoder, batch: PromptBatch) -> bool:
     return bool(encoder.closing_ids) and all(batch.num_blocks)
 
 
-def _columns(model: Any, encoder: PromptEncoder, batch: PromptBatch, fold: bool) -> _Columns:
-    device = unwrap(model).device
-    ids, segments, block_of, trunk_lengths = [], [], [], []
-    num_opening, block_length = len(encoder.opening_ids), len(encoder.block_ids)
-    for prompt, count in zip(batch.prompts, batch.num_blocks, strict=True):
-        trunk = build_trunk(prompt.question_ids, encoder.block_ids, count, encoder.opening_ids)
-        suffix = list(encoder.readout_prefix_ids(prompt, count)) if fold else []
-        ids.append(trunk + suffix)
-        segments.append([TRUNK_SEGMENT] * len(trunk) + [TRUNK_SEGMENT + 1] * len(suffix))
-        numbers = trunk_block_ids(len(prompt.question_ids), block_length, count, num_opening)
-        block_of.append(numbers + [count] * len(suffix))
-        trunk_lengths.append(len(trunk))
-    lengths = [len(row) for row in ids]
-    segment_BT = _left_pad(segments, max(lengths), PADDING, device)
-    block_BT = _left_pad(block_of, max(lengths), PADDING, device)
-    real_BT = (segment_BT != PADDING).long()
-    mask: Any = real_BT
-    if encoder.format.blocks.attention == "bidirectional":
-        plain = unwrap(model)
-        mask = build_attention_mask(
-            plain.config._attn_implementation,
-            segment_BT,
-            block_BT,
-            plain.dtype,
-            bidirectional_blocks=True,
-        )
-    return _Columns(
-        _left_pad(ids, max(lengths), encoder.pad_id, device),
-        block_BT,
-        real_BT,
-        (real_BT.cumsum(1) - 1).clamp(min=0),
-        mask,
-        trunk_lengths,
-        lengths,
-    )
-
-
-def _end_column(
-    encoder: PromptEncoder, batch: PromptBatch, columns: _Columns, row: Row, fold: bool
-) -> int:
-    """Column of the token that predicts the row's first token (or that its suffix follows)."""
-    if fold:
-        return columns.width - 1
-    ends = block_end_positions(
-        len(batch.prompts[row.b].question_ids),
-        len(encoder.block_ids),
-        batch.num_blocks[row.b],
-        len(encoder.opening_ids),
-    )
-    return columns.width - columns.lengths[row.b] + ends[row.after_block]
-
-
 def _plain_pass(
-    model: Any, columns: _Columns, b_N: Tensor, ends: list[int]
+    model: Any, columns: Columns, b_N: Tensor, ends: list[int]
 ) -> tuple[DynamicCache, Tensor]:
     """All columns in one pass; logits at each row's end."""
     # Prompts share columns because they end together. No torch.unique: it would wait for the GPU.
@@ -218,7 +123,7 @@ def _filled_pass(
     model: Any,
     encoder: PromptEncoder,
     batch: PromptBatch,
-    columns: _Columns,
+    columns: Columns,
     b_N: Tensor,
     intervention: Intervention | None,
 ) -> tuple[DynamicCache, Tensor, Tensor]:
@@ -256,7 +161,7 @@ def _replacing_states(
     model: Any,
     encoder: PromptEncoder,
     batch: PromptBatch,
-    columns: _Columns,
+    columns: Columns,
     embeddings_BTE: Tensor,
     intervention: Intervention,
 ) -> list[Tensor]:
@@ -269,7 +174,7 @@ def _replacing_states(
         return intervention.alter(states, batch.questions, *shape)
     partners = [intervention.partners[question] for question in batch.questions]
     others = PromptBatch(partners, [encoder.prompt(q) for q in partners], batch.num_blocks)
-    theirs = _columns(model, encoder, others, fold=False)
+    theirs = build_columns(model, encoder, others, fold=False)
     feedback = feedback_of(encoder)
     embeddings = (
         unwrap(model).get_input_embeddings()(theirs.input_BT)
@@ -317,7 +222,3 @@ def _feed(model: Any, state: Prefilled, embeddings_NSE: Tensor) -> Prefilled:
         logits_to_keep=1,
     ).logits[:, -1]
     return Prefilled(state.cache, logits_NV, mask_NT, positions_NS[:, -1] + 1)
-
-
-def _left_pad(lists: Iterable[list[int]], length: int, value: int, device: torch.device) -> Tensor:
-    return torch.tensor([[value] * (length - len(ids)) + ids for ids in lists], device=device)
