@@ -141,6 +141,10 @@ def spread(values: dict[str, float], digits: int = 1, scale: float = 1) -> str:
 
 def comparison_table() -> str:
     (result,) = read("results/compare_arithmetic.json")
+    return comparison_of(result)
+
+
+def comparison_of(result: dict[str, Any]) -> str:
     (content,) = result["tasks"].values()
     lines = [
         "| method | accuracy % | any block % | longer chains % | p | TTFT ms | answer ms "
@@ -148,8 +152,7 @@ def comparison_table() -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in content["methods"].items():
-        tests = row["against_reference"]
-        p = max((test["p"] for test in tests), default=None)
+        p = row["p"]
         cells = [
             f"{name} (control)" if row["control_of"] else name,
             spread(row["final"], scale=100),
@@ -167,21 +170,46 @@ def comparison_table() -> str:
     kind = next(iter(content["methods"].values()))["final"]["kind"]
     bracket = "95 % Wilson interval" if kind == "wilson" else "least and most"
     questions = next(iter(content["methods"].values()))["per_seed"][0]["total"]
-    commit = result["environment"]["git_commit"][:7]
+    commits = ", ".join(map(short_commit, content["commits"]))
     return "\n".join(
         [
             *lines,
             "",
             f"Mean ({bracket}) over seeds {', '.join(map(str, seeds))}; {questions} test "
-            f"questions, commit {commit}. p: McNemar against rim, the largest of the seeds'.",
+            f"questions; runs made at {commits}. p: McNemar against {result['reference']}, the "
+            "largest of the seeds', 1 where they point in different directions.",
         ]
     )
+
+
+def short_commit(commit: str) -> str:
+    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def control_lines() -> str:
     (result,) = read("results/compare_arithmetic.json")
     (content,) = result["tasks"].values()
     return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
+
+
+def shortcut_table() -> str:
+    (result,) = read("results/graph_shortcuts.json")
+    ours, prosqa = result["graph_search"], result["prosqa"]
+    lines = [
+        "| shortcut: the concept that | right in graph_search % | in ProsQA's validation file % |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {100 * share:.1f} | {100 * prosqa['right'][name]:.1f} |"
+            for name, share in ours["right"].items()
+        ),
+        "",
+        f"{ours['examples']} test questions, seed {result['seed']}, and {prosqa['examples']} of "
+        f"ProsQA; commit {short_commit(result['environment']['git_commit'])}. Means, ours and "
+        "ProsQA's: "
+        + ", ".join(f"{n} {v} and {prosqa['means'][n]}" for n, v in ours["means"].items())
+        + ".",
+    ]
+    return "\n".join(lines)
 
 
 # Marker: where it stands, what fills it.
@@ -191,6 +219,7 @@ TABLES = {
     "latency-table": ("docs/latency.md", latency_table),
     "comparison-table": ("docs/compare.md", comparison_table),
     "control-lines": ("docs/controls.md", control_lines),
+    "shortcut-table": ("docs/tasks.md", shortcut_table),
 }
 
 

@@ -247,6 +247,58 @@ def test_the_command_prints_a_table_and_ends_with_one_json_line(tmp_path):
     assert sum(line.startswith("rim K=2") for line in lines) == 2
 
 
+def decoder_calls(model, call) -> int:
+    """Passes through the layers, with or without the vocabulary head behind them."""
+    calls = []
+    hook = model.base_model.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        call()
+    finally:
+        hook.remove()
+    return len(calls)
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("direct", 1), ("pause", 1), ("rim", 1), ("coconut", 6 + 1), ("codi", 6 + 1), ("lotus", 6)],
+)
+def test_the_first_token_takes_as_many_passes_as_the_method_has(subject, method, passes):
+    (row,) = measure.variants(subject, settings(methods=(method,)), 10)
+    options = {"num_blocks": row.num_blocks, "max_new_tokens": 1}
+    asked = ["a", "b"]
+    assert passes == decoder_calls(
+        row.model, lambda: generate(row.model, row.encoder, asked, **options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "blocks"),
+    [
+        ("lotus", {"memory_tokens": 3, "framing": "once", "passes": 3}),
+        ("rim", {"passes": 2}),
+        ("rim", {"attention": "bidirectional"}),
+        ("rim", {"readouts_see_question": False}),
+    ],
+)
+def test_every_method_is_timed_on_a_trained_variant(encoder, tmp_path, method, blocks):
+    trained_format = PromptFormat(method=method, blocks=BlocksConfig(num_blocks=2, **blocks))
+    scratch = ModelConfig(scratch=ScratchConfig(), tuning="full")
+    model = tiny_model("gpt2", encoder.tokenizer)
+    save_trained(model, encoder.tokenizer, trained_format, scratch, tmp_path)
+    subject = trained_subject(tmp_path, "cpu")
+    chosen = settings(methods=tuple(SETUPS), repeats=1)
+    assert len(run_benchmark(subject, chosen)["rows"]) == len(SETUPS)
+    rows = {row.method: row for row in measure.variants(subject, chosen, 10)}
+    # Its own method as it was trained, the others as they are by themselves.
+    own = rows[method].encoder.format.blocks
+    assert rows["direct"].encoder.format.blocks.passes == 1
+    if method == "rim":
+        assert blocks.items() <= own.model_dump().items()
+    else:
+        assert own.passes == SETUPS["lotus"].frame["passes"]
+        assert rows["rim"].prompt_tokens == 10 + 2 * (3 + 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,6 +27,7 @@ COMMANDS = [
     ["eval"],
     ["bench"],
     ["compare"],
+    ["controls"],
     ["demo"],
     ["export"],
     ["push"],
@@ -211,6 +212,26 @@ def test_mistakes_end_in_one_sentence(work, arguments, message):
     assert message in output
     assert any(line.startswith("Error: ") for line in output.splitlines())
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("command", "target", "advice"),
+    [
+        (["train", "r.yaml"], "rim.recipes.load_recipe", "The same command with --resume"),
+        (["compare", "r.yaml"], "rim.compare.load_comparison", "The same command continues."),
+        (["demo"], "rim.demo.run_demo", "A new demo begins in a folder of its own."),
+        (["bench"], "rim.benchmark.scratch_subject", "Nothing was written."),
+        (["data", "stats", "r.yaml"], "rim.data.sources.open_file", "Interrupted.\n"),
+    ],
+)
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, command, target, advice):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, interrupt)
+    output = rim_command(*command, code=130)
+    assert advice in output
+    assert ("--resume" in output) == (command[0] == "train")
 
 
 def test_a_mistake_before_training_leaves_no_run_folder(work):

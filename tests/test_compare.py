@@ -25,10 +25,12 @@ import rim.trainer
 from rim.compare import aggregate, load_comparison, make_plan, run_comparison
 from rim.compare.plan import check_tokens
 from rim.compare.selection import select
-from rim.compare.statistics import mcnemar, share_spread, t_quantile, value_spread
+from rim.compare.statistics import joint_p, mcnemar, share_spread, t_quantile, value_spread
 from rim.compare.verdicts import verdict
+from rim.compare.worker import PARENT_GONE
 from rim.config import ConfigError, Recipe
 from rim.reasoner import load
+from rim.report.comparison import accuracy_table
 from rim.report.plot import accuracy_latency_svg, x_axis
 
 QUIET = Console(quiet=True)
@@ -181,6 +183,20 @@ def test_a_verdict_claims_a_fall_only_if_every_seed_shows_it():
     assert "rises" in verdict("more", [broken], [clear])["line"]
 
 
+def test_seeds_that_are_sure_of_opposite_things_are_sure_of_nothing():
+    clear, broken = "1" * 20, "0" * 20
+    fall, rise = mcnemar(clear, broken), mcnemar(broken, clear)
+    assert fall.p == rise.p < 0.001
+    assert joint_p([fall, rise]) == 1.0
+    assert joint_p([fall, fall]) == fall.p
+    mixed = verdict("no blocks", [clear, broken], [broken, clear])
+    assert "shows no sure change" in mixed["line"] and mixed["p"] == 1.0
+    row = {"against_reference": [vars(fall), vars(rise)], "p": joint_p([fall, rise])}
+    row |= {"final": share_spread([clear, broken])}
+    (cells,) = zip(*(c.cells for c in accuracy_table("t", {"x": row}, "rim").columns), strict=True)
+    assert cells[-2:] == ("20/20", "1.000")
+
+
 def test_a_control_on_the_first_questions_is_compared_on_those():
     shown = verdict("zeroed", ["1111100000"], ["00000"])
     assert (shown["from"], shown["to"], shown["questions"]) == (1.0, 0.0, 5)
@@ -256,12 +272,24 @@ def test_epochs_count_as_the_steps_that_they_take(tmp_path):
 def test_unequal_tokens_are_refused_with_the_steps_that_would_fit(tmp_path):
     settings = settings_of(tmp_path, "budget.kind=tokens")
 
-    def result(method, tokens):
-        return {"method": method, "training": {"total": {"tokens": tokens, "steps": 100}}}
+    def result(method, tokens, seed=0):
+        total = {"tokens": tokens, "steps": 100}
+        return {"method": method, "seed": seed, "training": {"total": total}}
 
     check_tokens(settings, "chains", [result("direct", 1000), result("rim", 1040)])
     with pytest.raises(ConfigError, match="About 50 steps instead of 100"):
         check_tokens(settings, "chains", [result("direct", 1000), result("rim", 2000)])
+    # Each is near the first one, but not near each other.
+    with pytest.raises(ConfigError, match="direct trained on 1040 tokens, cot on 960"):
+        chain = [result("rim", 1000), result("direct", 1040), result("cot", 960)]
+        check_tokens(settings, "chains", chain)
+    # The first seed is unequal, the last is not.
+    both = settings_of(tmp_path, "budget.kind=tokens", "seeds=[0,1]")
+    rows = [result("direct", 1000), result("rim", 2000)]
+    with pytest.raises(ConfigError, match="seed 0"):
+        check_tokens(both, "chains", [*rows, result("direct", 10, 1), result("rim", 10, 1)])
+    # Seeds are not compared with each other.
+    check_tokens(both, "chains", [result("direct", 1000), result("direct", 2000, 1)])
     exempt = settings_of(tmp_path, "budget.kind=tokens", "budget.exempt.rim=blocks are longer")
     check_tokens(exempt, "chains", [result("direct", 1000), result("rim", 2000)])
 
@@ -404,7 +432,8 @@ def test_a_comparison_killed_inside_a_run_continues_to_the_same_results(whole, t
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output  # it did not end by itself
     run_comparison(load_comparison(path), QUIET)
     assert results(folder) == results(whole[0].folder)
 
@@ -431,7 +460,7 @@ def test_a_worker_ends_when_its_parent_does(tmp_path):
     command = [sys.executable, "-m", "rim.compare.worker", str(path), "chains/base-seed0", "1"]
     # An ended pipe is all that is left of a parent that was killed.
     process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
-    assert process.returncode == 1
+    assert process.returncode == PARENT_GONE, process.stderr
     assert not make_plan(settings)[0].done
 
 

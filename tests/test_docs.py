@@ -40,6 +40,57 @@ def test_every_setting_is_documented():
             assert f"`{name}" in text or f".{name}" in text, f"{settings.__name__}.{name}"
 
 
+def test_every_setting_of_a_comparison_is_documented():
+    from pydantic import BaseModel
+
+    from rim.compare.settings import (
+        BudgetSettings,
+        Comparison,
+        ControlSettings,
+        EvaluationSettings,
+        LatencySettings,
+        MethodSettings,
+        SelectionSettings,
+        TaskSettings,
+    )
+
+    text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    for name in Comparison.model_fields:
+        assert f"`{name}" in text, name
+    parts: dict[str, type[BaseModel]] = {
+        "tasks": TaskSettings,
+        "methods": MethodSettings,
+        "budget": BudgetSettings,
+        "evaluation": EvaluationSettings,
+        "latency": LatencySettings,
+        "controls": ControlSettings,
+        "selection": SelectionSettings,
+    }
+    described = {n: "".join(re.findall(rf"^\| `{n}\b.*$", text, re.MULTILINE)) for n in parts}
+    for part, settings in parts.items():
+        for name, field in settings.model_fields.items():
+            if (part, name) == ("methods", "recipe"):
+                continue  # never written: its keys stand beside `from`
+            assert re.search(rf"[`.]{field.alias or name}\b", described[part]), f"{part}.{name}"
+    nested = {
+        cls.__name__
+        for field in Comparison.model_fields.values()
+        for cls in _settings_in(field.annotation)
+    }
+    assert nested == {settings.__name__ for settings in parts.values()}, "a part is not looked at"
+
+
+def _settings_in(annotation):
+    """The settings classes that an annotation is made of."""
+    from typing import get_args
+
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [cls for part in get_args(annotation) for cls in _settings_in(part)]
+
+
 def test_the_examples_of_tasks_are_what_the_commands_write(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
@@ -81,3 +132,11 @@ def test_the_encoding_benchmark_ends_with_one_json_line():
 
     result = run("benchmarks/encoding.py")
     assert json.loads(result.stdout.splitlines()[-1])["speedup"] > 0
+
+
+def test_the_shortcuts_benchmark_repeats_its_published_figures():
+    import json
+
+    published = json.loads((ROOT / "results" / "graph_shortcuts.json").read_text(encoding="utf-8"))
+    result = run("benchmarks/graph_shortcuts.py", "--seed", str(published["seed"]))
+    assert json.loads(result.stdout.splitlines()[-1])["graph_search"] == published["graph_search"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import graphlib
+import importlib.util
 import itertools
 import re
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import real_data
@@ -19,7 +22,7 @@ from rim.config import (
     MultiplicationConfig,
     WordProblemsConfig,
 )
-from rim.data.examples import DataError
+from rim.data.examples import DataError, Example
 from rim.data.generators import split_of
 from rim.data.multiplication import file_line, generate_multiplication
 from rim.data.multiplication import solve as multiply
@@ -31,6 +34,12 @@ from rim.data.sources import (
     task_source,
     write_file,
 )
+
+_PATH = Path(__file__).parents[1] / "benchmarks" / "graph_shortcuts.py"
+_SPEC = importlib.util.spec_from_file_location("graph_shortcuts", _PATH)
+graph_shortcuts = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = graph_shortcuts  # dataclasses look their module up
+_SPEC.loader.exec_module(graph_shortcuts)
 
 TASKS = ("arithmetic", "graph_search", "multiplication", "word_problems")
 
@@ -129,7 +138,8 @@ def test_a_task_serves_training_and_validation_of_a_written_recipe(task):
 @pytest.mark.parametrize(
     ("task", "overrides", "message"),
     [
-        ("graph_search", ["edges_per_concept=9", "min_concepts=7", "max_concepts=8"], "allow no"),
+        ("graph_search", ["edges_per_concept=9", "min_concepts=12", "max_concepts=12"], "allow no"),
+        ("graph_search", ["min_concepts=11"], r"min_concepts must be >= 2 \* max_hops = 12"),
         (
             "multiplication",
             ["first_digits=1", "max_second_digits=1", "min_second_digits=1"],
@@ -237,6 +247,49 @@ def test_graph_search_has_the_statistics_of_prosqa():
     real = statistics(open_file(real_data("prosqa_valid.json")))
     ours = statistics(examples_of("graph_search", num_examples=600))
     assert ours == pytest.approx(real, rel=0.03)
+
+
+# Shortcuts that leave out who is asked about, and how far from one half they may be on 2,000
+# questions: four standard errors.
+SHORTCUTS = {
+    "stands first": 0.045,
+    "more people reach": 0.045,
+    "fewer people reach within 2 hops": 0.045,
+    "is farther from the nearest person": 0.045,
+    "has more ancestors": 0.045,
+    "has more parents": 0.045,
+    "lies deeper": 0.045,
+    "has more facts about its ancestors": 0.045,
+}
+
+
+def test_graph_search_has_no_shortcut_that_leaves_out_who_is_asked_about():
+    examples = examples_of("graph_search", num_examples=2000)
+    assert set(graph_shortcuts.SHORTCUTS) == set(SHORTCUTS)
+    for name, bound in SHORTCUTS.items():
+        share = graph_shortcuts.share_right(graph_shortcuts.SHORTCUTS[name], examples)
+        assert abs(share - 0.5) < bound, name
+
+
+def test_a_shortcut_that_exists_is_seen():
+    """The wrong concept has no person above it: then people tell it."""
+    question = "Anna is a dumpus. Every dumpus is a wumpus. Every grumpus is a tumpus. {}"
+    examples = [
+        Example(question.format("Is Anna a wumpus or tumpus?"), (), "Anna is a wumpus."),
+        Example(question.format("Is Anna a tumpus or wumpus?"), (), "Anna is a wumpus."),
+    ]
+    shares = {n: graph_shortcuts.share_right(s, examples) for n, s in
+              graph_shortcuts.SHORTCUTS.items()}  # fmt: skip
+    assert shares["more people reach"] == shares["has more ancestors"] == 1.0
+    assert shares["has more parents"] == shares["stands first"] == 0.5
+
+
+def test_both_concepts_are_as_many_hops_from_somebody():
+    for example in examples_of("graph_search"):
+        edges, entities, (asked, *concepts) = read_graph(example.question)
+        (wrong,) = set(concepts) - distances(edges, asked).keys()
+        others = [distances(edges, entity).get(wrong) for entity in entities - {asked}]
+        assert len(example.steps) in others
 
 
 # --- multiplication ------------------------------------------------------------------------------

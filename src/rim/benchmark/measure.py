@@ -104,7 +104,7 @@ def variants(subject: Subject, settings: BenchmarkSettings, question_tokens: int
     for method in settings.methods:
         setup = SETUPS[method]
         for count in settings.blocks if setup.blocks == "swept" else (setup.blocks,):
-            blocks = subject.blocks.model_copy(
+            blocks = subject.blocks_for(method).model_copy(
                 update=setup.frame | ({"num_blocks": count} if count else {})
             )
             encoder = RandomPrompts(

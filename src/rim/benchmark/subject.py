@@ -10,7 +10,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from rim.adapting import count_parameters
-from rim.config import BlocksConfig, ConfigError, ModelConfig, PromptFormat, ScratchConfig
+from rim.config import (
+    BlocksConfig,
+    ConfigError,
+    Method,
+    ModelConfig,
+    PromptFormat,
+    ScratchConfig,
+)
 from rim.families import unwrap
 from rim.modeling import load_base
 from rim.reasoner import load
@@ -18,14 +25,30 @@ from rim.reasoner import load
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+# Settings of blocks that not every method may have.
+_OF_THE_METHOD = ("framing", "passes", "attention", "readouts_see_question")
+
+
 @dataclass(frozen=True)
 class Subject:
-    """The model that is timed. All methods share it, so they differ in what they do alone."""
+    """The model that is timed. All methods share it, so they differ in what they do alone.
+
+    `prompt_format` is that of its training; random weights have the default one.
+    """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
-    blocks: BlocksConfig
+    prompt_format: PromptFormat
     description: dict[str, Any]
+
+    def blocks_for(self, method: Method) -> BlocksConfig:
+        """The model's own blocks; for another method without what its own method alone may have."""
+        own = self.prompt_format
+        if method == own.method:
+            return own.blocks
+        default = BlocksConfig()
+        kept = {name: getattr(default, name) for name in _OF_THE_METHOD}
+        return own.blocks.model_copy(update=kept)
 
 
 def scratch_subject(
@@ -38,7 +61,7 @@ def scratch_subject(
     # The tokenizer has bytes alone; the rows that it lacks cost time like any other.
     if scratch.vocab_size > len(tokenizer):
         model.resize_token_embeddings(scratch.vocab_size, mean_resizing=False)
-    return _subject(name, "random", model, tokenizer, prompt_format.blocks, device, dtype)
+    return _subject(name, "random", model, tokenizer, prompt_format, device, dtype)
 
 
 def trained_subject(folder: Path, device: str, dtype: str = "float32") -> Subject:
@@ -49,7 +72,7 @@ def trained_subject(folder: Path, device: str, dtype: str = "float32") -> Subjec
         "trained",
         reasoner.model,
         reasoner.encoder.tokenizer,
-        reasoner.encoder.format.blocks,
+        reasoner.encoder.format,
         device,
         dtype,
     )
@@ -60,7 +83,7 @@ def _subject(
     weights: Literal["random", "trained"],
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    blocks: BlocksConfig,
+    prompt_format: PromptFormat,
     device: str,
     dtype: str,
 ) -> Subject:
@@ -83,4 +106,4 @@ def _subject(
         "dtype": dtype,
         "device": str(model.device),
     }
-    return Subject(model, tokenizer, blocks, description)
+    return Subject(model, tokenizer, prompt_format, description)

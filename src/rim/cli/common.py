@@ -27,8 +27,12 @@ DeviceOption = Annotated[
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn the library's own errors into one line; anything else is a bug: its traceback stays."""
+def clear_errors(after_interrupt: str = "") -> Iterator[None]:
+    """Turn the library's own errors into one line; anything else is a bug: its traceback stays.
+
+    Args:
+        after_interrupt: what a person who stopped the command can do next.
+    """
     from rim.config import ConfigError
     from rim.data.examples import DataError
 
@@ -40,7 +44,7 @@ def clear_errors() -> Iterator[None]:
         )
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        error_console.print("[bold]Interrupted.[/] A training run continues with --resume.")
+        error_console.print(f"[bold]Interrupted.[/] {after_interrupt}".rstrip())
         raise typer.Exit(130) from None
     except RuntimeError as error:
         if type(error).__name__ != "TrainingDivergedError":

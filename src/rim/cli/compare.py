@@ -40,23 +40,23 @@ def compare(
     Interrupt it at any time: the same command continues. Writes one JSON a run, one for the whole,
     and a plot of accuracy against latency beside it.
     """
-    with common.clear_errors():
+    with common.clear_errors("The same command continues."):
         common.quiet_libraries()
-        from rim.compare import aggregate, load_comparison, make_plan, run_comparison
+        from rim.compare import load_comparison, run_comparison, sum_up
         from rim.config import ConfigError
         from rim.results import write_json
 
         if out is not None and out.suffix != ".json":
             raise ConfigError(f"--out {out}: the result is a .json file")
+        if table_only and (only or jobs > 1):
+            raise ConfigError(
+                "--table-only sums up all that is finished; leave out --only and --jobs"
+            )
         chosen = [f"seeds=[{seeds}]"] if seeds is not None else []
         settings = load_comparison(recipe, (*(set_ or ()), *chosen))
         failures: list[Any] = []
         if table_only:
-            result = aggregate(settings, make_plan(settings))
-            if not any(content["methods"] for content in result["tasks"].values()):
-                raise ConfigError(
-                    f"{settings.folder} has no results yet; leave out --table-only to run"
-                )
+            result = sum_up(settings)
         else:
             result, failures = run_comparison(settings, common.console, only=only or (), jobs=jobs)
         target = out or settings.folder / "comparison.json"

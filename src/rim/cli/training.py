@@ -25,7 +25,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
 ) -> None:
     """Train a model as a recipe says, stage by stage, into a run folder."""
-    with common.clear_errors():
+    with common.clear_errors("The same command with --resume continues."):
         common.quiet_libraries()
         from rim.curriculum import train as run_training
         from rim.recipes import load_recipe
@@ -45,7 +45,7 @@ def demo(
     """Train a tiny model three ways on a built-in task and compare: direct, chain of thought,
     memory blocks.
     """
-    with common.clear_errors():
+    with common.clear_errors("A new demo begins in a folder of its own."):
         common.quiet_libraries()
         from rim.demo import run_demo
 

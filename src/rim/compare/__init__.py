@@ -2,6 +2,8 @@
 
 settings.py     a comparison's YAML
 plan.py         settings -> training recipes, checked; equal budgets
+questions.py    test questions, checked before anything trains
+recorded.py     what finished runs were made with, against what is asked for now
 measure.py      one run: training, evaluation, controls, its JSON; latency in turns
 runner.py       all runs, one by one or several processes (worker.py), continued
 aggregate.py    run JSONs -> one comparison
@@ -11,7 +13,7 @@ verdicts.py     one sentence a control
 
 from rim.compare.aggregate import aggregate
 from rim.compare.plan import make_plan
-from rim.compare.runner import Failure, run_comparison
+from rim.compare.runner import Failure, run_comparison, sum_up
 from rim.compare.settings import Comparison, load_comparison
 
 __all__ = [
@@ -21,4 +23,5 @@ __all__ = [
     "load_comparison",
     "make_plan",
     "run_comparison",
+    "sum_up",
 ]

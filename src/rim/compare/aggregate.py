@@ -8,20 +8,22 @@ from dataclasses import asdict
 from typing import Any
 
 from rim.compare.plan import Run, check_tokens
+from rim.compare.recorded import read_record
 from rim.compare.selection import select
 from rim.compare.settings import Comparison
-from rim.compare.statistics import mcnemar, share_spread, value_spread
+from rim.compare.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.compare.verdicts import control_verdicts, verdict
 from rim.config import ConfigError
 from rim.results import environment
 
 Record = dict[str, Any]
 
+_TRAINING_DATA = ("train", "validation")
+
 
 def read_results(plan: Sequence[Run], task: str) -> list[Record]:
     """The finished results of a task, in the recipe's order."""
-    files = [run.result for run in plan if run.task == task and run.result is not None]
-    return [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
+    return [read_record(run) for run in plan if run.task == task and run.result and run.done]
 
 
 def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
         by_method = {name: [r for r in records if r["method"] == name] for name in settings.methods}
         by_method = {name: rows for name, rows in by_method.items() if rows}
         tasks[task] = {
+            **_origin(plan, task, records),
             "methods": {n: _method(settings, n, by_method) for n in by_method},
             "starts": _starts(settings, plan, task),
             "controls": _controls(settings, by_method),
@@ -53,7 +56,7 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
         "tasks": tasks,
         "missing": [run.name for run in plan if run.result and not run.done],
         "settings": settings.model_dump(mode="json"),
-        "environment": environment(),
+        "summed_up_by": environment(),
     }
 
 
@@ -66,22 +69,35 @@ def _same_questions(task: str, records: list[Record]) -> None:
         )
 
 
+def _origin(plan: Sequence[Run], task: str, records: list[Record]) -> Record:
+    """What a task's models were trained and tested on, and by which commits of this library."""
+    starts = [
+        json.loads(run.folder.environment_file.read_text(encoding="utf-8"))
+        for run in plan
+        if run.task == task and run.result is None and run.done
+    ]
+    trainings = [r["trained"] for r in records] + starts
+    runs = [*trainings, *(again for t in trainings for again in t.get("resumed", []))]
+    commits = {e["git_commit"] or "unknown" for e in [*runs, *(r["environment"] for r in records)]}
+    tests = {name: t["data"] for name, t in records[0]["results"].items()} if records else {}
+    hashes = {part: sorted({t["data"][part] for t in trainings}) for part in _TRAINING_DATA}
+    return {"data": {"tests": tests, **hashes}, "commits": sorted(commits)}
+
+
 def _rights(records: Sequence[Record], test: str = "test", which: str = "final") -> list[str]:
     return [r["results"][test]["right"][which] for r in records]
 
 
 def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]]) -> Record:
     records = by_method[name]
-    tests = records[0]["results"]
+    tests, reference = records[0]["results"], settings.reference
     row: Record = {
         "seeds": [r["seed"] for r in records],
         "final": share_spread(_rights(records)),
         "per_seed": [r["results"]["test"]["summary"]["final"] for r in records],
         "by_steps": _by_steps(records),
         "extra_tests": {n: share_spread(_rights(records, n)) for n in tests if n != "test"},
-        "against_reference": _against(records, by_method.get(settings.reference, []))
-        if name != settings.reference
-        else [],
+        **_against(records, [] if name == settings.reference else by_method.get(reference, [])),
         "parameters": records[0]["training"]["stages"][-1]["parameters"],
         "control_of": settings.methods[name].control_of,
         "exempt": settings.budget.exempt.get(name),
@@ -98,14 +114,16 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
     return row
 
 
-def _against(records: list[Record], reference: list[Record]) -> list[Record]:
-    """McNemar of each seed that both have: the same questions, paired."""
+def _against(records: list[Record], reference: list[Record]) -> Record:
+    """McNemar of each seed that both have (the same questions, paired), and their joint p."""
     other = {r["seed"]: r for r in reference}
-    return [
-        {"seed": r["seed"]} | asdict(mcnemar(*_rights([r, other[r["seed"]]])))
-        for r in records
-        if r["seed"] in other
-    ]
+    tests = {
+        r["seed"]: mcnemar(*_rights([r, other[r["seed"]]])) for r in records if r["seed"] in other
+    }
+    return {
+        "against_reference": [{"seed": seed} | asdict(test) for seed, test in tests.items()],
+        "p": joint_p(list(tests.values())) if tests else None,
+    }
 
 
 def _by_steps(records: list[Record]) -> list[Record]:

@@ -39,6 +39,11 @@ class Run:
         return self.folder.path.with_name(f"{self.recipe.name}.log")
 
     @property
+    def start_file(self) -> Path:
+        """The recipe of the start that this run began with: the run's own names its folder only."""
+        return self.folder.path.with_name(f"{self.recipe.name}.start.yaml")
+
+    @property
     def done(self) -> bool:
         return self.folder.finished if self.result is None else self.result.exists()
 
@@ -136,23 +141,26 @@ def check_steps(settings: Comparison, plan: list[Run]) -> None:
 
 
 def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]]) -> None:
-    """Refuse measured training tokens that differ by more than the tolerance, unless exempt.
+    """Refuse methods of one seed whose measured training tokens differ by more than the tolerance,
+    unless exempt: the most against the least.
 
     Tokens are known only once a run is done, so this is asked after every run.
     """
-    trained = {
-        r["method"]: (r["training"]["total"]["tokens"], r["training"]["total"]["steps"])
-        for r in results
-        if r["method"] not in settings.budget.exempt
-    }
-    if not trained:
-        return
-    first, (aim, _) = next(iter(trained.items()))
-    for name, (tokens, steps) in trained.items():
-        if abs(tokens - aim) > settings.budget.tolerance * aim:
+    for seed in settings.seeds:
+        trained = {
+            r["method"]: r["training"]["total"]
+            for r in results
+            if r["seed"] == seed and r["method"] not in settings.budget.exempt
+        }
+        if not trained:
+            continue
+        least, most = (pick(trained, key=lambda n: trained[n]["tokens"]) for pick in (min, max))
+        low, high = (trained[name]["tokens"] for name in (least, most))
+        if high > low * (1 + settings.budget.tolerance):
+            steps = trained[most]["steps"]
             raise ConfigError(
-                f"task {task}: {name} trained on {tokens:.0f} tokens, {first} on {aim:.0f}. About "
-                f"{round(steps * aim / tokens)} steps instead of {steps:.0f} would make them equal "
-                "(then delete that run and its result), or name a method under budget.exempt with "
-                "the reason"
+                f"task {task}, seed {seed}: {most} trained on {high:.0f} tokens, {least} on "
+                f"{low:.0f}. About {round(steps * low / high)} steps instead of {steps:.0f} would "
+                "make them equal (then delete that run and its result), or name a method under "
+                "budget.exempt with the reason"
             )

@@ -16,12 +16,13 @@ from rich.console import Console
 
 from rim.callbacks import progress_bar
 from rim.compare.aggregate import aggregate, read_results
-from rim.compare.measure import check_unchanged, measure_latency, perform, tests
+from rim.compare.measure import measure_latency, perform, redo_controls
 from rim.compare.plan import Run, check_tokens, make_plan
+from rim.compare.questions import check_questions
+from rim.compare.recorded import refuse_changes, refuse_other_measurements
 from rim.compare.settings import Comparison
 from rim.config import ConfigError
 from rim.data.examples import DataError
-from rim.data.sources import load_examples
 from rim.recipes import dump_yaml
 from rim.trainer import TrainingDivergedError
 
@@ -50,12 +51,10 @@ def run_comparison(
     """
     plan = make_plan(settings)
     chosen = choose(settings, plan, only)
-    for task in settings.tasks:
-        for source in tests(settings, task).values():
-            load_examples(source)
-    for run in chosen:
-        check_unchanged(settings, run)
+    # What was not chosen but is done is in the summary too.
+    refuse_changes(settings, [run for run in plan if run.done or run in chosen])
     open_runs = [run for run in chosen if not run.done]
+    check_questions(settings, open_runs)
     console.print(
         f"[bold]{settings.name}[/]: {len(chosen)} runs, {len(open_runs)} of them to do",
         highlight=False,
@@ -65,12 +64,31 @@ def run_comparison(
         failures = _one_by_one(settings, plan, open_runs, console)
     else:
         failures = _side_by_side(settings, plan, open_runs, console, jobs)
+    for run in plan:
+        if run.result is not None and run.done:
+            redo_controls(settings, run, console)
     for task in settings.tasks:
         for seed in settings.seeds:
             finished = [r for r in plan if (r.task, r.seed) == (task, seed) and r.result and r.done]
             if finished:
                 measure_latency(settings, finished, console)
     return aggregate(settings, plan), failures
+
+
+def sum_up(settings: Comparison) -> dict[str, Any]:
+    """The comparison of what is finished; nothing is run.
+
+    Raises:
+        ConfigError: there is nothing, or it was not made with these settings.
+    """
+    plan = make_plan(settings)
+    done = [run for run in plan if run.done]
+    refuse_changes(settings, done)
+    refuse_other_measurements(settings, done)
+    result = aggregate(settings, plan)
+    if not any(content["methods"] for content in result["tasks"].values()):
+        raise ConfigError(f"{settings.folder} has no results yet; leave out --table-only to run")
+    return result
 
 
 def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> list[Run]:

@@ -25,6 +25,11 @@ class TaskSettings(Settings):
     extra_tests: dict[Name, DataSource] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def all_tests(self) -> dict[str, DataSource]:
+        """The test set (named "test") and those beyond it."""
+        return {"test": self.test, **self.extra_tests}
+
 
 class MethodSettings(Settings):
     """A method as written: a part of a training recipe, and the keys below beside it.

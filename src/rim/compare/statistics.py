@@ -38,6 +38,15 @@ def mcnemar(first: str, second: str) -> McNemar:
     return McNemar(only_first, only_second, min(1.0, 2 * tail / 2**total))
 
 
+def joint_p(tests: Sequence[McNemar]) -> float:
+    """One p for several seeds: the largest, and 1 where they point in different directions.
+
+    Small only if every seed alone shows the same. No correction: that is a bound, not a pooled p.
+    """
+    directions = {test.only_first > test.only_second for test in tests}
+    return max(test.p for test in tests) if len(directions) == 1 else 1.0
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean over seeds with an interval of a stated kind.

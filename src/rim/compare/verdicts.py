@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rim.compare.statistics import mcnemar
+from rim.compare.statistics import joint_p, mcnemar
 
 LEVEL = 0.05
 #: The group of `rim.controls` that is told in one line.
@@ -23,17 +23,17 @@ def verdict(
         control: those of the control; its questions may be the first part of the reference's.
         follows: shares of answers that are another question's, whose blocks were put in.
 
-    The claim is made only if it holds in every seed: p is the largest of the seeds'.
+    The claim is made only if it holds in every seed; p is `joint_p` of the seeds'.
     """
     pairs = [(ref[: len(con)], con) for ref, con in zip(reference, control, strict=True)]
     before, after = (
         fmean(t.count("1") / len(t) for t in texts) for texts in zip(*pairs, strict=True)
     )
     tests = [mcnemar(ref, con) for ref, con in pairs]
-    p = max(test.p for test in tests)
-    signs = {test.only_first > test.only_second for test in tests}
-    sure = p < LEVEL and len(signs) == 1
-    change = ("falls" if signs == {True} else "rises") if sure else "shows no sure change:"
+    p = joint_p(tests)
+    sure = p < LEVEL
+    falls = tests[0].only_first > tests[0].only_second
+    change = ("falls" if falls else "rises") if sure else "shows no sure change:"
     questions, seeds = len(pairs[0][1]), len(pairs)
     many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
     share = fmean(follows) if follows else None

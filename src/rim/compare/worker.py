@@ -21,6 +21,9 @@ from rim.config import ConfigError
 from rim.data.examples import DataError
 from rim.trainer import TrainingDivergedError
 
+#: Exit code of a worker whose parent is gone; a crash has 1.
+PARENT_GONE = 75
+
 
 def main(recipe: str, name: str, threads: str) -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
@@ -37,7 +40,7 @@ def _end_with_the_parent() -> None:
     # os.read, not sys.stdin: a thread that holds its lock would break the interpreter's own end.
     while os.read(0, 1):
         pass
-    os._exit(1)
+    os._exit(PARENT_GONE)
 
 
 if __name__ == "__main__":

@@ -32,16 +32,16 @@ def accuracy_table(task: str, methods: dict[str, Any], reference: str) -> Table:
     table = _table(f"{task}: accuracy %", "final", "any block", f"only it/only {reference}", "p")
     for name, row in methods.items():
         any_block = share(row["any_block"]) if "any_block" in row else "-"
-        table.add_row(name, share(row["final"]), any_block, *_against(row["against_reference"]))
+        table.add_row(name, share(row["final"]), any_block, *_against(row))
     return table
 
 
-def _against(tests: list[dict[str, Any]]) -> tuple[str, str]:
-    """Discordant questions, all seeds added up, and the largest of the seeds' p."""
+def _against(row: dict[str, Any]) -> tuple[str, str]:
+    """Discordant questions, all seeds added up, and the seeds' joint p."""
+    tests, p = row["against_reference"], row["p"]
     if not tests:
         return "-", "-"
     only_it, only_reference = (sum(t[key] for t in tests) for key in ("only_first", "only_second"))
-    p = max(t["p"] for t in tests)
     return f"{only_it}/{only_reference}", "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -98,7 +98,8 @@ def notes(result: dict[str, Any]) -> list[str]:
     }
     lines += [f"In brackets: {KINDS[kind]}." for kind in sorted(kinds)]
     lines.append(
-        "p: McNemar's exact test against the reference, the largest of the seeds' p values."
+        "p: McNemar's exact test against the reference, the largest of the seeds' p values; 1 "
+        "where seeds point in different directions."
     )
     if any("any_block" in r for c in result["tasks"].values() for r in c["methods"].values()):
         lines.append("any block is an oracle: right after some block, no matter which.")
