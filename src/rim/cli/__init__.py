@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",  # paragraphs of docstrings are filled to the width of the terminal
 )
 app.command()(training.train)
 app.command()(answering.ask)
