@@ -8,7 +8,6 @@ reading of the literature.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from rim.config import ConfigError
 from rim.data.examples import DataError, Example
 from rim.evaluation import grade
-from rim.generation import generate, position_limit
+from rim.generation import generate, most_blocks
 from rim.interventions import Intervention
 from rim.reasoner import Reasoner
 
@@ -63,6 +62,7 @@ def run_controls(
         raise ConfigError(
             f"method {reasoner.encoder.format.method!r} has no memory blocks to control"
         )
+    questions = [example.question for example in examples]
     partners = choose_partners(examples)
     # A prompt without blocks is that of a chain of thought to a model that was once trained on one:
     # it gets as many tokens as an answer takes, and no more to write steps with.
@@ -72,7 +72,7 @@ def run_controls(
         generated = generate(
             reasoner.model,
             reasoner.encoder,
-            [example.question for example in examples],
+            questions,
             num_blocks=blocks,
             batch_size=batch_size,
             **({"max_new_tokens": max_new_tokens, "progress": progress} | options),
@@ -109,22 +109,16 @@ def run_controls(
         intervene("question hidden from the read-out", "question", Intervention("hide_question")),
     ]
     # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
-    most = min(2 * num_blocks, most_blocks(reasoner, examples))
+    most = min(
+        2 * num_blocks,
+        most_blocks(reasoner.model, reasoner.encoder, [e.question for e in examples]),
+    )
     sweep = answer(most, after="all") if most else []
     outcomes += [
         Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
         for k in range(most)
     ]
     return outcomes
-
-
-def most_blocks(reasoner: Reasoner, examples: Sequence[Example]) -> int:
-    """The largest number of blocks that the model has positions for behind every question."""
-    limit, encoder = position_limit(reasoner.model), reasoner.encoder
-    if limit is None:
-        return sys.maxsize
-    longest = max(len(encoder.prompt_ids(example.question, 1)) for example in examples)
-    return max(0, 1 + (limit - longest) // len(encoder.block_ids))
 
 
 def num_answers(num_blocks: int, num_questions: int) -> int:

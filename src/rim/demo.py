@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 
 from rim.callbacks import progress_bar
-from rim.compare.measure import limited_threads
 from rim.config import ArithmeticConfig, DataSource, Recipe
 from rim.curriculum import train
 from rim.data.examples import Example
@@ -25,6 +24,7 @@ from rim.recipes import recipe_from_dict
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
 from rim.runs import RunFolder
+from rim.timing import limited_threads
 
 NUM_BLOCKS = 5  # four steps and the answer
 BASE_STEPS = 300

@@ -144,6 +144,15 @@ def _check_fits(
         )
 
 
+def most_blocks(model: Any, encoder: PromptEncoder, questions: Sequence[str]) -> int:
+    """The largest number of blocks that the model has positions for behind every question."""
+    limit = position_limit(model)
+    if limit is None:
+        return sys.maxsize
+    longest = max(len(encoder.prompt_ids(question, 1)) for question in questions)
+    return max(0, 1 + (limit - longest) // len(encoder.block_ids))
+
+
 def position_limit(model: Any) -> int | None:
     """How many positions the model has (GPT-2's is a table's size, others' the trained length)."""
     return getattr(unwrap(model).config, "max_position_embeddings", None)
@@ -211,7 +220,7 @@ def _token_budgets(model: Any, state: Prefilled, max_new_tokens: int) -> list[in
 
 
 def _forward(
-    model: Any, ids: Tensor, mask: Any, positions: Tensor, cache: DynamicCache, keep: Any = 1
+    model: Any, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache
 ) -> Tensor:
     return model(
         input_ids=ids,
@@ -219,5 +228,5 @@ def _forward(
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=keep,
+        logits_to_keep=1,
     ).logits

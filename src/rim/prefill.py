@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from rim.columns import Columns, PromptBatch, Row, build_columns, end_column
 from rim.families import unwrap
 from rim.interventions import Intervention, block_states, patched_layers
-from rim.latents import feedback_of, fill_latents
+from rim.latents import Filled, feedback_of, fill_latents
 from rim.tokens import PromptEncoder
 
 
@@ -128,15 +128,8 @@ def _filled_pass(
     intervention: Intervention | None,
 ) -> tuple[DynamicCache, Tensor, Tensor]:
     """Latents filled by feedback, then the columns that are left; logits of the last column."""
-    feedback = feedback_of(encoder)
-    cache, done = DynamicCache(config=unwrap(model).config), 0
-    if feedback is None:
-        embeddings_BTE = unwrap(model).get_input_embeddings()(columns.input_BT)
-    else:
-        filled = fill_latents(
-            model, columns.input_BT, columns.position_BT, columns.real_BT, feedback
-        )
-        embeddings_BTE, cache, done = filled.embeddings_BWE, filled.cache, filled.done
+    filled = _fill(model, encoder, columns)
+    embeddings_BTE, cache, done = filled.embeddings_BWE, filled.cache, filled.done
     patch = contextlib.nullcontext()
     if intervention is not None and intervention.kind != "hide_question":
         cache, done = DynamicCache(config=unwrap(model).config), 0  # blocks run again, altered
@@ -157,6 +150,15 @@ def _filled_pass(
     return cache, logits_BV[b_N], embeddings_BTE
 
 
+def _fill(model: Any, encoder: PromptEncoder, columns: Columns) -> Filled:
+    """Input embeddings of all columns, latents filled where the method feeds states back."""
+    feedback = feedback_of(encoder)
+    if feedback is None:
+        embeddings_BTE = unwrap(model).get_input_embeddings()(columns.input_BT)
+        return Filled(embeddings_BTE, DynamicCache(config=unwrap(model).config), 0)
+    return fill_latents(model, columns.input_BT, columns.position_BT, columns.real_BT, feedback)
+
+
 def _replacing_states(
     model: Any,
     encoder: PromptEncoder,
@@ -175,14 +177,7 @@ def _replacing_states(
     partners = [intervention.partners[question] for question in batch.questions]
     others = PromptBatch(partners, [encoder.prompt(q) for q in partners], batch.num_blocks)
     theirs = build_columns(model, encoder, others, fold=False)
-    feedback = feedback_of(encoder)
-    embeddings = (
-        unwrap(model).get_input_embeddings()(theirs.input_BT)
-        if feedback is None
-        else fill_latents(
-            model, theirs.input_BT, theirs.position_BT, theirs.real_BT, feedback
-        ).embeddings_BWE
-    )
+    embeddings = _fill(model, encoder, theirs).embeddings_BWE
     states = block_states(model, embeddings, theirs.mask, theirs.position_BT)
     # Blocks stand in the last columns of both; what is left of them is never looked at.
     width = columns.width

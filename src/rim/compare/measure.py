@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import shutil
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from rim.callbacks import progress_bar
@@ -34,6 +32,7 @@ from rim.evaluation import Evaluation
 from rim.reasoner import Reasoner, best_device, load
 from rim.recipes import dump_yaml
 from rim.results import environment, write_json
+from rim.timing import limited_threads
 
 #: What `ttft_ms` means in a result; one measured under another meaning is measured again.
 TTFT = "to the first token of the answer"
@@ -189,14 +188,3 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
 def _result(run: Run) -> Any:
     assert run.result is not None, "starts are not timed"
     return run.result
-
-
-@contextlib.contextmanager
-def limited_threads(count: int) -> Iterator[None]:
-    """torch on so many threads: one is fastest for tiny models, and steadier on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

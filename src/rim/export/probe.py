@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import torch
+from jinja2 import TemplateError  # of transformers' own chat templates
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -46,11 +47,9 @@ def main(folder: str, job_file: str, result_file: str, logits_file: str) -> None
     for arguments in job["refused"]:
         try:
             encode(job["cases"][0]["messages"], arguments)
-        except Exception as error:
-            if type(error).__name__ != "TemplateError":
-                raise
-        else:
-            accepted.append(arguments)
+        except TemplateError:
+            continue
+        accepted.append(arguments)
     model.float()
     with torch.inference_mode():
         logits = [model(input_ids=torch.tensor([ids])).logits[0, -1] for ids in prompts]
