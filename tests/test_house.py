@@ -23,7 +23,7 @@ LAYERS = [
         "runs",
     },
     {"curriculum", "evaluation", "reasoner", "controls", "benchmark", "export"},
-    {"compare"},
+    {"compare", "serving"},
     {"report", "demo", "cli"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Reduction = Literal["sum", "mean"]
+from rim.config.stages import Reduction
 
 
 @dataclass(frozen=True)

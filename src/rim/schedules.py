@@ -8,20 +8,10 @@ Shape legend: B batch, R read-outs (padded to the largest example).
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Weighting = Literal[
-    "ones",  # no annealing: every read-out weighs 1
-    "anneal_uniform",  # all steps fade together over the whole stage
-    "anneal_linear",  # step t fades at its own time, t measured against the longest example
-    "anneal_relative",  # the same, t measured against the example's own T (the paper's best)
-    "later_more",  # alpha_k = 2k / (K (K + 1)), the paper's stage 2
-    "mean",  # 1 / K each
-    "last",  # the last read-out only
-]
+from rim.config.stages import Weighting
 
 
 def fade(progress: float, start: Tensor, width: Tensor) -> Tensor:

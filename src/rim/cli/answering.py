@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,10 +12,25 @@ from rim.cli import common
 
 
 def ask(
-    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] QUESTION",
+            help="Run folder or model folder, and the question; with --server the question alone.",
+            show_default=False,
+        ),
+    ],
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask a running server (`rim serve`) instead of a run."),
+    ] = None,
     blocks: Annotated[
-        int | None, typer.Option(min=0, help="Memory blocks; as in training if left out.")
+        str | None,
+        typer.Option(
+            metavar="K[,K...]",
+            help="Memory blocks; several numbers give an answer for each. As in training if left "
+            "out.",
+        ),
     ] = None,
     all_blocks: Annotated[
         bool, typer.Option("--all-blocks", help="Show the answer after every block.")
@@ -29,33 +44,89 @@ def ask(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
     device: common.DeviceOption = None,
 ) -> None:
-    """Ask a trained model one question."""
+    """Ask a trained model one question: a run (`rim ask RUN QUESTION`), or a server that is already
+    running (`rim ask --server URL QUESTION`).
+    """
     with common.clear_errors():
-        from dataclasses import asdict
+        from rim.config import ConfigError
 
-        reasoner = common.load(run, device)
-        sampling = common.sampling(temperature, top_k, top_p, samples, seed)
-        if not question.strip():
-            raise typer.BadParameter("the question is empty")
-        answers = reasoner.ask_many(
-            [question],
-            blocks=blocks,
-            after="all" if all_blocks else "final",
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-        )[0]
-        if json_:
-            typer.echo(json.dumps([asdict(answer) for answer in answers], ensure_ascii=False))
-            return
-        for answer in answers:
-            block = f"block {answer.after_block}: " if all_blocks else ""
-            note = "" if answer.finished else "  (cut off by --max-new-tokens)"
-            shown = (
-                answer.answer
-                if answer.text.strip() == answer.answer
-                else f"{answer.answer}    {answer.text!r}"
-            )
-            common.say(f"{block}{common.escape(shown)}{note}")
+        counts = common.block_counts(blocks)
+        if server is not None:
+            refused = {
+                "--all-blocks (ask for --blocks 1,2,3 instead)": all_blocks,
+                "--top-k": top_k != 0,
+                "--samples": samples != 1,
+                "--device": device is not None,
+            }
+            for option, given in refused.items():
+                if given:
+                    raise ConfigError(f"a server does not take {option}")
+        run, question = _run_and_question(words, server)
+        if server is not None:
+            from rim.serving.client import Client
+
+            options = {"temperature": temperature, "top_p": top_p, "seed": seed}
+            client = Client(server)
+            answers = [
+                client.ask(question, blocks=count, max_new_tokens=max_new_tokens, **options)
+                for count in counts
+            ]
+        else:
+            if all_blocks and len(counts) > 1:
+                raise ConfigError("--all-blocks goes with one number of --blocks")
+            reasoner = common.load(run, device)
+            sampling = common.sampling(temperature, top_k, top_p, samples, seed)
+            answers = [
+                answer
+                for count in counts
+                for answer in reasoner.ask_many(
+                    [question],
+                    blocks=count,
+                    after="all" if all_blocks else "final",
+                    max_new_tokens=max_new_tokens,
+                    sampling=sampling,
+                )[0]
+            ]
+        _show(answers, json_, all_blocks, len(counts) > 1)
+
+
+def _run_and_question(words: list[str], server: str | None) -> tuple[Path, str]:
+    """
+    Raises:
+        ConfigError: a word too many or too few, or an empty question.
+    """
+    from rim.config import ConfigError
+
+    if server is not None and len(words) != 1:
+        raise ConfigError("with --server give the question alone (quoted); the server has a model")
+    if server is None and len(words) != 2:
+        raise ConfigError(
+            'give a run and a question, `rim ask RUN "QUESTION"`, or a server and a question, '
+            '`rim ask --server URL "QUESTION"`'
+        )
+    question = words[-1]
+    if not question.strip():
+        raise ConfigError("the question is empty")
+    return Path(words[0]), question
+
+
+def _show(answers: list[Any], as_json: bool, all_blocks: bool, several: bool) -> None:
+    """Print answers of a run or of a server, one a line."""
+    if as_json:
+        typer.echo(json.dumps([vars(answer) for answer in answers], ensure_ascii=False))
+        return
+    for answer in answers:
+        count = answer.blocks if hasattr(answer, "blocks") else answer.after_block
+        label = f"block {count}: " if all_blocks else f"{count} blocks: " if several else ""
+        note = "" if answer.finished else "  (cut off by --max-new-tokens)"
+        if hasattr(answer, "first_ms"):
+            note += f"    [first text {answer.first_ms:.0f} ms, all {answer.answer_ms:.0f} ms]"
+        shown = (
+            answer.answer
+            if answer.text.strip() == answer.answer
+            else f"{answer.answer}    {answer.text!r}"
+        )
+        common.say(f"{label}{common.escape(shown + note)}")
 
 
 def evaluate(

@@ -83,6 +83,22 @@ def load(run: Path, device: str | None) -> Any:
     return load(run, device=device or best_device())
 
 
+def block_counts(text: str | None) -> list[int | None]:
+    """Numbers of memory blocks as people write them, "5" or "0,2,5"; None is the default number.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    from rim.config import ConfigError
+
+    if text is None:
+        return [None]
+    pieces = [piece.strip() for piece in text.split(",")]
+    if not all(piece.isascii() and piece.isdigit() for piece in pieces):
+        raise ConfigError(f"--blocks takes a number from 0, or several (0,2,5), got {text!r}")
+    return [int(piece) for piece in pieces]
+
+
 def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: int) -> Any:
     from rim.config import ConfigError
     from rim.sampling import Sampling

@@ -65,8 +65,8 @@ def push(
 ) -> None:
     """Send an exported folder to the hub."""
     with common.clear_errors():
-        from rim.export.push import plan_push
-        from rim.export.push import push as send
+        from rim.export.pushing import plan_push
+        from rim.export.pushing import push as send
 
         plan = plan_push(folder, repo, private=not public)
         for name, size in plan.files:

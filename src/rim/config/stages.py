@@ -7,9 +7,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rim.config.base import NonNegativeInt, PositiveInt, Settings, Share
-from rim.losses import Reduction
-from rim.schedules import Weighting
 
+#: What `rim.losses` and `rim.schedules` do; named here, so that settings are read without torch.
+Reduction = Literal["sum", "mean"]
+Weighting = Literal[
+    "ones",  # no annealing: every read-out weighs 1
+    "anneal_uniform",  # all steps fade together over the whole stage
+    "anneal_linear",  # step t fades at its own time, t measured against the longest example
+    "anneal_relative",  # the same, t measured against the example's own T (the paper's best)
+    "later_more",  # alpha_k = 2k / (K (K + 1)), the paper's stage 2
+    "mean",  # 1 / K each
+    "last",  # the last read-out only
+]
 Removed = NonNegativeInt | Literal["all"]
 
 

@@ -2,9 +2,30 @@
 
 from rim import export
 report = export.export_run("runs/demo-seed0/rim", "exported")
+
+Names are loaded when first used: reading an export's record needs no torch.
 """
 
-from rim.export.exporting import ExportReport, export_run
-from rim.export.push import plan_push, push
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_EXPORTS = {
+    "ExportReport": "rim.export.exporting",
+    "export_run": "rim.export.exporting",
+    "plan_push": "rim.export.pushing",
+    "push": "rim.export.pushing",
+}
 
 __all__ = ["ExportReport", "export_run", "plan_push", "push"]
+
+if TYPE_CHECKING:
+    from rim.export.exporting import ExportReport, export_run
+    from rim.export.pushing import plan_push, push
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'rim.export' has no attribute {name!r}")

@@ -4,7 +4,6 @@ name.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,12 +15,12 @@ from rim.config import ConfigError, PromptFormat
 from rim.export.card import write_card
 from rim.export.check import QUESTIONS, CheckResult, check_export
 from rim.export.files import write_model
+from rim.export.record import EXPORT_FILE, file_hashes
+from rim.export.template import most_blocks
 from rim.modeling import load_trained, read_model_config, read_prompt_format
 from rim.results import environment, write_json
 from rim.runs import find_model_dir
 from rim.tokens import PromptEncoder
-
-EXPORT_FILE = "rim_export.json"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def export_run(
         check = check_export(draft, model, encoder, questions)
         progress("describing")
         write_card(draft, Path(run), source, target.name, encoder, check)
-        write_json(draft / EXPORT_FILE, _record(draft, Path(run), prompt_format, check))
+        write_json(draft / EXPORT_FILE, _record(draft, Path(run), source, encoder, check))
         draft.chmod(0o755)
         draft.rename(target)
     finally:
@@ -103,23 +102,18 @@ def refuse_unservable(prompt_format: PromptFormat) -> None:
             )
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the record itself."""
-    hashes = {}
-    for file in sorted(folder.iterdir()):
-        if file.name != EXPORT_FILE:
-            with file.open("rb") as opened:
-                hashes[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return hashes
-
-
 def _record(
-    folder: Path, run: Path, prompt_format: PromptFormat, check: CheckResult
+    folder: Path, run: Path, source: Path, encoder: PromptEncoder, check: CheckResult
 ) -> dict[str, Any]:
     return {
         "run": run.resolve().name,
-        "prompt_format": prompt_format.model_dump(mode="json"),
+        "prompt_format": encoder.format.model_dump(mode="json"),
+        "memory_blocks": {
+            "default": encoder.format.trained_blocks,
+            "most": most_blocks(encoder),
+        },
         "check": asdict(check),
         "environment": environment(),
         "sha256": file_hashes(folder),
+        "source_sha256": file_hashes(source),
     }

@@ -1,0 +1,27 @@
+"""An exported model behind a stock server, and a client that asks it.
+
+from rim import serving
+with serving.serve("exported") as server:
+    print(server.client().ask("3+4-5=", blocks=5).answer)
+
+Nothing here imports torch: the engine is a process of its own.
+"""
+
+from rim.serving.client import Client, ServerAnswer
+from rim.serving.engines import Engine, command_line, find_engine
+from rim.serving.page import page_url
+from rim.serving.process import Server, serve
+from rim.serving.subject import Subject, find_subject
+
+__all__ = [
+    "Client",
+    "Engine",
+    "Server",
+    "ServerAnswer",
+    "Subject",
+    "command_line",
+    "find_engine",
+    "find_subject",
+    "page_url",
+    "serve",
+]

@@ -1,0 +1,210 @@
+"""A client of chat completions: asks any server that speaks them, ours or not."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rim.config import ConfigError
+from rim.data.answers import extract_answer
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: Ends the hope of a token; the value that servers take for "never".
+_NEVER = -100
+
+
+@dataclass(frozen=True)
+class ServerAnswer:
+    """`answer` is parsed from the `text`; `blocks` None is the server's default number.
+
+    `first_ms` and `answer_ms` are milliseconds from sending the question to the first piece of text
+    and to the end, as seen from here; `num_tokens` is None where the server does not say.
+    """
+
+    answer: str
+    text: str
+    blocks: int | None
+    finished: bool
+    num_tokens: int | None
+    first_ms: float
+    answer_ms: float
+
+
+class Client:
+    """Asks one server.
+
+    Args:
+        url: its address, with or without `/v1`.
+        timeout: seconds without a sign of life.
+        forbidden_ids: tokens an answer may not contain, for engines that do not read
+            `suppress_tokens`.
+        marker: what stands before the answer in a text, see `extract_answer`.
+        separator: what stands between the steps and the answer of a worked solution.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 120.0,
+        forbidden_ids: Sequence[int] = (),
+        marker: str = "####",
+        separator: str = "\n",
+    ):
+        self.url = normal_url(url)
+        self.timeout = timeout
+        self.forbidden_ids = tuple(forbidden_ids)
+        self.marker = marker
+        self.separator = separator
+        host = urllib.parse.urlsplit(self.url).hostname
+        # A proxy that the environment names knows nothing of this machine's own addresses.
+        handlers = [urllib.request.ProxyHandler({})] if host in _LOOPBACK else []
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def is_ready(self) -> bool:
+        """Whether the server answers its health check."""
+        try:
+            with self._opener.open(f"{self.url}/health", timeout=5):
+                return True
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def ask(
+        self,
+        question: str,
+        *,
+        blocks: int | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> ServerAnswer:
+        """Ask one question; `blocks` None leaves the number to the server.
+
+        Raises:
+            ConfigError: no server, one that refuses the question, or one that is not what it seems.
+        """
+        body: dict[str, Any] = {
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": max_new_tokens,
+            "temperature": temperature,
+            "stream": True,
+        }
+        if blocks is not None:
+            body["chat_template_kwargs"] = {"memory_blocks": blocks}
+        if temperature:
+            body |= {"top_p": top_p} | ({} if seed is None else {"seed": seed})
+        if self.forbidden_ids:
+            body["logit_bias"] = {str(token): _NEVER for token in self.forbidden_ids}
+        return self._ask(body, blocks)
+
+    def _ask(self, body: dict[str, Any], blocks: int | None) -> ServerAnswer:
+        begin, first_ms = time.perf_counter(), None
+        parts: list[str] = []
+        reason, tokens = None, None
+        for event in self._events(body):
+            usage = event.get("usage") or {}
+            tokens = usage.get("completion_tokens", tokens)
+            for choice in event.get("choices") or []:
+                piece = (choice.get("delta") or {}).get("content")
+                if piece:
+                    first_ms = first_ms or 1000 * (time.perf_counter() - begin)
+                    parts.append(piece)
+                reason = choice.get("finish_reason") or reason
+        answer_ms = 1000 * (time.perf_counter() - begin)
+        if reason is None:
+            raise ConfigError(f"{self.url} broke its answer off; its log says more")
+        text = "".join(parts)
+        answer = extract_answer(text, self.marker, self.separator)
+        finished = reason != "length"
+        return ServerAnswer(
+            answer, text, blocks, finished, tokens, first_ms or answer_ms, answer_ms
+        )
+
+    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The server's events, one JSON object each."""
+        request = urllib.request.Request(
+            f"{self.url}/v1/chat/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with self._opener.open(request, timeout=self.timeout) as response:
+                kind = response.headers.get_content_type()
+                if kind != "text/event-stream":
+                    raise ConfigError(f"{self.url} is no chat completions server: it sent {kind}")
+                for line in response:
+                    yield from self._event(line.decode("utf-8", "replace").strip())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ConfigError(self._refusal(error)) from None
+        except TimeoutError:
+            raise ConfigError(f"{self.url} gave no sign of life for {self.timeout:g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ConfigError(self._unreachable(error)) from None
+
+    def _event(self, line: str) -> Iterator[dict[str, Any]]:
+        if not line.startswith("data:") or line.endswith("[DONE]"):
+            return
+        data = line.removeprefix("data:").strip()
+        try:
+            event = json.loads(data)
+        except json.JSONDecodeError:
+            # An engine may put an error between its events without escaping it.
+            raise ConfigError(f"{self.url} sent: {data[:300]}") from None
+        if "error" in event:
+            raise ConfigError(f"{self.url} sent: {_message(event)}")
+        yield event
+
+    def _refusal(self, error: urllib.error.HTTPError) -> str:
+        content = error.read(4000).decode("utf-8", "replace")
+        try:
+            said = _message(json.loads(content))
+        except json.JSONDecodeError:
+            said = content.strip()[:300]
+        hint = ""
+        if error.code == 404:
+            hint = "; is it a chat completions server?"
+        elif error.code >= 500:
+            # So does `transformers serve` where the chat template raises.
+            hint = "; it may answer so to a number of blocks that the model does not take"
+        return f"{self.url} answered {error.code}: {said}{hint}"
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return f"{self.url} gave no sign of life for {self.timeout:g} s"
+        if isinstance(reason, ConnectionRefusedError):
+            return f"no server at {self.url}; start one with `rim serve RUN`"
+        if isinstance(error, http.client.HTTPException):
+            return f"{self.url} is no web server: {error or type(error).__name__}"
+        return f"{self.url} cannot be asked: {reason}"
+
+
+def normal_url(url: str) -> str:
+    """An address as people write it, without its path.
+
+    Raises:
+        ConfigError: not an address of a web server.
+    """
+    full = url.strip() if "://" in url else f"http://{url.strip()}"
+    full = full.rstrip("/").removesuffix("/v1")
+    parts = urllib.parse.urlsplit(full)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ConfigError(f"a server's address is http://HOST:PORT, got {url!r}")
+    return full
+
+
+def _message(content: Any) -> str:
+    """What an error says, in any of the forms that engines give it."""
+    for key in ("error", "message", "detail"):
+        if isinstance(content, dict) and key in content:
+            return _message(content[key])
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)[:300]

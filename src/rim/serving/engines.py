@@ -1,0 +1,168 @@
+"""Engines: which are installed, and the command line that starts each."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from rim.config import ConfigError
+from rim.serving.subject import Subject
+
+EngineName = Literal["vllm", "transformers", "llama.cpp"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+#: Names the program where it is not on PATH.
+LLAMA_VARIABLE = "RIM_LLAMA_SERVER"
+
+_HOW_TO_INSTALL: dict[EngineName, str] = {
+    "vllm": "vllm: pip install vllm (into an environment whose `vllm` is on PATH)",
+    "transformers": 'transformers: pip install "transformers[serving]"',
+    "llama.cpp": (
+        f"llama.cpp: put its `llama-server` on PATH, or its path into {LLAMA_VARIABLE}, and make "
+        "a GGUF file with `rim gguf`"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An installed engine. `origins` "flag": it is told on its command line which web pages may
+    ask it; "fixed": it cannot be told.
+    """
+
+    name: EngineName
+    program: tuple[str, ...]
+    origins: Literal["flag", "fixed"] = "flag"
+
+
+def find_engine(wanted: EngineName | Literal["auto"], subject: Subject) -> Engine:
+    """The engine that serves this model here.
+
+    Args:
+        wanted: "auto" takes the first of vllm, transformers, llama.cpp that is installed.
+
+    Raises:
+        ConfigError: none; the message says what to install.
+    """
+    if wanted != "auto" and wanted not in ENGINES:
+        raise ConfigError(f"unknown engine {wanted!r}; there are auto, {', '.join(ENGINES)}")
+    names = [name for name in ENGINES if wanted in ("auto", name) and _reads(name, subject)]
+    for name in names:
+        if engine := _installed(name):
+            return engine
+    if not names:
+        raise ConfigError(_nothing_to_read(wanted, subject))
+    listed = "\n".join(f"- {_HOW_TO_INSTALL[name]}" for name in names)
+    raise ConfigError(f"no engine to serve with is installed; install one of\n{listed}")
+
+
+def _reads(name: EngineName, subject: Subject) -> bool:
+    return subject.gguf is not None if name == "llama.cpp" else subject.folder is not None
+
+
+def _nothing_to_read(wanted: str, subject: Subject) -> str:
+    if subject.folder is None:
+        return f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
+    return (
+        f"llama.cpp reads GGUF files, and {subject.folder} has none; make one with "
+        f"`rim gguf {subject.folder} --out {subject.folder / 'model.gguf'}`"
+    )
+
+
+def _installed(name: EngineName) -> Engine | None:
+    if name == "transformers":
+        needed = ("transformers", "fastapi", "uvicorn", "openai")
+        if any(importlib.util.find_spec(module) is None for module in needed):
+            return None
+        # -P: a folder of the current directory never stands in for a package.
+        program = (sys.executable, "-P", "-m", "transformers.cli.transformers", "serve")
+        return Engine(name, program)
+    if name == "vllm":
+        program = _program("vllm")
+        return Engine(name, (program, "serve")) if program else None
+    program = os.environ.get(LLAMA_VARIABLE) or _program("llama-server")
+    if program is None:
+        return None
+    if shutil.which(program) is None:
+        raise ConfigError(f"{LLAMA_VARIABLE} is {program}, which is no program")
+    return Engine(name, (program,), _llama_origins(program))
+
+
+def _program(name: str) -> str | None:
+    """A program of this environment, or one on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name)
+
+
+def _llama_origins(program: str) -> Literal["flag", "fixed"]:
+    """Older servers let every web page in and have no option for it."""
+    shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    return "flag" if "--cors-origins" in shown.stdout + shown.stderr else "fixed"
+
+
+def command_line(
+    engine: Engine,
+    subject: Subject,
+    *,
+    host: str,
+    port: int,
+    budget: int | None = None,
+    page: bool = False,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """The command that starts a server.
+
+    Args:
+        budget: memory blocks of a request that names no number; None: as in training.
+        page: whether web pages, ours among them, may ask the server.
+        extra: further arguments of the engine; they come last, and so win.
+
+    Raises:
+        ConfigError: a number of blocks, or a path, that this engine cannot take.
+    """
+    if budget is not None and subject.record is not None:
+        subject.record.check_blocks(budget)
+    kwargs = None if budget is None else json.dumps({"memory_blocks": budget})
+    arguments = _ARGUMENTS[engine.name](engine, subject, kwargs, page)
+    return [*engine.program, *arguments, "--host", host, "--port", str(port), *extra]
+
+
+def _transformers(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+    folder = str(subject.folder)
+    if "@" in folder:
+        raise ConfigError(f"transformers serve reads '@' as a revision: rename or move {folder}")
+    arguments = [folder]
+    if kwargs:
+        arguments += ["--chat-template-kwargs", kwargs]
+    return [*arguments, "--enable-cors"] if page else arguments
+
+
+def _vllm(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+    # Of generation_config.json it reads neither `do_sample` nor `suppress_tokens`.
+    arguments = [str(subject.folder), "--override-generation-config", '{"temperature": 0}']
+    if kwargs:
+        arguments += ["--default-chat-template-kwargs", kwargs]
+    # It lets every web page in unless told otherwise.
+    return arguments if page else [*arguments, "--allowed-origins", "[]"]
+
+
+def _llama(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+    # Its own chat parser shows the memory tokens of some templates as part of the answer.
+    arguments = ["-m", str(subject.gguf), "--jinja", "--skip-chat-parsing", "--temp", "0"]
+    if kwargs:
+        arguments += ["--chat-template-kwargs", kwargs]
+    for token in subject.forbidden_ids:
+        arguments += ["--logit-bias", f"{token}-inf"]
+    if engine.origins == "flag":
+        arguments += ["--cors-origins", "*" if page else "localhost"]
+    return arguments
+
+
+_ARGUMENTS = {"vllm": _vllm, "transformers": _transformers, "llama.cpp": _llama}
