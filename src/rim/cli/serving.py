@@ -59,7 +59,10 @@ def serve(
     with common.clear_errors():
         from rim.serving.greeting import greeting
         from rim.serving.process import serve as start
+        from rim.serving.subject import needs_export
 
+        if needs_export(path):
+            common.quiet_libraries()
         for name in ("SIGTERM", "SIGHUP"):  # ended from outside, as by Ctrl-C
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), _interrupt)

@@ -53,7 +53,9 @@ def find_engine(wanted: EngineName | Literal["auto"], subject: Subject) -> Engin
     """
     if wanted != "auto" and wanted not in ENGINES:
         raise ConfigError(f"unknown engine {wanted!r}; there are auto, {', '.join(ENGINES)}")
-    names = [name for name in ENGINES if wanted in ("auto", name) and _reads(name, subject)]
+    names: list[EngineName] = [
+        name for name in ENGINES if wanted in ("auto", name) and _reads(name, subject)
+    ]
     for name in names:
         if engine := _installed(name):
             return engine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rim.config import ConfigError
 from rim.export.record import EXPORT_FILE, ExportRecord, changed_files, file_hashes, read_record
-from rim.runs import RunFolder, find_model_dir
+from rim.runs import find_model_dir
 
 #: The export of a run that is served by its own name stands here.
 EXPORTED = "exported"
@@ -27,6 +27,13 @@ class Subject:
     gguf: Path | None
     record: ExportRecord | None
     forbidden_ids: tuple[int, ...] = ()
+
+
+def needs_export(path: Path) -> bool:
+    """Whether serving this loads the model first, to export it."""
+    return not any(
+        (path.suffix == ".gguf", (path / EXPORT_FILE).exists(), (path / EXPORTED).exists())
+    )
 
 
 def find_subject(path: str | Path, progress: Callable[[str], None] = lambda step: None) -> Subject:
@@ -82,7 +89,7 @@ def _export_of_run(run: Path, progress: Callable[[str], None]) -> Path:
         return target
     from rim.export import export_run
 
-    return export_run(RunFolder(run).path, target, progress=progress).folder
+    return export_run(run, target, progress=progress).folder
 
 
 def _check_fresh(folder: Path, source: Path) -> None:

@@ -1,0 +1,72 @@
+"""A stock server on loopback, and what its answers are compared with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rim.reasoner import Reasoner
+from rim.serving import Server, serve
+
+TOKENS = 12
+
+
+#: For tests that start `transformers serve`.
+needs_engine = [
+    pytest.mark.serve,
+    pytest.mark.skipif(
+        importlib.util.find_spec("fastapi") is None,
+        reason="the serve extra is missing (make test-serve installs it)",
+    ),
+]
+
+
+def start(folder: Path, **options: Any) -> Server:
+    """`rim serve` from Python, with a port of its own."""
+    return serve(
+        folder, engine="transformers", port=0, timeout=240, extra=["--device", "cpu"], **options
+    )
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, and the run whose export it serves."""
+
+    url: str
+    reasoner: Reasoner
+    folder: str
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        data = json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        return urllib.request.urlopen(request, timeout=120)
+
+    def chat(self, question: str, **more: Any) -> Any:
+        messages = [{"role": "user", "content": question}]
+        body = {"messages": messages, "max_tokens": TOKENS, "temperature": 0}
+        return self.post("/v1/chat/completions", body | more)
+
+    def answer(self, question: str, **more: Any) -> str:
+        with self.chat(question, **more) as response:
+            return json.load(response)["choices"][0]["message"]["content"]
+
+    def streamed(self, question: str, **more: Any) -> str:
+        parts = []
+        with self.chat(question, stream=True, **more) as response:
+            for line in response:
+                if line.startswith(b"data: {"):
+                    delta = json.loads(line[len(b"data: ") :])["choices"][0]["delta"]
+                    parts.append(delta.get("content") or "")
+        return "".join(parts)
+
+    def expected(self, question: str, blocks: int | None = None) -> str:
+        # The template of a base model breaks control strings apart; chat prompts do so in training.
+        cleaned = self.reasoner.encoder.break_control_strings(question)
+        return self.reasoner.ask(cleaned, blocks=blocks, max_new_tokens=TOKENS).text
