@@ -11,14 +11,19 @@ from rim.serving.client import Client, ServerAnswer
 from rim.serving.engines import Engine, command_line, find_engine
 from rim.serving.page import page_url
 from rim.serving.process import Server, serve
+from rim.serving.routing import Routed, Router, calibrate_blocks, calibrate_confidence
 from rim.serving.subject import Subject, find_subject
 
 __all__ = [
     "Client",
     "Engine",
+    "Routed",
+    "Router",
     "Server",
     "ServerAnswer",
     "Subject",
+    "calibrate_blocks",
+    "calibrate_confidence",
     "command_line",
     "find_engine",
     "find_subject",

@@ -26,6 +26,7 @@ class ServerAnswer:
 
     `first_ms` and `answer_ms` are milliseconds from sending the question to the first piece of text
     and to the end, as seen from here; `num_tokens` is None where the server does not say.
+    `logprob` is the log-probability of the text's tokens, None unless asked for and told.
     """
 
     answer: str
@@ -35,6 +36,7 @@ class ServerAnswer:
     num_tokens: int | None
     first_ms: float
     answer_ms: float
+    logprob: float | None = None
 
 
 class Client:
@@ -85,8 +87,12 @@ class Client:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
+        logprobs: bool = False,
     ) -> ServerAnswer:
         """Ask one question; `blocks` None leaves the number to the server.
+
+        Args:
+            logprobs: ask for log-probabilities, which not every engine gives.
 
         Raises:
             ConfigError: no server, one that refuses the question, or one that is not what it seems.
@@ -101,6 +107,8 @@ class Client:
             body["chat_template_kwargs"] = {"memory_blocks": blocks}
         if temperature:
             body |= {"top_p": top_p} | ({} if seed is None else {"seed": seed})
+        if logprobs:
+            body["logprobs"] = True
         if self.forbidden_ids:
             body["logit_bias"] = {str(token): _NEVER for token in self.forbidden_ids}
         return self._ask(body, blocks)
@@ -109,6 +117,7 @@ class Client:
         begin, first_ms = time.perf_counter(), None
         parts: list[str] = []
         reason, tokens = None, None
+        logprobs: list[float] = []
         for event in self._events(body):
             usage = event.get("usage") or {}
             tokens = usage.get("completion_tokens", tokens)
@@ -117,6 +126,8 @@ class Client:
                 if piece:
                     first_ms = first_ms or 1000 * (time.perf_counter() - begin)
                     parts.append(piece)
+                told = (choice.get("logprobs") or {}).get("content") or []
+                logprobs += [token["logprob"] for token in told]
                 reason = choice.get("finish_reason") or reason
         answer_ms = 1000 * (time.perf_counter() - begin)
         if reason is None:
@@ -124,9 +135,9 @@ class Client:
         text = "".join(parts)
         answer = extract_answer(text, self.marker, self.separator)
         finished = reason != "length"
-        return ServerAnswer(
-            answer, text, blocks, finished, tokens, first_ms or answer_ms, answer_ms
-        )
+        first_ms = answer_ms if first_ms is None else first_ms
+        logprob = sum(logprobs) if logprobs else None
+        return ServerAnswer(answer, text, blocks, finished, tokens, first_ms, answer_ms, logprob)
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The server's events, one JSON object each."""

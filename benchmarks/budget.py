@@ -1,0 +1,211 @@
+"""What a budget per question is worth: blocks by difficulty, and a router to chain of thought.
+
+Two trained runs of the demo's task are exported, written as GGUF and served by llama.cpp, one thread
+each. Every question is asked once with every number of blocks and once of the chain-of-thought model;
+the policies are then worked out on these answers and times. Levels, blocks and confidence are chosen on
+validation questions; what is reported is the test set's.
+
+    python benchmarks/budget.py runs/demo-seed0/rim runs/demo-seed0/cot --out results/budget.json
+
+Needs llama-server (`make llama-server`). Prints one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import llama_server
+from rich.console import Console
+from router import operations
+
+from rim.callbacks import progress_bar
+from rim.data.examples import Example
+from rim.data.sources import data_hash, load_examples, task_source
+from rim.evaluation import Accuracy, grade
+from rim.export import export_run
+from rim.export.gguf import write_gguf
+from rim.reasoner import Reasoner, load
+from rim.results import environment, write_json
+from rim.serving import Client, calibrate_blocks, calibrate_confidence, serve
+from rim.serving.routing import probability
+
+#: No prompt is kept from an earlier request: every question pays for its own prefill.
+FLAGS = ("--threads", "1", "--parallel", "1", "--no-cache-prompt")
+LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One model's answers to some questions."""
+
+    right: list[bool]
+    probability: list[float]
+    milliseconds: list[float]
+
+
+def ask_all(
+    client: Client,
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    advance: Callable[[], None],
+    **options: Any,
+) -> Asked:
+    answers = []
+    for example in examples:
+        answers.append(client.ask(example.question, max_new_tokens=64, logprobs=True, **options))
+        advance()
+    return Asked(
+        [grade(a.text, e, reasoner.encoder) for a, e in zip(answers, examples, strict=True)],
+        [probability(a) for a in answers],
+        [a.answer_ms for a in answers],
+    )
+
+
+def summary(right: Sequence[bool], milliseconds: Sequence[float]) -> dict[str, Any]:
+    return {
+        **asdict(Accuracy.of(sum(right), len(right))),
+        "mean_ms": round(statistics.fmean(milliseconds), 2),
+        "median_ms": round(statistics.median(milliseconds), 2),
+    }
+
+
+def routed(first: Asked, second: Asked, confidence: float) -> dict[str, Any]:
+    """A router's accuracy and time, from the answers of both models."""
+    believed = [p >= confidence for p in first.probability]
+    rows = list(zip(believed, first.right, second.right, strict=True))
+    waits = zip(believed, first.milliseconds, second.milliseconds, strict=True)
+    return {
+        **summary(
+            [a if sure else b for sure, a, b in rows],
+            [a if sure else a + b for sure, a, b in waits],
+        ),
+        "confidence": confidence,
+        "second_asked": 1 - sum(believed) / len(believed),
+    }
+
+
+def by_level(asked: dict[int, Asked], levels: Sequence[int], chosen: dict[Any, int]) -> Asked:
+    """Each question with the number of blocks of its level."""
+    picked = [(asked[chosen[level]], i) for i, level in enumerate(levels)]
+    return Asked(
+        [a.right[i] for a, i in picked],
+        [a.probability[i] for a, i in picked],
+        [a.milliseconds[i] for a, i in picked],
+    )
+
+
+def policies(
+    validation: dict[int, Asked],
+    test: dict[int, Asked],
+    slow: tuple[Asked, Asked],
+    levels: tuple[list[int], list[int]],
+    trained: int,
+) -> dict[str, Any]:
+    """Everything chosen on the first of each pair and reported on the second."""
+    marks = {k: asked.right for k, asked in validation.items()}
+    chosen = calibrate_blocks(levels[0], marks, loss=LOSS)
+    first = validation[trained]
+    confidence = calibrate_confidence(first.probability, first.right, slow[0].right, loss=LOSS)
+    adaptive = by_level(test, levels[1], chosen)
+    return {
+        "fixed": {k: summary(a.right, a.milliseconds) for k, a in test.items()},
+        "chain_of_thought": summary(slow[1].right, slow[1].milliseconds),
+        "by_level": summary(adaptive.right, adaptive.milliseconds)
+        | {
+            "blocks": {str(level): k for level, k in sorted(chosen.items())},
+            "mean_blocks": statistics.fmean(chosen[level] for level in levels[1]),
+        },
+        "router": routed(test[trained], slow[1], confidence),
+        "router_curve": [
+            routed(test[trained], slow[1], c) for c in (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+        ],
+        "accuracy_by_level": {
+            str(level): {
+                k: statistics.fmean(
+                    right for right, at in zip(a.right, levels[1], strict=True) if at == level
+                )
+                for k, a in test.items()
+            }
+            for level in sorted(set(levels[1]))
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("rim", type=Path, help="run with memory blocks")
+    parser.add_argument("cot", type=Path, help="chain-of-thought run on the same task")
+    parser.add_argument("--questions", type=int, default=500, help="test questions")
+    parser.add_argument("--validation", type=int, default=300, help="validation questions")
+    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    arguments = parser.parse_args()
+    program = llama_server.find()
+    if program is None:
+        raise SystemExit(llama_server.MISSING)
+    os.environ["RIM_LLAMA_SERVER"] = str(program)
+    splits = [
+        load_examples(task_source("arithmetic", {"num_examples": count, "split": split}))
+        for split, count in (("validation", arguments.validation), ("test", arguments.questions))
+    ]
+    levels = tuple([operations(example.question) for example in part] for part in splits)
+    with tempfile.TemporaryDirectory() as temporary:
+        files = {}
+        for name in ("rim", "cot"):
+            exported = export_run(getattr(arguments, name), Path(temporary) / name).folder
+            files[name] = write_gguf(exported, exported / f"{name}.gguf").file
+        fast, slow = load(arguments.rim, device="cpu"), load(arguments.cot, device="cpu")
+        counts = range(fast.trained_blocks + 1)
+        with (
+            serve(files["rim"], engine="llama.cpp", port=0, extra=FLAGS) as rim_server,
+            serve(files["cot"], engine="llama.cpp", port=0, extra=FLAGS) as cot_server,
+            progress_bar(Console(stderr=True)) as bar,
+        ):
+            total = (len(counts) + 1) * sum(map(len, splits))
+            task = bar.add_task("answers", total=total, note="")
+
+            def advance() -> None:
+                bar.update(task, advance=1)
+
+            for client in (rim_server.client(), cot_server.client()):
+                client.ask(splits[0][0].question)  # the first answer of a server is slow
+            asked = [
+                {k: ask_all(rim_server.client(), fast, part, advance, blocks=k) for k in counts}
+                for part in splits
+            ]
+            solutions = [ask_all(cot_server.client(), slow, part, advance) for part in splits]
+    result = {
+        **policies(
+            asked[0],
+            asked[1],
+            (solutions[0], solutions[1]),
+            (levels[0], levels[1]),
+            fast.trained_blocks,
+        ),
+        "trained_blocks": fast.trained_blocks,
+        "loss": LOSS,
+        "questions": {
+            split: {"examples": len(part), "hash": data_hash(part)}
+            for split, part in zip(("validation", "test"), splits, strict=True)
+        },
+        "flags": " ".join(FLAGS),
+        "environment": environment(),
+    }
+    if arguments.out:
+        write_json(arguments.out, result)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
