@@ -1,9 +1,9 @@
 """What a budget per question is worth: blocks by difficulty, and a router to chain of thought.
 
-Two trained runs of the demo's task are exported, written as GGUF and served by llama.cpp, one thread
-each. Every question is asked once with every number of blocks and once of the chain-of-thought model;
-the policies are then worked out on these answers and times. Levels, blocks and confidence are chosen on
-validation questions; what is reported is the test set's.
+Two trained runs of the demo's task are exported, written as GGUF and served by llama.cpp, one
+thread each. Every question is asked once with every number of blocks and once of the
+chain-of-thought model; the policies are then worked out on these answers and times. Blocks and
+confidence are chosen on validation questions; what is reported is the test set's.
 
     python benchmarks/budget.py runs/demo-seed0/rim runs/demo-seed0/cot --out results/budget.json
 
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import llama_server
 from rich.console import Console
+from rim.export.gguf import write_gguf
 from router import operations
 
 from rim.callbacks import progress_bar
@@ -35,7 +36,6 @@ from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples, task_source
 from rim.evaluation import Accuracy, grade
 from rim.export import export_run
-from rim.export.gguf import write_gguf
 from rim.reasoner import Reasoner, load
 from rim.results import environment, write_json
 from rim.serving import Client, calibrate_blocks, calibrate_confidence, serve

@@ -7,8 +7,8 @@
     python examples/router.py --rim http://localhost:8001 --cot http://localhost:8002 \\
         --confidence 0.9 "3+4-5=" "7+8-3+4="
 
-The first server must tell log-probabilities: llama.cpp and vLLM do. benchmarks/budget.py chooses the
-confidence on validation questions and measures what it is worth.
+The first server must tell log-probabilities: llama.cpp and vLLM do. benchmarks/budget.py chooses
+the confidence on validation questions and measures what it is worth.
 """
 
 from __future__ import annotations
