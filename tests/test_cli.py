@@ -31,6 +31,7 @@ COMMANDS = [
     ["demo"],
     ["export"],
     ["push"],
+    ["serve"],
     ["data"],
     ["data", "stats"],
     ["data", "validate"],
@@ -167,6 +168,10 @@ def trained(tmp_path):
 def test_ask_prints_every_block_and_json(trained):
     lines = rim_command("ask", trained, "1+2=", "--blocks", 3, "--all-blocks").strip().splitlines()
     assert [line.split(":")[0] for line in lines] == ["block 1", "block 2", "block 3"]
+    lines = rim_command("ask", trained, "1+2=", "--blocks", "0,3").strip().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["0 blocks", "3 blocks"]
+    both = ["--blocks", "1,2", "--all-blocks"]
+    assert "goes with one number" in rim_command("ask", trained, "1+2=", *both, code=2)
     answers = json.loads(
         rim_command("ask", trained, "1+2=", "--json", "--samples", 2, "--temperature", 1)
     )

@@ -1,6 +1,4 @@
-"""`rim serve` with a real engine, asked by all that it prints: shell, Python, `rim ask`, and its web
-page in a real browser.
-"""
+"""`rim serve` with a real engine, asked by all that it prints, and its page in a real browser."""
 
 from __future__ import annotations
 

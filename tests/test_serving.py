@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from export_models import make_run
@@ -24,8 +25,18 @@ from rim.config import ConfigError
 from rim.export import plan_push
 from rim.export.record import EXPORT_FILE, ExportRecord, read_record
 from rim.results import write_json
-from rim.serving import Engine, Subject, command_line, find_engine, find_subject, page_url, serve
+from rim.serving import (
+    Engine,
+    Server,
+    Subject,
+    command_line,
+    find_engine,
+    find_subject,
+    page_url,
+    serve,
+)
 from rim.serving.engines import LLAMA_VARIABLE
+from rim.serving.greeting import greeting
 from rim.serving.page import PAGE
 
 RECORD = ExportRecord(default_blocks=3, most_blocks=64, sha256={}, source_sha256={})
@@ -352,6 +363,57 @@ def test_a_signal_stops_the_command_and_its_engine(number, engine, tmp_path):
     curl = next(line for line in shown if "curl" in line)
     body = json.loads(shlex.split(curl)[-1])
     assert body["chat_template_kwargs"] == {"memory_blocks": 2}
+
+
+def greeting_of(engine: Engine, subject: Subject, **options: Any) -> str:
+    with subprocess.Popen(["true"]) as process:
+        server = Server(engine, subject, "http://127.0.0.1:1", process, Path("log"))
+        return greeting(server, **options)
+
+
+@pytest.mark.parametrize(
+    ("engine", "subject", "options", "body"),
+    [
+        (TRANSFORMERS, FOLDER, {}, {"chat_template_kwargs": {"memory_blocks": 3}}),
+        (LLAMA, GGUF, {}, {}),
+        (LLAMA, GGUF, {"budget": 0}, {"chat_template_kwargs": {"memory_blocks": 0}}),
+        (
+            VLLM,
+            FOLDER,
+            {"budget": 5},
+            {
+                "chat_template_kwargs": {"memory_blocks": 5},
+                "logit_bias": {"7": -100, "8": -100, "9": -100},
+            },
+        ),
+    ],
+)
+def test_what_is_printed_asks_with_the_default_and_forbids_memory_tokens(
+    engine, subject, options, body
+):
+    text = greeting_of(engine, subject, **options)
+    curl = next(line for line in text.splitlines() if "curl" in line)
+    sent = json.loads(shlex.split(curl)[-1])
+    assert sent.keys() - body.keys() == {"messages", "temperature", "max_tokens"}
+    assert sent | body == sent
+    code = text[text.index("from openai") : text.index("content)") + 8]
+    call = re.search(r"create\((.*?)\n  \)", code, re.DOTALL)
+    assert call is not None
+    python = eval(f"dict({call[1]})")
+    assert python.pop("model") == str(subject.folder or subject.gguf)
+    assert python.pop("extra_body", {}) | python == sent
+
+
+@pytest.mark.parametrize(
+    ("engine", "subject", "page", "line"),
+    [
+        (TRANSFORMERS, FOLDER, False, "Web page: start with --page"),
+        (OLD_LLAMA, GGUF, False, f"Web page: {PAGE.as_uri()}#server=http%3A%2F%2F127.0.0.1%3A1"),
+        (VLLM, FOLDER, True, "&blocks=0%2C3&most=64&forbid=7%2C8%2C9"),
+    ],
+)
+def test_the_pages_address_is_printed_where_a_page_may_ask(engine, subject, page, line):
+    assert line in greeting_of(engine, subject, page=page)
 
 
 def test_the_page_is_one_file_that_loads_nothing_and_trusts_nothing():

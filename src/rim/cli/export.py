@@ -50,7 +50,7 @@ def export(
             f"and {check.refused_numbers} wrong numbers refused."
         )
         common.say(f"Exported: {report.folder} ({report.total_bytes / 1e6:.1f} MB)")
-        common.say(f"Serve it: transformers serve {report.folder}")
+        common.say(f"Serve it: rim serve {report.folder}")
 
 
 def push(

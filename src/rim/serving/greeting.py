@@ -43,7 +43,9 @@ def curl_line(server: Server, budget: int | None = None) -> str:
 def openai_lines(server: Server, budget: int | None = None) -> str:
     """Python that asks the server with the OpenAI client."""
     options = _options(server, budget)
-    extra = {"chat_template_kwargs": options.pop("chat_template_kwargs")}
+    if "chat_template_kwargs" in options:  # unknown to the client, so it goes as it is
+        extra = {"chat_template_kwargs": options.pop("chat_template_kwargs")}
+        options["extra_body"] = extra
     arguments = "".join(f"    {name}={value!r},\n" for name, value in options.items())
     return f"""from openai import OpenAI
 
@@ -51,32 +53,33 @@ client = OpenAI(base_url="{server.url}/v1", api_key="none")
 answer = client.chat.completions.create(
     model={server.model!r},
     messages=[{{"role": "user", "content": {QUESTION!r}}}],
-{arguments}    extra_body={extra!r},
-)
+{arguments})
 print(answer.choices[0].message.content)"""
 
 
 def _options(server: Server, budget: int | None) -> dict[str, Any]:
-    record = server.subject.record
-    default = record.default_blocks if record else 0
-    options: dict[str, Any] = {
-        "chat_template_kwargs": {"memory_blocks": default if budget is None else budget},
-        "temperature": 0,
-        "max_tokens": _MAX_TOKENS,
-    }
+    blocks = _default_blocks(server, budget)
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": _MAX_TOKENS}
+    if blocks is not None:
+        options["chat_template_kwargs"] = {"memory_blocks": blocks}
     if server.forbidden_ids:
         options["logit_bias"] = {str(token): -100 for token in server.forbidden_ids}
     return options
 
 
+def _default_blocks(server: Server, budget: int | None) -> int | None:
+    """Blocks of a request that names no number; None where only the GGUF file knows."""
+    record = server.subject.record
+    return record.default_blocks if budget is None and record else budget
+
+
 def _page_line(server: Server, budget: int | None, page: bool) -> str:
     if not page and server.engine.origins == "flag":
         return "Web page: start with --page to ask from a browser."
-    record = server.subject.record
-    default = budget if budget is not None else record.default_blocks if record else 0
+    record, blocks = server.subject.record, _default_blocks(server, budget)
     address = page_url(
         server.url,
-        blocks=sorted({0, default}),
+        blocks=[] if blocks is None else sorted({0, blocks}),
         most_blocks=record.most_blocks if record else None,
         forbidden_ids=server.forbidden_ids,
     )
