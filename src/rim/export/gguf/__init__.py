@@ -8,6 +8,15 @@ refuses every tokenizer that was trained here. This writer reads the tokenizer's
 instead, for the three families that are trained here, and refuses what it cannot describe exactly.
 """
 
+from rim.config import ConfigError
+
+try:
+    import gguf as _gguf  # noqa: F401
+except ImportError as error:
+    raise ConfigError(
+        'writing GGUF needs the gguf package: pip install "reasoning-in-memory[gguf]"'
+    ) from error
+
 from rim.export.gguf.writing import WEIGHTS, GgufReport, Weights, write_gguf
 
 __all__ = ["WEIGHTS", "GgufReport", "Weights", "write_gguf"]

@@ -1,7 +1,7 @@
 """How a tokenizer splits text before its merges, as llama.cpp names it.
 
-llama.cpp has its splitting rules built in and a GGUF file names one of them. Which one it is follows
-from the `pre_tokenizer` of `tokenizer.json` alone, never from a model's name.
+llama.cpp has its splitting rules built in, and a GGUF file names one of them. Which one it is
+follows from the `pre_tokenizer` of `tokenizer.json` alone, never from a model's name.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Shape legend: V tokens, O outputs of a matrix, I inputs of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,13 @@ class Tensor:
 
 
 def planned_tensors(
-    folder: Path, config: dict[str, Any], wanted: Stored, unknown_rows: int, unknown_id: int | None
+    folder: Path, config: dict[str, Any], wanted: Stored, copied_rows: Sequence[int]
 ) -> list[Tensor]:
     """All tensors, in the order in which the file has them; nothing is read yet.
 
     Args:
         wanted: the type of matrices; vectors, norms and position tables stay float32.
-        unknown_rows: rows to add for tokens, each a copy of row `unknown_id`.
+        copied_rows: rows to repeat at the end of the embedding, for tokens beyond the model's own.
 
     Raises:
         ConfigError: a tensor that the family has not.
@@ -58,9 +58,9 @@ def planned_tensors(
         if name == "output.weight" and config["tie_word_embeddings"]:
             continue  # the embedding again
         change = _change(family, key, config)
-        added = unknown_rows if name in _ROWS_ARE_TOKENS else 0
-        read = _reader(file, key, change, added, unknown_id)
-        shape = _shape(file, key, change, added)
+        copied = copied_rows if name in _ROWS_ARE_TOKENS else ()
+        read = _reader(file, key, change, copied)
+        shape = _shape(file, key, change, len(copied))
         planned.append(Tensor(name, shape, stored_type(name, shape, wanted), read))
     return [*planned, *_rope_factors(folder, config)]
 
@@ -85,7 +85,8 @@ def _layers(config: dict[str, Any]) -> int:
 def _stored_keys(folder: Path) -> Iterator[tuple[Path, str]]:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
-            yield from ((file, key) for key in opened.keys())
+            keys = opened.keys()
+        yield from ((file, key) for key in keys)
 
 
 def _change(
@@ -124,16 +125,14 @@ def _reader(
     file: Path,
     key: str,
     change: Callable[[torch.Tensor], torch.Tensor] | None,
-    added: int,
-    unknown_id: int | None,
+    copied_rows: Sequence[int],
 ) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         with safe_open(file, framework="pt") as opened:
             values = opened.get_tensor(key).float()
         values = change(values) if change else values
-        if added:
-            unknown_V = torch.full((added,), unknown_id)
-            values = torch.cat([values, values[unknown_V]])
+        if copied_rows:
+            values = torch.cat([values, values[list(copied_rows)]])
         return values.contiguous().numpy()
 
     return read

@@ -21,8 +21,8 @@ class Vocabulary:
 
     Attributes:
         kinds: a `gguf.TokenType` each.
-        unknown_rows: how many tokens at the end stand for bytes that the tokenizer cannot spell;
-            in the model each has the row of the unknown token, `special["unk"]`.
+        copied_rows: for each of the last tokens, which the model has no row for, the row that it
+            repeats: bytes that the tokenizer cannot spell repeat the unknown token's.
         special: ids under llama.cpp's names: bos, eos, unk, pad.
         suppressed: ids that an answer never contains.
     """
@@ -33,7 +33,7 @@ class Vocabulary:
     pretokenizer: str
     special: dict[str, int]
     add_bos: bool
-    unknown_rows: int
+    copied_rows: list[int]
     suppressed: list[int]
     chat_template: str
 
@@ -71,7 +71,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         pretokenizer=pretokenizer_name(description),
         special=special,
         add_bos=_adds_bos(tokenizer),
-        unknown_rows=len(missing),
+        copied_rows=[special["unk"] for _ in missing],
         suppressed=[
             *generation.get("suppress_tokens", []),
             *range(len(tokens), len(tokens) + len(missing)),

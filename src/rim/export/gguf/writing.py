@@ -1,4 +1,4 @@
-"""From an exported folder to a GGUF file: plan, write, read back, and only then give it its name."""
+"""From an exported folder to a GGUF file: plan, write, read back, and then give it its name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rim.config import ConfigError
-from rim.export.exporting import EXPORT_FILE
-
-try:
-    import gguf
-except ImportError as error:
-    raise ConfigError(
-        'writing GGUF needs the gguf package: pip install "reasoning-in-memory[gguf]"'
-    ) from error
-
+import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Stored
 
+from rim.config import ConfigError
+from rim.export.exporting import EXPORT_FILE
 from rim.export.gguf.metadata import add_model, add_vocabulary, check_family
 from rim.export.gguf.readback import check_file
 from rim.export.gguf.tensors import Tensor, planned_tensors
@@ -71,6 +64,8 @@ def write_gguf(
             exactly; the message names llama.cpp's own converter.
     """
     folder, out = Path(folder), Path(out)
+    if weights is not None and weights not in WEIGHTS:
+        raise ConfigError(f"weights are one of {', '.join(WEIGHTS)}, got {weights!r}")
     if not (folder / EXPORT_FILE).exists():
         raise ConfigError(
             f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
@@ -83,7 +78,10 @@ def write_gguf(
     weights = weights or _AS_EXPORTED[config["dtype"]]
     vocabulary = read_vocabulary(folder, config["vocab_size"])
     tensors = planned_tensors(
-        folder, config, Stored[weights.upper()], vocabulary.unknown_rows, vocabulary.special.get("unk")
+        folder,
+        config,
+        Stored[weights.upper()],
+        vocabulary.copied_rows,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}-{os.getpid()}")
@@ -113,7 +111,9 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> None:
     logging.getLogger("gguf").setLevel(logging.WARNING)
-    writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[config["model_type"].upper()]])
+    writer = gguf.GGUFWriter(
+        file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH[config["model_type"].upper()]]
+    )
     add_model(writer, config, name)
     writer.add_file_type(_FILE_TYPES[weights])
     add_vocabulary(writer, vocabulary)
