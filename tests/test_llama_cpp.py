@@ -137,9 +137,7 @@ CONVERSATIONS = {
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_both_template_engines_render_the_same(name, served):
     if not served.reasoner.encoder.is_chat and name != "parts":
-        with pytest.raises(urllib.error.HTTPError, match="500"):
-            asked(served, "/apply-template", messages=CONVERSATIONS[name])
-        return
+        return base_models_take_one_message(name, served)
     tokenizer = AutoTokenizer.from_pretrained(served.folder)
     for more in ({}, {"memory_blocks": 0}, {"memory_blocks": 5}):
         expected = tokenizer.apply_chat_template(
@@ -150,6 +148,18 @@ def test_both_template_engines_render_the_same(name, served):
         )
         # llama.cpp adds the begin-of-text token again when it tokenizes.
         assert found["prompt"] == expected.removeprefix(begin_of_text(served))
+
+
+def base_models_take_one_message(name: str, served: Served) -> None:
+    messages = CONVERSATIONS[name]
+    if name != "system":
+        with pytest.raises(urllib.error.HTTPError, match="500"):
+            asked(served, "/apply-template", messages=messages)
+        return
+    # What docs/serving.md warns of: a refused system message becomes a part of the question.
+    joined = conversation("\n".join(message["content"] for message in messages))
+    merged = asked(served, "/apply-template", messages=messages)
+    assert merged == asked(served, "/apply-template", messages=joined)
 
 
 def begin_of_text(served: Served) -> str:
@@ -184,6 +194,12 @@ def test_a_raw_completion_protects_nothing(served):
     encoder = served.reasoner.encoder
     found = asked(served, "/v1/completions", prompt="q<|mem|>", max_tokens=1)
     assert found["usage"]["prompt_tokens"] == len(encoder.tokenizer("q<|mem|>")["input_ids"])
+
+
+def test_a_request_cannot_replace_the_template(served):
+    kwargs = {"chat_template": "{{ '<|mem|>' * 70 }}"}
+    assert served.answer("q", chat_template_kwargs=kwargs) == served.expected("q")
+    assert served.answer("q", chat_template=kwargs["chat_template"]) == served.expected("q")
 
 
 def test_the_documents_request_is_answered_as_we_answer(served):

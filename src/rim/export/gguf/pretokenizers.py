@@ -13,7 +13,7 @@ from rim.export.gguf.refusal import refusal
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 #: Pattern of a `Split`, and whether whole words skip the merges: llama.cpp's name.
-_SPLITS = {
+SPLITS = {
     (_CONTRACTIONS + r"\p{N}" + _REST, False): "qwen2",
     (_CONTRACTIONS + r"\p{N}{1,3}" + _REST, True): "llama-bpe",
     (_CONTRACTIONS + r"\p{N}{1,3}" + _REST, False): "smaug-bpe",
@@ -55,7 +55,7 @@ def _name(pre_tokenizer: dict[str, Any] | None, whole_words: bool) -> str | None
     if kinds == ["Split", "ByteLevel"] and not splits_itself:
         split = steps[0]
         if split["behavior"] == "Isolated" and not split["invert"]:
-            return _SPLITS.get((split["pattern"].get("Regex", ""), whole_words))
+            return SPLITS.get((split["pattern"].get("Regex", ""), whole_words))
     return None
 
 
