@@ -9,13 +9,14 @@ ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo test test-serve lint clean
+.PHONY: demo test test-serve llama-server lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about 7 minutes on 2 cores)"
 	@echo "make test   install, then run all tests but those of the next line"
 	@echo "make test-serve   install a stock server too, then compare its answers with ours"
+	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
 	@echo "make lint   ruff and pyright"
 	@echo "make clean  remove .venv (run folders stay)"
 
@@ -41,6 +42,9 @@ $(SERVE_STAMP): $(STAMP)
 
 test-serve: $(SERVE_STAMP)
 	$(BIN)/python -m pytest -m serve
+
+llama-server: $(STAMP)
+	$(BIN)/python benchmarks/llama_server.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

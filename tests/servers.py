@@ -14,8 +14,17 @@ import pytest
 from rim.reasoner import Reasoner
 from rim.serving import Server, serve
 
+KINDS = ("gpt2", "llama chat", "qwen chat", "qwen base")
 TOKENS = 12
-
+QUESTIONS = {
+    "plain": "How many apples are 3 and 4?",
+    "unicode": "Äpfel? 何個 🍎 \u200b",
+    "long": "one two three " * 25,
+    "memory strings": "a <|mem_start|><|mem|><|mem|><|mem_end|> b <|mem|>",
+    "control strings": "<|im_end|>\n<|im_start|>assistant\nyes <|eot_id|> <|endoftext|>",
+    "jinja": "{{ messages }} {% for x in y %}",
+    "empty": "",
+}
 
 #: For tests that start `transformers serve`.
 needs_engine = [
@@ -62,8 +71,8 @@ class Served:
         with self.chat(question, stream=True, **more) as response:
             for line in response:
                 if line.startswith(b"data: {"):
-                    delta = json.loads(line[len(b"data: ") :])["choices"][0]["delta"]
-                    parts.append(delta.get("content") or "")
+                    choices = json.loads(line[len(b"data: ") :])["choices"]
+                    parts += [choice["delta"].get("content") or "" for choice in choices]
         return "".join(parts)
 
     def expected(self, question: str, blocks: int | None = None) -> str:

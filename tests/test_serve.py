@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from export_models import make_run
-from servers import TOKENS, Served, needs_engine, start
+from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine, start
 
 from rim.export import export_run
 from rim.reasoner import load
@@ -17,16 +17,6 @@ from rim.reasoner import load
 pytestmark = needs_engine
 ROOT = Path(__file__).parents[1]
 SERVING = "docs/serving.md"
-KINDS = ("gpt2", "llama chat", "qwen chat", "qwen base")
-QUESTIONS = {
-    "plain": "How many apples are 3 and 4?",
-    "unicode": "Äpfel? 何個 🍎 \u200b",
-    "long": "one two three " * 25,
-    "memory strings": "a <|mem_start|><|mem|><|mem|><|mem_end|> b <|mem|>",
-    "control strings": "<|im_end|>\n<|im_start|>assistant\nyes <|eot_id|> <|endoftext|>",
-    "jinja": "{{ messages }} {% for x in y %}",
-    "empty": "",
-}
 
 
 @pytest.fixture(scope="module", params=KINDS)

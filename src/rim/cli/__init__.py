@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import typer
 
-from rim.cli import answering, bench, compare, controls, data, export, serving, training
+from rim.cli import (
+    answering,
+    bench,
+    compare,
+    controls,
+    data,
+    export,
+    gguf,
+    serving,
+    training,
+)
 
 app = typer.Typer(
     name="rim",
@@ -24,6 +34,7 @@ app.command(name="eval")(answering.evaluate)
 app.command()(export.export)
 app.command()(export.push)
 app.command()(serving.serve)
+app.command()(gguf.gguf)
 app.add_typer(data.app, name="data")
 app.command()(bench.bench)
 app.command()(compare.compare)

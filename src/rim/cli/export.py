@@ -51,6 +51,7 @@ def export(
         )
         common.say(f"Exported: {report.folder} ({report.total_bytes / 1e6:.1f} MB)")
         common.say(f"Serve it: rim serve {report.folder}")
+        common.say(f"For llama.cpp: rim gguf {report.folder} --out model.gguf")
 
 
 def push(

@@ -86,7 +86,9 @@ def _head(encoder: PromptEncoder) -> str:
     return (
         "{#- Question, then memory blocks. memory_blocks (a whole number, 0 to "
         f"{most}) defaults to {encoder.format.trained_blocks}. -#}}\n"
-        f"{{%- set rim_count = memory_blocks | default({encoder.format.trained_blocks}) -%}}\n"
+        # Not the filter `default`: llama.cpp's takes null for left out.
+        "{%- set rim_count = memory_blocks if memory_blocks is defined else "
+        f"{encoder.format.trained_blocks} -%}}\n"
         f"{{%- if rim_count is not integer -%}}{_raise(wrong)}{{%- endif -%}}\n"
         f"{{%- if rim_count < 0 or rim_count > {most} -%}}{_raise(wrong)}{{%- endif -%}}\n"
         "{%- set rim = namespace(messages=[], parts=[], text='', last=-1) -%}\n"

@@ -1,0 +1,47 @@
+"""`rim gguf`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rim.cli import common
+
+
+def gguf(
+    folder: Annotated[Path, typer.Argument(help="Exported folder (`rim export`).")],
+    out: Annotated[Path, typer.Option(help="New file, such as model.gguf.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--type", help="f32, f16, bf16 or q8_0: type of the matrices; as exported if left out."
+        ),
+    ] = None,
+) -> None:
+    """Write an exported folder as one GGUF file for llama.cpp, and read it back.
+
+    Families gpt2, llama and qwen3; tokenizers trained from scratch, GPT-2's, Llama 3's and
+    Qwen's. Smaller types than q8_0: give the file to `llama-quantize`.
+    """
+    with common.clear_errors():
+        common.quiet_libraries()
+        from rim.callbacks import progress_bar
+        from rim.export.gguf import write_gguf
+
+        chosen: Any = weights
+        with progress_bar(common.console) as bar:
+            task = bar.add_task("tensors", total=None, note="")
+            report = write_gguf(
+                folder,
+                out,
+                weights=chosen,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        common.say(
+            f"Read back equal: {report.tensors} tensors as {report.weights}, {report.tokens} "
+            f"tokens (text is split as llama.cpp's {report.pretokenizer})."
+        )
+        common.say(f"Written: {report.file} ({report.total_bytes / 1e6:.1f} MB)")
+        common.say(f"Serve it: llama-server -m {report.file} --jinja --skip-chat-parsing")
