@@ -212,6 +212,50 @@ def shortcut_table() -> str:
     return "\n".join(lines)
 
 
+def budget_table() -> str:
+    (result,) = read("results/budget.json")
+    best, level = result["router"], result["by_level"]
+    blocks = ", ".join(f"{n} operations: {k}" for n, k in level["blocks"].items())
+    rows = {
+        **{f"{k} blocks, always": row for k, row in result["fixed"].items()},
+        f"blocks by difficulty ({blocks})": level,
+        f"router, confidence {best['confidence']:.3f} "
+        f"(asks chain of thought {100 * best['second_asked']:.1f} % of the time)": best,
+        "chain of thought, always": result["chain_of_thought"],
+    }
+    lines = ["| policy | accuracy % (95 %) | mean ms | median ms |", "|---|---|---|---|"]
+    for name, row in rows.items():
+        interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
+        lines.append(
+            f"| {name} | {100 * row['accuracy']:.1f} ({interval}) "
+            f"| {row['mean_ms']:.1f} | {row['median_ms']:.1f} |"
+        )
+    questions, machine = result["questions"], result["environment"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{questions['test']['examples']} test questions; blocks and confidence chosen on "
+            f"{questions['validation']['examples']} validation questions, to lose at most "
+            f"{100 * result['loss']:.0f} point there. {machine['processor']}, one thread, commit "
+            f"{short_commit(machine['git_commit'])}.",
+        ]
+    )
+
+
+def budget_levels() -> str:
+    (result,) = read("results/budget.json")
+    levels = result["accuracy_by_level"]
+    counts = list(next(iter(levels.values())))
+    lines = [
+        f"| operations | {' | '.join(f'K = {k}' for k in counts)} |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for level, shares in levels.items():
+        lines.append(f"| {level} | {' | '.join(f'{100 * v:.1f}' for v in shares.values())} |")
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -219,6 +263,8 @@ TABLES = {
     "latency-table": ("docs/latency.md", latency_table),
     "comparison-table": ("docs/compare.md", comparison_table),
     "control-lines": ("docs/controls.md", control_lines),
+    "budget-table": ("docs/budget.md", budget_table),
+    "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
 }
 
