@@ -88,6 +88,17 @@ def test_the_printed_python_works_as_printed(command, capsys):
     assert capsys.readouterr().out == expected(served, "3+4-5=", BUDGET) + "\n"
 
 
+def test_the_documents_python_starts_a_server(command, capsys):
+    served, _ = command
+    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(from rim import serving.*?)```", text, re.DOTALL)
+    options = '"transformers", port=0, extra=["--device", "cpu"]'
+    code = code.replace('"exported"', f"{served.folder!r}, engine={options}")
+    exec(compile(code, "serving.md", "exec"), {})
+    answer = served.reasoner.ask("3+4-5=", blocks=5).answer
+    assert capsys.readouterr().out == answer + "\n"
+
+
 def test_rim_ask_gives_the_runs_answers(command):
     served, _ = command
     asked = ["ask", "--server", served.url, QUESTION, "--blocks", "0,2,3,8", "--json"]
@@ -122,7 +133,8 @@ def test_the_page_is_used_by_keyboard_on_a_narrow_screen(command, tmp_path):
     served, _ = command
     with Browser(tmp_path / "profile", width=390) as page:
         page.open(page_url(served.url, blocks=(3,)))
-        page.type(QUESTION)  # its field has the focus
+        page.wait_for("document.activeElement.id === 'question'")  # a page is there to ask
+        page.type(QUESTION)
         page.key("Enter", 13, "\r")
         page.wait_for("document.body.dataset.state === 'done'")
         assert page.evaluate(TEXT) == expected(served, QUESTION, 3)
