@@ -164,3 +164,13 @@ def test_asking_a_server_imports_nothing_heavy():
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_answer_with_probabilities_must_be_a_chat_completion():
+    choice = {"message": {"content": "7"}, "finish_reason": "stop", "logprobs": {"content": [{}]}}
+    for content in ("[]", "no", '{"choices": []}', json.dumps({"choices": [choice], "usage": {}})):
+        with (
+            stub(Reply([content], kind="application/json")) as server,
+            pytest.raises(ConfigError, match="is no chat completions server"),
+        ):
+            Client(server.url).ask("q", logprobs=True)

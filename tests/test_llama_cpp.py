@@ -6,21 +6,24 @@ import contextlib
 import json
 import re
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import llama_server
 import pytest
+import torch
 from export_models import make_run
 from servers import KINDS, QUESTIONS, TOKENS, Served
 from transformers import AutoTokenizer
 
 from rim.export import export_run
 from rim.export.gguf import write_gguf
+from rim.generation import generate
 from rim.reasoner import load
 from rim.scratch import train_tokenizer
-from rim.serving import Server, serve
+from rim.serving import Client, Server, serve
 from rim.serving.engines import LLAMA_VARIABLE
 
 pytestmark = [
@@ -185,6 +188,34 @@ def test_a_wrong_number_gives_an_error_and_no_answer(wrong, served):
         assert "memory_blocks must be a whole number" in error.value.read().decode()
     # The server lives on.
     assert served.answer("q") == served.expected("q")
+
+
+def test_the_log_probability_is_that_of_the_answer_and_its_end(served):
+    """llama.cpp counts all tokens as possible: memory tokens, and copies of the unknown token."""
+    for name in ("plain", "unicode"):
+        question, reasoner = QUESTIONS[name], served.reasoner
+        ((own,),) = generate(
+            reasoner.model,
+            reasoner.encoder,
+            [question],
+            num_blocks=reasoner.trained_blocks,
+            max_new_tokens=TOKENS,
+        )
+        prompt = reasoner.encoder.prompt_ids(question, reasoner.trained_blocks)
+        stop = [reasoner.encoder.stop_id] if own.finished else []
+        answer = [*own.token_ids, *stop]
+        with torch.inference_mode():
+            ids = torch.tensor([[*prompt, *answer]])
+            logits = reasoner.model(ids).logits[0, len(prompt) - 1 : -1].float()
+        with urllib.request.urlopen(f"{served.url}/v1/models") as response:
+            size = json.load(response)["data"][0]["meta"]["n_vocab"]
+        if size > logits.shape[1]:
+            unknown = logits[:, [reasoner.encoder.tokenizer.unk_token_id]]
+            logits = torch.cat([logits, unknown.expand(-1, size - logits.shape[1])], 1)
+        expected = logits.log_softmax(1)[range(len(answer)), answer].sum()
+        told = Client(served.url).ask(question, max_new_tokens=TOKENS, logprobs=True)
+        assert told.text == own.text and told.num_tokens == len(answer)
+        assert told.logprob == pytest.approx(float(expected), abs=1e-3)
 
 
 def test_memory_tokens_are_never_written(served):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import time
@@ -26,7 +27,8 @@ class ServerAnswer:
 
     `first_ms` and `answer_ms` are milliseconds from sending the question to the first piece of text
     and to the end, as seen from here; `num_tokens` is None where the server does not say.
-    `logprob` is the log-probability of the text's tokens, None unless asked for and told.
+    `logprob` is the log-probability of the text and its end, None unless asked for; an answer
+    with one comes in one piece, so that its `first_ms` is its `answer_ms`.
     """
 
     answer: str
@@ -92,7 +94,9 @@ class Client:
         """Ask one question; `blocks` None leaves the number to the server.
 
         Args:
-            logprobs: ask for log-probabilities, which not every engine gives.
+            logprobs: ask for log-probabilities, which not every engine gives. They are the
+                engine's own: memory tokens, which an answer never has, are among the tokens that
+                could have come.
 
         Raises:
             ConfigError: no server, one that refuses the question, or one that is not what it seems.
@@ -107,17 +111,36 @@ class Client:
             body["chat_template_kwargs"] = {"memory_blocks": blocks}
         if temperature:
             body |= {"top_p": top_p} | ({} if seed is None else {"seed": seed})
-        if logprobs:
-            body["logprobs"] = True
         if self.forbidden_ids:
             body["logit_bias"] = {str(token): _NEVER for token in self.forbidden_ids}
+        if logprobs:
+            # A stream leaves out the stop token's, without which 1 and 12 begin alike.
+            return self._ask_whole(body | {"logprobs": True, "stream": False}, blocks)
         return self._ask(body, blocks)
+
+    def _ask_whole(self, body: dict[str, Any], blocks: int | None) -> ServerAnswer:
+        begin = time.perf_counter()
+        with self._response(body, "application/json") as response:
+            content = response.read()
+        answer_ms = 1000 * (time.perf_counter() - begin)
+        try:
+            told = json.loads(content)
+            choice = told["choices"][0]
+            text, reason = choice["message"]["content"] or "", choice["finish_reason"]
+            tokens = told["usage"]["completion_tokens"]
+            each = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content", [])]
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError):
+            raise ConfigError(f"{self.url} is no chat completions server") from None
+        answer = extract_answer(text, self.marker, self.separator)
+        # Fewer than its tokens are another quantity, not the same less exactly.
+        logprob = sum(each) if each and len(each) == tokens else None
+        finished = reason != "length"
+        return ServerAnswer(answer, text, blocks, finished, tokens, answer_ms, answer_ms, logprob)
 
     def _ask(self, body: dict[str, Any], blocks: int | None) -> ServerAnswer:
         begin, first_ms = time.perf_counter(), None
         parts: list[str] = []
         reason, tokens = None, None
-        logprobs: list[float] = []
         for event in self._events(body):
             usage = event.get("usage") or {}
             tokens = usage.get("completion_tokens", tokens)
@@ -126,8 +149,6 @@ class Client:
                 if piece:
                     first_ms = first_ms or 1000 * (time.perf_counter() - begin)
                     parts.append(piece)
-                told = (choice.get("logprobs") or {}).get("content") or []
-                logprobs += [token["logprob"] for token in told]
                 reason = choice.get("finish_reason") or reason
         answer_ms = 1000 * (time.perf_counter() - begin)
         if reason is None:
@@ -136,11 +157,17 @@ class Client:
         answer = extract_answer(text, self.marker, self.separator)
         finished = reason != "length"
         first_ms = answer_ms if first_ms is None else first_ms
-        logprob = sum(logprobs) if logprobs else None
-        return ServerAnswer(answer, text, blocks, finished, tokens, first_ms, answer_ms, logprob)
+        return ServerAnswer(answer, text, blocks, finished, tokens, first_ms, answer_ms)
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The server's events, one JSON object each."""
+        with self._response(body, "text/event-stream") as response:
+            for line in response:
+                yield from self._event(line.decode("utf-8", "replace").strip())
+
+    @contextlib.contextmanager
+    def _response(self, body: dict[str, Any], wanted: str) -> Iterator[Any]:
+        """The server's response, of the kind wanted; whatever goes wrong is told in a sentence."""
         request = urllib.request.Request(
             f"{self.url}/v1/chat/completions",
             data=json.dumps(body).encode(),
@@ -149,10 +176,9 @@ class Client:
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
                 kind = response.headers.get_content_type()
-                if kind != "text/event-stream":
+                if kind != wanted:
                     raise ConfigError(f"{self.url} is no chat completions server: it sent {kind}")
-                for line in response:
-                    yield from self._event(line.decode("utf-8", "replace").strip())
+                yield response
         except urllib.error.HTTPError as error:
             with error:
                 raise ConfigError(self._refusal(error)) from None

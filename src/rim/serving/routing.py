@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rim.config import ConfigError
 from rim.serving.client import Client, ServerAnswer
@@ -59,15 +59,15 @@ class Router:
 
 
 def probability(answer: ServerAnswer) -> float:
-    """Probability of the whole text, as the server tells it.
+    """Probability of the whole answer, 0 to 1, as the server tells it.
 
     Raises:
         ConfigError: it does not.
     """
     if answer.logprob is None:
         raise ConfigError(
-            "this server tells no log-probabilities (`transformers serve` does not); "
-            "llama.cpp and vLLM do"
+            "this server tells no log-probabilities of all tokens (`transformers serve` tells "
+            "none); llama.cpp and vLLM do"
         )
     # An answer that was cut off is not one to believe.
     return math.exp(answer.logprob) if answer.finished else 0.0
@@ -80,10 +80,10 @@ def calibrate_confidence(
     *,
     loss: float,
 ) -> float:
-    """The least confidence that costs no more than `loss` (a share, as 0.01) of the accuracy.
+    """The least confidence whose accuracy is at most `loss` (0.01: one point) below the best.
 
-    Measured against the best that any confidence gives on these questions, those of asking one
-    model only among them.
+    The best is the one that any confidence gives on these questions, those of asking one model
+    only among them: 0 never asks the second, infinity always.
 
     Args:
         first: probabilities of the first model's answers to validation questions.
@@ -93,46 +93,59 @@ def calibrate_confidence(
     Raises:
         ConfigError: no questions, or not as many of each.
     """
+    if not len(first) == len(first_right) == len(second_right) > 0:
+        raise ConfigError(
+            "a confidence is chosen on validation questions that both models answered; there are "
+            f"{len(first)} probabilities, and marks of {len(first_right)} and {len(second_right)}"
+        )
     rows = sorted(zip(first, first_right, second_right, strict=True))
-    if not rows:
-        raise ConfigError("a confidence is chosen on validation questions, and there are none")
-    # Believed from place k on: below it, the second model answers.
-    accuracies = [
+    # The second model answers the first k, believed are those from there on.
+    counts = [
         sum(second for _, _, second in rows[:k]) + sum(right for _, right, _ in rows[k:])
         for k in range(len(rows) + 1)
     ]
-    allowed = max(accuracies) - loss * len(rows) - _ROUNDING
-    for k, accuracy in enumerate(accuracies):
-        # Equal probabilities are routed alike.
-        if accuracy >= allowed and (k == 0 or k == len(rows) or rows[k - 1][0] < rows[k][0]):
-            return _between(rows, k)
-    raise AssertionError("the best split is one of them")
-
-
-def _between(rows: Sequence[tuple[float, Any, Any]], k: int) -> float:
+    # Equal probabilities are routed alike.
+    possible = [k for k in range(1, len(rows)) if rows[k - 1][0] < rows[k][0]]
+    possible = [0, *possible, len(rows)]
+    best = max(counts[k] for k in possible)
+    k = next(k for k in possible if counts[k] >= best - loss * len(rows) - _ROUNDING)
     if k == 0:
         return 0.0
-    return math.inf if k == len(rows) else (rows[k - 1][0] + rows[k][0]) / 2
+    return math.inf if k == len(rows) else rows[k][0]
 
 
 def calibrate_blocks(
-    levels: Sequence[Hashable], right: Mapping[int, Sequence[bool]], *, loss: float
+    levels: Sequence[Hashable],
+    right: Mapping[int, Sequence[bool]],
+    *,
+    loss: float,
+    least: int = 20,
 ) -> dict[Hashable, int]:
-    """For every level of difficulty the fewest blocks whose accuracy is within `loss` of the best.
+    """For every level of difficulty the fewest blocks whose accuracy is at most `loss` (0.01: one
+    point) below the best.
 
     Args:
         levels: the difficulty of each validation question, anything that can be told from the
             question alone.
         right: for every number of blocks, whether the answers are right.
+        least: questions that a level must have, lest chance chooses.
 
     Raises:
-        ConfigError: nothing to choose from.
+        ConfigError: nothing to choose from, or too little.
     """
     if not levels or not right:
         raise ConfigError("blocks are chosen on validation questions, and there are none")
+    for k, marks in right.items():
+        if len(marks) != len(levels):
+            raise ConfigError(f"{len(levels)} questions, but {len(marks)} marks for {k} blocks")
     chosen = {}
     for level in dict.fromkeys(levels):
         at = [i for i, other in enumerate(levels) if other == level]
+        if len(at) < least:
+            raise ConfigError(
+                f"level {level!r} has {len(at)} validation questions, at least {least} are needed "
+                "to choose by; use more questions or fewer levels"
+            )
         shares = {k: sum(marks[i] for i in at) / len(at) for k, marks in right.items()}
         best = max(shares.values())
         chosen[level] = min(k for k, share in shares.items() if share >= best - loss - _ROUNDING)
