@@ -14,28 +14,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import llama_server
 from rich.console import Console
-from rim.export.gguf import write_gguf
-from router import operations
 
 from rim.callbacks import progress_bar
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples, task_source
 from rim.evaluation import Accuracy, grade
 from rim.export import export_run
+from rim.export.gguf import write_gguf
 from rim.reasoner import Reasoner, load
 from rim.results import environment, write_json
 from rim.serving import Client, calibrate_blocks, calibrate_confidence, serve
@@ -48,29 +46,46 @@ LOSS = 0.01
 
 @dataclass(frozen=True)
 class Asked:
-    """One model's answers to some questions."""
+    """One model's answers to some questions; only the first model of a router has probabilities."""
 
-    right: list[bool]
-    probability: list[float]
-    milliseconds: list[float]
+    right: list[bool] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+
+
+#: What is asked: a number of blocks, or the other model.
+SLOW = "chain of thought"
 
 
 def ask_all(
-    client: Client,
-    reasoner: Reasoner,
+    fast: tuple[Client, Reasoner],
+    slow: tuple[Client, Reasoner],
     examples: Sequence[Example],
     advance: Callable[[], None],
-    **options: Any,
-) -> Asked:
-    answers = []
-    for example in examples:
-        answers.append(client.ask(example.question, max_new_tokens=64, logprobs=True, **options))
+) -> dict[int | str, Asked]:
+    """Every question of every number of blocks and of the slow model, as `Router` asks them.
+
+    Who begins changes with each question.
+    """
+    asked = {turn: Asked() for turn in (*range(fast[1].trained_blocks + 1), SLOW)}
+    turns = list(asked)
+    for number, example in enumerate(examples):
+        first = number % len(turns)
+        for turn in turns[first:] + turns[:first]:
+            client, reasoner = slow if turn == SLOW else fast
+            options = {} if turn == SLOW else {"blocks": turn, "logprobs": True}
+            answer = client.ask(example.question, max_new_tokens=64, **options)
+            asked[turn].right.append(grade(answer.text, example, reasoner.encoder))
+            asked[turn].milliseconds.append(answer.answer_ms)
+            if turn != SLOW:
+                asked[turn].probability.append(probability(answer))
         advance()
-    return Asked(
-        [grade(a.text, e, reasoner.encoder) for a, e in zip(answers, examples, strict=True)],
-        [probability(a) for a in answers],
-        [a.answer_ms for a in answers],
-    )
+    return asked
+
+
+def operations(question: str) -> int:
+    """How hard a chain is, told from the question alone."""
+    return sum(question.count(sign) for sign in "+-")
 
 
 def summary(right: Sequence[bool], milliseconds: Sequence[float]) -> dict[str, Any]:
@@ -91,7 +106,7 @@ def routed(first: Asked, second: Asked, confidence: float) -> dict[str, Any]:
             [a if sure else b for sure, a, b in rows],
             [a if sure else a + b for sure, a, b in waits],
         ),
-        "confidence": confidence,
+        "confidence": confidence if math.isfinite(confidence) else None,  # None: never believed
         "second_asked": 1 - sum(believed) / len(believed),
     }
 
@@ -107,36 +122,38 @@ def by_level(asked: dict[int, Asked], levels: Sequence[int], chosen: dict[Any, i
 
 
 def policies(
-    validation: dict[int, Asked],
-    test: dict[int, Asked],
-    slow: tuple[Asked, Asked],
+    validation: dict[int | str, Asked],
+    test: dict[int | str, Asked],
     levels: tuple[list[int], list[int]],
     trained: int,
 ) -> dict[str, Any]:
-    """Everything chosen on the first of each pair and reported on the second."""
-    marks = {k: asked.right for k, asked in validation.items()}
+    """Everything chosen on validation questions and reported on the test's."""
+    slow = test.pop(SLOW)
+    slow_right = validation.pop(SLOW).right
+    marks = {int(k): asked.right for k, asked in validation.items()}
     chosen = calibrate_blocks(levels[0], marks, loss=LOSS)
     first = validation[trained]
-    confidence = calibrate_confidence(first.probability, first.right, slow[0].right, loss=LOSS)
-    adaptive = by_level(test, levels[1], chosen)
+    confidence = calibrate_confidence(first.probability, first.right, slow_right, loss=LOSS)
+    blocks = {int(k): asked for k, asked in test.items()}
+    adaptive = by_level(blocks, levels[1], chosen)
     return {
-        "fixed": {k: summary(a.right, a.milliseconds) for k, a in test.items()},
-        "chain_of_thought": summary(slow[1].right, slow[1].milliseconds),
+        "fixed": {k: summary(a.right, a.milliseconds) for k, a in blocks.items()},
+        "chain_of_thought": summary(slow.right, slow.milliseconds),
         "by_level": summary(adaptive.right, adaptive.milliseconds)
         | {
             "blocks": {str(level): k for level, k in sorted(chosen.items())},
             "mean_blocks": statistics.fmean(chosen[level] for level in levels[1]),
         },
-        "router": routed(test[trained], slow[1], confidence),
+        "router": routed(blocks[trained], slow, confidence),
         "router_curve": [
-            routed(test[trained], slow[1], c) for c in (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
+            routed(blocks[trained], slow, c) for c in (0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
         ],
         "accuracy_by_level": {
             str(level): {
                 k: statistics.fmean(
                     right for right, at in zip(a.right, levels[1], strict=True) if at == level
                 )
-                for k, a in test.items()
+                for k, a in blocks.items()
             }
             for level in sorted(set(levels[1]))
         },
@@ -166,33 +183,18 @@ def main() -> None:
             exported = export_run(getattr(arguments, name), Path(temporary) / name).folder
             files[name] = write_gguf(exported, exported / f"{name}.gguf").file
         fast, slow = load(arguments.rim, device="cpu"), load(arguments.cot, device="cpu")
-        counts = range(fast.trained_blocks + 1)
         with (
             serve(files["rim"], engine="llama.cpp", port=0, extra=FLAGS) as rim_server,
             serve(files["cot"], engine="llama.cpp", port=0, extra=FLAGS) as cot_server,
             progress_bar(Console(stderr=True)) as bar,
         ):
-            total = (len(counts) + 1) * sum(map(len, splits))
-            task = bar.add_task("answers", total=total, note="")
-
-            def advance() -> None:
-                bar.update(task, advance=1)
-
-            for client in (rim_server.client(), cot_server.client()):
+            task = bar.add_task("questions", total=sum(map(len, splits)), note="")
+            clients = (rim_server.client(), fast), (cot_server.client(), slow)
+            for client, _ in clients:
                 client.ask(splits[0][0].question)  # the first answer of a server is slow
-            asked = [
-                {k: ask_all(rim_server.client(), fast, part, advance, blocks=k) for k in counts}
-                for part in splits
-            ]
-            solutions = [ask_all(cot_server.client(), slow, part, advance) for part in splits]
+            asked = [ask_all(*clients, part, lambda: bar.advance(task)) for part in splits]
     result = {
-        **policies(
-            asked[0],
-            asked[1],
-            (solutions[0], solutions[1]),
-            (levels[0], levels[1]),
-            fast.trained_blocks,
-        ),
+        **policies(asked[0], asked[1], (levels[0], levels[1]), fast.trained_blocks),
         "trained_blocks": fast.trained_blocks,
         "loss": LOSS,
         "questions": {

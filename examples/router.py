@@ -18,11 +18,6 @@ import argparse
 from rim.serving import Client, Router
 
 
-def operations(question: str) -> int:
-    """How hard a chain looks; a router for other questions might count words or numbers."""
-    return sum(question.count(sign) for sign in "+-")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -30,6 +25,7 @@ def main() -> None:
     parser.add_argument("--rim", required=True, metavar="URL", help="server of the RiM model")
     parser.add_argument("--cot", required=True, metavar="URL", help="server of the slow model")
     parser.add_argument("--confidence", type=float, default=0.9)
+    parser.add_argument("--blocks", type=int, help="memory blocks; the server's own if left out")
     parser.add_argument("question", nargs="+")
     arguments = parser.parse_args()
     router = Router(
@@ -38,8 +34,7 @@ def main() -> None:
         confidence=arguments.confidence,
     )
     for question in arguments.question:
-        # One block a step, and one for the answer.
-        routed = router.ask(question, blocks=operations(question) + 1)
+        routed = router.ask(question, blocks=arguments.blocks)
         print(
             f"{question} {routed.answer.answer}   {routed.answer_ms:.0f} ms, "
             f"by the {routed.by} model"
