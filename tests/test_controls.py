@@ -183,7 +183,8 @@ def test_run_controls_reports_each_control_with_one_mark_a_question(encoder):
     assert all(len(o.right) == len(EXAMPLES) for o in outcomes)
     assert sum(counted) == num_answers(K, len(EXAMPLES))
     swap = outcomes[3].as_record()
-    assert set(swap) == {"name", "group", "right", "follows"} and set(swap["right"]) <= {"0", "1"}
+    assert set(swap) == {"name", "group", "right", "follows", "follows_unaltered"}
+    assert set(swap["right"]) <= {"0", "1"}
 
 
 def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
@@ -199,6 +200,18 @@ def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
     )
     assert outcomes["K = 5"] == expected and any(expected)
     assert any(outcomes[f"K = {k}"] != expected for k in range(1, 2 * K + 1)), "K matters"
+
+
+def test_the_share_that_follows_the_other_question_stands_beside_that_of_unaltered_blocks(encoder):
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    own = {q: reasoner.ask(q, max_new_tokens=2).answer or "-" for q in QUESTIONS}
+    # The first question's partner is the second: whose gold is here what the first is answered.
+    golds = ["none", own[QUESTIONS[0]], *["neither"] * (len(QUESTIONS) - 2)]
+    examples = [Example(q, (), gold) for q, gold in zip(QUESTIONS, golds, strict=True)]
+    swap = run_controls(reasoner, examples, max_new_tokens=2)[3]
+    partners = choose_partners(examples)
+    same = [own[q] == partners[q].answer for q in QUESTIONS]
+    assert swap.follows_unaltered == sum(same) / len(same) > 0
 
 
 def test_the_sweep_ends_where_the_models_positions_end(encoder):
