@@ -502,7 +502,8 @@ def test_controls_run_on_the_reference_and_become_verdicts(tmp_path):
     for line, start in zip(lines, starts, strict=True):
         assert line.startswith(start)
     assert "(10 questions, 1 seed," in lines[0] and "(20 questions, 1 seed," in lines[-1]
-    assert lines[3].endswith("% give the other question's answer")
+    assert "% give the other question's answer (" in lines[3]
+    assert lines[3].endswith("% do with their own blocks)")
     # The sweep at the trained number of blocks is the model as it is.
     sweep = result["tasks"]["chains"]["controls"][5]["accuracies"]
     assert sweep["K = 5"] == result["tasks"]["chains"]["controls"][0]["from"]

@@ -183,7 +183,8 @@ def test_run_controls_reports_each_control_with_one_mark_a_question(encoder):
     assert all(len(o.right) == len(EXAMPLES) for o in outcomes)
     assert sum(counted) == num_answers(K, len(EXAMPLES))
     swap = outcomes[3].as_record()
-    assert set(swap) == {"name", "group", "right", "follows"} and set(swap["right"]) <= {"0", "1"}
+    assert set(swap) == {"name", "group", "right", "follows", "follows_unaltered"}
+    assert set(swap["right"]) <= {"0", "1"}
 
 
 def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
@@ -199,6 +200,20 @@ def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
     )
     assert outcomes["K = 5"] == expected and any(expected)
     assert any(outcomes[f"K = {k}"] != expected for k in range(1, 2 * K + 1)), "K matters"
+
+
+def test_the_share_that_follows_the_other_question_stands_beside_that_of_unaltered_blocks(encoder):
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    own = {q: reasoner.ask(q, max_new_tokens=8).answer for q in QUESTIONS}
+    # A partner is the next question: that of the first answered one has just this answer as gold.
+    answered = next(i for i, q in enumerate(QUESTIONS) if own[q])
+    questions = QUESTIONS[answered:] + QUESTIONS[:answered]
+    golds = ["none", own[questions[0]], "neither"]
+    examples = [Example(q, (), gold) for q, gold in zip(questions, golds, strict=True)]
+    swap = run_controls(reasoner, examples, max_new_tokens=8)[3]
+    partners = choose_partners(examples)
+    same = [own[q] == partners[q].answer for q in questions]
+    assert swap.follows_unaltered == sum(same) / 3 > 0
 
 
 def test_the_sweep_ends_where_the_models_positions_end(encoder):

@@ -27,19 +27,23 @@ class Outcome:
     """One control on one set of questions.
 
     `right` has one mark a question, in their order. `follows` (swap only): the share of answers
-    that are the other question's, whose blocks were put in.
+    that are the other question's, whose blocks were put in; `follows_unaltered`: the same share
+    with the question's own blocks, which is what chance gives.
     """
 
     name: str
     group: Group
     right: tuple[bool, ...]
     follows: float | None = None
+    follows_unaltered: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         """For JSON; the marks as a string of 0 and 1."""
         marks = "".join("1" if right else "0" for right in self.right)
         record = {"name": self.name, "group": self.group, "right": marks}
-        return record if self.follows is None else record | {"follows": self.follows}
+        if self.follows is None:
+            return record
+        return record | {"follows": self.follows, "follows_unaltered": self.follows_unaltered}
 
 
 def run_controls(
@@ -85,12 +89,25 @@ def run_controls(
 
     def intervene(name: str, group: Group, intervention: Intervention) -> Outcome:
         texts = [row[0] for row in answer(num_blocks, intervention=intervention)]
-        follows = None
-        if intervention.kind == "swap":
-            others = marks(texts, [partners[example.question] for example in examples])
-            follows = sum(others) / len(others)
-        return Outcome(name, group, marks(texts, examples), follows)
+        right = marks(texts, examples)
+        if intervention.kind != "swap":
+            return Outcome(name, group, right)
+        return Outcome(name, group, right, partners_share(texts), partners_share(unaltered))
 
+    def partners_share(texts: Sequence[str]) -> float:
+        others = marks(texts, [partners[example.question] for example in examples])
+        return sum(others) / len(others)
+
+    # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
+    most = min(
+        2 * num_blocks,
+        most_blocks(reasoner.model, reasoner.encoder, [e.question for e in examples]),
+    )
+    sweep = answer(most, after="all") if most else []
+    unaltered = [
+        row[num_blocks - 1]
+        for row in (sweep if most >= num_blocks else answer(num_blocks, after="all"))
+    ]
     outcomes = [
         Outcome(
             "no blocks",
@@ -108,12 +125,6 @@ def run_controls(
         ),
         intervene("question hidden from the read-out", "question", Intervention("hide_question")),
     ]
-    # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
-    most = min(
-        2 * num_blocks,
-        most_blocks(reasoner.model, reasoner.encoder, [e.question for e in examples]),
-    )
-    sweep = answer(most, after="all") if most else []
     outcomes += [
         Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
         for k in range(most)

@@ -28,8 +28,8 @@ from rim.timing import limited_threads
 
 NUM_BLOCKS = 5  # four steps and the answer
 BASE_STEPS = 300
-GROUNDING_STEPS = 520
-REFINEMENT_STEPS = 230
+GROUNDING_STEPS = 1250
+REFINEMENT_STEPS = 350
 CHAIN_OF_THOUGHT_STEPS = 100
 TRAINING_EXAMPLES = 12_000
 TEST_QUESTIONS = 1000
@@ -145,11 +145,14 @@ def demo_recipes(seed: int, folder: Path) -> dict[str, Recipe]:
         "model": {"base": str(RunFolder(folder / "base").model_dir), "tuning": "full"},
         "data": _data(min_operations=2),
     }
+    # Half the base's batch, twice the steps: blocks are learned in sudden steps of their own, which
+    # come sooner (LOG.md).
     equal_steps = GROUNDING_STEPS + REFINEMENT_STEPS
+    small = {"batch_size": 64}
     variants: dict[str, dict[str, Any]] = {
         "base": base | {"method": "cot"},
         "direct": from_base
-        | {"method": "direct", "stages": [_stage("answers", "answer", equal_steps)]},
+        | {"method": "direct", "stages": [_stage("answers", "answer", equal_steps) | small]},
         "cot": from_base
         | {"method": "cot", "stages": [_stage("solutions", "solution", CHAIN_OF_THOUGHT_STEPS)]},
         "rim": from_base
@@ -161,9 +164,11 @@ def demo_recipes(seed: int, folder: Path) -> dict[str, Recipe]:
                 _stage("grounding", "steps", GROUNDING_STEPS)
                 | {"alignment": "own_step", "surplus_blocks": "answer", "weighting": "ones"}
                 # Later steps are learned late: the rate must still be high then.
-                | {"scheduler": "constant_with_warmup"},
+                | {"scheduler": "constant_with_warmup"}
+                | small,
                 _stage("refinement", "answer", REFINEMENT_STEPS)
-                | {"weighting": "later_more", "learning_rate": 1e-3},
+                | {"weighting": "later_more", "learning_rate": 1e-3}
+                | small,
             ],
         },
     }

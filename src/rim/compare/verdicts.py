@@ -14,14 +14,17 @@ SWEEP = "number of blocks"
 
 
 def verdict(
-    name: str, reference: Sequence[str], control: Sequence[str], follows: Sequence[float] = ()
+    name: str,
+    reference: Sequence[str],
+    control: Sequence[str],
+    follows: Sequence[tuple[float, float]] = (),
 ) -> dict[str, Any]:
     """Compare a control with what it controls, seed by seed on the same questions.
 
     Args:
         reference: right-or-wrong of each seed, strings of 0 and 1.
         control: those of the control; its questions may be the first part of the reference's.
-        follows: shares of answers that are another question's, whose blocks were put in.
+        follows: shares of answers that are another question's, with its blocks put in and without.
 
     The claim is made only if it holds in every seed; p is `joint_p` of the seeds'.
     """
@@ -36,11 +39,17 @@ def verdict(
     change = ("falls" if falls else "rises") if sure else "shows no sure change:"
     questions, seeds = len(pairs[0][1]), len(pairs)
     many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
-    share = fmean(follows) if follows else None
-    other = f"; {100 * share:.1f} % give the other question's answer" if share is not None else ""
+    share, chance = map(fmean, zip(*follows, strict=True)) if follows else (None, None)
+    other = ""
+    if share is not None and chance is not None:
+        other = (
+            f"; {100 * share:.1f} % give the other question's answer "
+            f"({100 * chance:.1f} % do with their own blocks)"
+        )
     return {
         "name": name,
         "follows": share,
+        "follows_unaltered": chance,
         "from": before,
         "to": after,
         "questions": questions,
@@ -70,7 +79,7 @@ def control_verdicts(
             f"{name}, {control}",
             [text for text, _ in pairs],
             [record["right"] for _, record in pairs],
-            [record["follows"] for _, record in pairs if "follows" in record],
+            [(r["follows"], r["follows_unaltered"]) for _, r in pairs if "follows" in r],
         )
         for control, pairs in outcomes.items()
         if control not in sweep
