@@ -79,8 +79,7 @@ def push(
             common.say(f"Left out, not part of the checked export: {names}")
         if dry_run:
             visibility = "private" if plan.private else "public"
-            common.say(
-                f"Dry run: nothing sent. Would go to {common.escape(plan.repo)} (new: {visibility})."
-            )
+            repo = common.escape(plan.repo)
+            common.say(f"Dry run: nothing sent. Would go to {repo} (new: {visibility}).")
             return
         common.say(f"Sent: {common.escape(send(plan))}")
