@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
-import socket
 import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,15 +42,14 @@ from rim.export import export_run
 from rim.export.gguf import write_gguf
 from rim.reasoner import Reasoner, load
 from rim.results import environment, write_json
+from rim.serving import Server, serve
+from rim.serving.engines import LLAMA_VERSION
 from rim.timing import Spread, limited_threads
 
 #: A question and its answer.
 Ask = Callable[[str], str]
 TOKENS = 16
-FLAGS = ("--jinja", "--skip-chat-parsing", "--threads", "1", "--parallel", "1", "--no-webui")
-#: Float32 in the cache and no fused attention, beside llama.cpp's defaults.
-EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
-STARTING_SECONDS = 120
+FLAGS = (*llama_server.FLAGS, "--parallel", "1", "--no-cache-prompt")
 
 
 def write_files(exported: Path, folder: Path) -> dict[str, Path]:
@@ -63,18 +60,11 @@ def write_files(exported: Path, folder: Path) -> dict[str, Path]:
     }
     files["q4_k_m"] = folder / "q4_k_m.gguf"
     subprocess.run(
-        [_program("llama-quantize"), files["f32"], files["q4_k_m"], "Q4_K_M", "1"],
+        [llama_server.program("llama-quantize"), files["f32"], files["q4_k_m"], "Q4_K_M", "1"],
         check=True,
         capture_output=True,
     )
     return files
-
-
-def _program(name: str) -> str:
-    found = llama_server.find(name)
-    if found is None:
-        raise SystemExit(llama_server.MISSING)
-    return str(found)
 
 
 def stored_types(file: Path) -> dict[str, int]:
@@ -82,48 +72,9 @@ def stored_types(file: Path) -> dict[str, int]:
     return dict(Counter(tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors))
 
 
-@contextlib.contextmanager
-def served(file: Path, flags: Sequence[str], log: Path) -> Iterator[Ask]:
-    """A server, and how to ask it."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [_program("llama-server"), "-m", file, "--host", "127.0.0.1", "--port", port, *flags]
-    with log.open("wb") as output:
-        process = subprocess.Popen([*map(str, command)], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _wait_until_up(process, port, log)
-        yield lambda question: _ask_server(port, question)
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + STARTING_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        with contextlib.suppress(OSError):
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.2)
-    raise SystemExit(f"llama-server did not come up:\n{log.read_text(errors='replace')[-2000:]}")
-
-
-def _ask_server(port: int, question: str) -> str:
-    body = {
-        "messages": [{"role": "user", "content": question}],
-        "max_tokens": TOKENS,
-        "temperature": 0,
-        "cache_prompt": False,
-    }
-    headers = {"Content-Type": "application/json"}
-    # One connection a request, as curl does: an idle one is closed after seconds.
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-    with connection.getresponse() as response:
-        return json.load(response)["choices"][0]["message"]["content"]
+def ask_server(server: Server) -> Ask:
+    client = server.client()
+    return lambda question: client.ask(question, max_new_tokens=TOKENS).text
 
 
 def transformers_engine(exported: Path) -> Ask:
@@ -212,10 +163,11 @@ def main() -> None:
             "transformers": transformers_engine(exported),
         }
         started = {f"llama.cpp {weights}": (file, ()) for weights, file in files.items()}
-        started["llama.cpp f32, exact"] = (files["f32"], EXACT)
+        # Beside llama.cpp's defaults.
+        started["llama.cpp f32, exact"] = (files["f32"], llama_server.EXACT)
         for name, (file, flags) in started.items():
-            log = folder / f"{name}.log"
-            engines[name] = servers.enter_context(served(file, (*FLAGS, *flags), log))
+            server = serve(file, engine="llama.cpp", port=0, extra=[*FLAGS, *flags])
+            engines[name] = ask_server(servers.enter_context(server))
         with limited_threads(1):
             measured = measure(engines, examples, reasoner, arguments.rounds)
             result = {
@@ -228,10 +180,10 @@ def main() -> None:
                 "rounds": arguments.rounds,
                 "data_hash": data_hash(examples),
                 "llama_cpp": {
-                    "llama_cpp_python_sdist": llama_server.VERSION,
+                    "llama_cpp_python_sdist": LLAMA_VERSION,
                     "program": _version(),
                     "flags": " ".join(FLAGS),
-                    "exact_flags": " ".join(EXACT),
+                    "exact_flags": " ".join(llama_server.EXACT),
                 },
                 "environment": environment(),
             }
@@ -241,9 +193,8 @@ def main() -> None:
 
 
 def _version() -> str:
-    said = subprocess.run(
-        [_program("llama-server"), "--version"], capture_output=True, text=True, check=True
-    )
+    command = [llama_server.program("llama-server"), "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
     return next(line for line in (said.stdout + said.stderr).splitlines() if "version" in line)
 
 

@@ -31,6 +31,7 @@ COMMANDS = [
     ["demo"],
     ["export"],
     ["push"],
+    ["gguf"],
     ["serve"],
     ["data"],
     ["data", "stats"],
@@ -118,10 +119,24 @@ def test_every_readme_command_runs(work, plain_tokenizer):
         if line.startswith("rim train"):
             line += f" {SHORT}"
         rim_command(*shlex.split(line)[1:])
+    Path("exported/[v2].env").touch()
     listed = rim_command("push", "exported", "someone/tiny", "--dry-run")
     assert "model.safetensors" in listed and "Dry run: nothing sent" in listed
+    assert "Left out, not part of the checked export: [v2].env" in listed
     results = sorted(p.name for p in work.glob("runs/*/evaluations/*.json"))
     assert results == ["gsm8k_test-k8.json", "gsm_hard-k8.json", "my_test-k8.json"]
+
+
+def test_printed_commands_can_be_pasted(work, plain_tokenizer):
+    make_run("gpt2", plain_tokenizer, work / "run")
+    printed = rim_command("export", "run", "--to", "my [v2] model").splitlines()
+    assert printed[-3].startswith("Exported: my [v2] model (")
+    assert printed[-2:] == [
+        "Serve it: rim serve 'my [v2] model'",
+        "For llama.cpp: rim gguf 'my [v2] model' --out model.gguf",
+    ]
+    said = rim_command("push", "a [b]", "someone/tiny", code=2)
+    assert "`rim export RUN --to 'a [b]'`" in said
 
 
 def test_make_targets_named_in_the_readme_exist():

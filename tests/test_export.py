@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import EXAMPLES, tiny_model
 from export_models import KINDS, RAGGED, make_run, prompt_format
+from huggingface_hub.utils import filter_repo_objects
 from test_tokens import HOSTILE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -520,13 +522,17 @@ def test_a_model_too_small_for_its_blocks_is_told_so(plain_tokenizer, tmp_path):
 # --- push ---
 
 
-def test_a_push_sends_the_checked_files_and_no_changed_ones(exported, tmp_path):
-    import shutil
-
+def test_a_push_sends_the_checked_files_and_no_others(exported, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(exported["gpt2"][1].folder, folder)
+    checked = sorted(f.name for f in folder.iterdir())
+    total = sum(f.stat().st_size for f in folder.iterdir())
+    (folder / "notes").mkdir()
+    for later in ("notes/secret.env", "notes/config.json", "model.gguf"):
+        (folder / later).write_text("later")
     plan = plan_push(folder, "someone/tiny")
-    assert plan.private and plan.total_bytes == sum(f.stat().st_size for f in folder.iterdir())
+    assert plan.private and plan.total_bytes == total
+    assert plan.left_out == ("model.gguf", "notes/")
     calls = []
 
     class Hub:
@@ -534,15 +540,21 @@ def test_a_push_sends_the_checked_files_and_no_changed_ones(exported, tmp_path):
             calls.append((repo, options["private"]))
             return f"https://hub/{repo}"
 
-        def upload_folder(self, *, repo_id, folder_path, commit_message):
-            calls.append((repo_id, folder_path))
+        def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns):
+            files = [f for f in folder_path.rglob("*") if f.is_file()]
+            names = [f.relative_to(folder_path).as_posix() for f in files]
+            sent = filter_repo_objects(names, allow_patterns=allow_patterns)
+            calls.append((repo_id, sorted(sent)))
 
     assert push(plan, Hub()) == "https://hub/someone/tiny"
-    assert calls == [("someone/tiny", True), ("someone/tiny", folder)]
+    assert calls == [("someone/tiny", True), ("someone/tiny", checked)]
     with pytest.raises(ConfigError, match="OWNER/NAME"):
         plan_push(folder, "tiny")
     (folder / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"changed after its self-check \(config.json\)"):
+    with pytest.raises(ConfigError, match=r"config.json changed after the export; export again"):
+        plan_push(folder, "someone/tiny")
+    (folder / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config.json changed after the export; export again"):
         plan_push(folder, "someone/tiny")
     with pytest.raises(ConfigError, match="not an exported folder"):
         plan_push(tmp_path, "someone/tiny")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
+from types import NoneType
+from typing import Literal, get_args, get_type_hints
 
 import gguf
 import numpy as np
@@ -15,10 +18,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from rim.cli import app
+from rim.cli import gguf as gguf_command
 from rim.config import ConfigError
 from rim.export import export_run
 from rim.export.gguf import WEIGHTS, write_gguf
 from rim.export.gguf.pretokenizers import pretokenizer_name
+from rim.export.gguf.vocabulary import read_vocabulary
+from rim.export.record import EXPORT_FILE, file_hashes
+from rim.results import write_json
 from rim.scratch import train_tokenizer
 
 
@@ -43,7 +50,10 @@ def copied(exported, tmp_path):
 
 
 def change(file: Path, **values: object) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    """As if the export had written it so."""
+    write_json(file, json.loads(file.read_text()) | values)
+    if file.name != EXPORT_FILE:
+        change(file.with_name(EXPORT_FILE), sha256=file_hashes(file.parent))
 
 
 @torch.inference_mode()
@@ -81,6 +91,28 @@ def test_bytes_without_a_token_get_the_unknown_tokens_row(exported, tmp_path):
     )
     suppressed = reader.get_field("tokenizer.ggml.suppress_tokens").contents()
     assert set(range(len(tokenizer), len(tokens))) < set(suppressed)
+
+
+def test_the_unknown_token_is_the_one_that_the_tokenizers_library_writes(exported, tmp_path):
+    """`tokenizer_config.json` may name none, or another."""
+    folder = shutil.copytree(exported["narrow"], tmp_path / "copied")
+    before = AutoTokenizer.from_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for named in (None, before.eos_token):
+        change(folder / "tokenizer_config.json", **config | {"unk_token": named})
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert tokenizer.unk_token == named
+        ids = set(tokenizer("Ä")["input_ids"])
+        assert ids == {before.unk_token_id}
+        assert set(read_vocabulary(folder, len(tokenizer)).copied_rows) == ids
+
+
+def test_an_unknown_token_outside_the_vocabulary_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported["narrow"], tmp_path / "copied")
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    change(folder / "tokenizer.json", model=model | {"unk_token": "<|nowhere|>"})
+    with pytest.raises(ConfigError, match=r"unknown token '<\|nowhere\|>' is not in its vocab"):
+        read_vocabulary(folder, 1000)
 
 
 def test_a_file_that_cannot_be_read_back_is_not_kept(exported, tmp_path, monkeypatch):
@@ -179,15 +211,41 @@ def test_mistakes_are_said_before_anything_is_written(exported, tmp_path):
         write_gguf(exported["gpt2"], tmp_path / "there.gguf")
     with pytest.raises(ConfigError, match="rim export RUN"):
         write_gguf(tmp_path, tmp_path / "m.gguf")
+    with pytest.raises(ConfigError, match=r"ends with \.gguf, got .*model"):
+        write_gguf(exported["gpt2"], tmp_path / "model")
     with pytest.raises(ConfigError, match="f32, f16, bf16, q8_0"):
         write_gguf(exported["gpt2"], tmp_path / "m.gguf", weights="q4_k_m")  # type: ignore[arg-type]
 
 
+def test_an_export_that_was_changed_is_not_written(copied, tmp_path):
+    (copied / "later.gguf").touch()  # came later, and does no harm
+    write_gguf(copied, tmp_path / "first.gguf")
+    for name in ("chat_template.jinja", "model.safetensors"):
+        content = (copied / name).read_bytes()
+        (copied / name).write_bytes(content + b" ")
+        with pytest.raises(ConfigError, match=f"{name} changed after the export; export again"):
+            write_gguf(copied, tmp_path / "m.gguf")
+        (copied / name).write_bytes(content)
+
+
+def test_an_export_in_another_data_type_needs_a_type(copied, tmp_path):
+    change(copied / "config.json", dtype="float64")
+    with pytest.raises(ConfigError, match=r"weights are float64.*--type .*f32, f16, bf16, q8_0"):
+        write_gguf(copied, tmp_path / "m.gguf")
+    assert write_gguf(copied, tmp_path / "m.gguf", weights="f32").weights == "f32"
+
+
+def test_the_command_offers_every_type():
+    options = get_type_hints(gguf_command.gguf)["weights"]
+    assert get_args(options) == (Literal[WEIGHTS], NoneType)
+
+
 def test_the_command_writes_the_file_and_says_how_to_serve_it(exported, tmp_path):
-    file = tmp_path / "m.gguf"
+    file = tmp_path / "my [v2] model.gguf"
     result = CliRunner().invoke(app, ["gguf", str(exported["llama"]), "--out", str(file)])
     assert result.exit_code == 0, result.output
-    assert f"llama-server -m {file}" in result.output.replace("\n", "")
+    assert f"Written: {file} (" in result.output
+    assert result.output.splitlines()[-1] == f"Serve it: rim serve {shlex.quote(str(file))}"
     assert gguf.GGUFReader(file).get_field("general.architecture").contents() == "llama"
     again = CliRunner().invoke(app, ["gguf", str(exported["llama"]), "--out", str(file)])
     assert again.exit_code == 2

@@ -7,7 +7,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,13 @@ from rim.generation import generate
 from rim.reasoner import load
 from rim.scratch import train_tokenizer
 from rim.serving import Client, Server, serve
-from rim.serving.engines import LLAMA_VARIABLE
+from rim.serving.engines import find_llama
 
 pytestmark = [
     pytest.mark.serve,
-    pytest.mark.skipif(llama_server.find() is None, reason=llama_server.MISSING),
+    pytest.mark.skipif(find_llama() is None, reason=llama_server.how_to_get(["llama-server"])),
 ]
 SERVING = Path(__file__).parents[1] / "docs" / "serving.md"
-#: Float32 throughout, no fused attention: what makes answers comparable token for token.
-EXACT = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
-FLAGS = ("--threads", "1", "--no-webui")
 #: Its tokenizer knows the characters of its data and nothing else, as the demo's does.
 NARROW = "gpt2 of few characters"
 
@@ -48,17 +45,14 @@ def serving(kind: str, tokenizer: Any, folder: Path, *flags: str) -> Iterator[Se
     run = make_run(kind, tokenizer, folder, adapter=kind == "llama chat")
     exported = export_run(run, folder / "out").folder
     file = write_gguf(exported, folder / "model.gguf").file
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        start_llama(file, patch, [*EXACT, *FLAGS, *flags]) as server,
-    ):
+    with start_llama(file, flags) as server:
         yield Served(server.url, load(run, device="cpu"), str(exported))
 
 
-def start_llama(file: Path, patch: pytest.MonkeyPatch, flags: list[str]) -> Server:
+def start_llama(file: Path, flags: Sequence[str]) -> Server:
     """`rim serve FILE` from Python, with a port of its own."""
-    patch.setenv(LLAMA_VARIABLE, str(llama_server.find()))
-    return serve(file, engine="llama.cpp", port=0, timeout=240, extra=flags)
+    extra = [*llama_server.EXACT, *llama_server.FLAGS, *flags]
+    return serve(file, engine="llama.cpp", port=0, timeout=240, extra=extra)
 
 
 @pytest.fixture(scope="module", params=[*KINDS, NARROW])

@@ -118,6 +118,7 @@ def installed(monkeypatch, tmp_path):
     """Says which engines are installed; none at first."""
     found: set[str] = set()
     monkeypatch.delenv(LLAMA_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("vllm", "llama-server"):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,11 @@ def escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+def quoted(path: Path) -> str:
+    """A path within a command that a person may paste into a shell."""
+    return escape(shlex.quote(str(path)))
 
 
 def say(text: str) -> None:

@@ -49,9 +49,10 @@ def export(
             f"logits within {check.max_logit_difference:.1e}, {check.hostile_texts} hostile texts "
             f"and {check.refused_numbers} wrong numbers refused."
         )
-        common.say(f"Exported: {report.folder} ({report.total_bytes / 1e6:.1f} MB)")
-        common.say(f"Serve it: rim serve {report.folder}")
-        common.say(f"For llama.cpp: rim gguf {report.folder} --out model.gguf")
+        size = f"{report.total_bytes / 1e6:.1f} MB"
+        common.say(f"Exported: {common.escape(str(report.folder))} ({size})")
+        common.say(f"Serve it: rim serve {common.quoted(report.folder)}")
+        common.say(f"For llama.cpp: rim gguf {common.quoted(report.folder)} --out model.gguf")
 
 
 def push(
@@ -64,7 +65,7 @@ def push(
         bool, typer.Option("--public", help="Make a new repository public (private otherwise).")
     ] = False,
 ) -> None:
-    """Send an exported folder to the hub."""
+    """Send an exported folder to the hub, without files that were put into it later."""
     with common.clear_errors():
         from rim.export.pushing import plan_push
         from rim.export.pushing import push as send
@@ -73,8 +74,12 @@ def push(
         for name, size in plan.files:
             common.say(f"{size:>14,}  {common.escape(name)}")
         common.say(f"{plan.total_bytes:>14,}  bytes in all")
+        if plan.left_out:
+            names = common.escape(", ".join(plan.left_out))
+            common.say(f"Left out, not part of the checked export: {names}")
         if dry_run:
             visibility = "private" if plan.private else "public"
-            common.say(f"Dry run: nothing sent. Would go to {plan.repo} (new: {visibility}).")
+            repo = common.escape(plan.repo)
+            common.say(f"Dry run: nothing sent. Would go to {repo} (new: {visibility}).")
             return
-        common.say(f"Sent: {send(plan)}")
+        common.say(f"Sent: {common.escape(send(plan))}")

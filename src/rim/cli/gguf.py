@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,10 +14,8 @@ def gguf(
     folder: Annotated[Path, typer.Argument(help="Exported folder (`rim export`).")],
     out: Annotated[Path, typer.Option(help="New file, such as model.gguf.")],
     weights: Annotated[
-        str | None,
-        typer.Option(
-            "--type", help="f32, f16, bf16 or q8_0: type of the matrices; as exported if left out."
-        ),
+        Literal["f32", "f16", "bf16", "q8_0"] | None,
+        typer.Option("--type", help="Type of the matrices; as exported if left out."),
     ] = None,
 ) -> None:
     """Write an exported folder as one GGUF file for llama.cpp, and read it back.
@@ -30,18 +28,18 @@ def gguf(
         from rim.callbacks import progress_bar
         from rim.export.gguf import write_gguf
 
-        chosen: Any = weights
         with progress_bar(common.console) as bar:
             task = bar.add_task("tensors", total=None, note="")
             report = write_gguf(
                 folder,
                 out,
-                weights=chosen,
+                weights=weights,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         common.say(
             f"Read back equal: {report.tensors} tensors as {report.weights}, {report.tokens} "
             f"tokens (text is split as llama.cpp's {report.pretokenizer})."
         )
-        common.say(f"Written: {report.file} ({report.total_bytes / 1e6:.1f} MB)")
-        common.say(f"Serve it: llama-server -m {report.file} --jinja --skip-chat-parsing")
+        size = f"{report.total_bytes / 1e6:.1f} MB"
+        common.say(f"Written: {common.escape(str(report.file))} ({size})")
+        common.say(f"Serve it: rim serve {common.quoted(report.file)}")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError
-from rim.export.record import changed_files, read_record
+from rim.export.record import EXPORT_FILE, added_names, check_unchanged, read_record
 
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What a push sends: `files` are names and sizes in bytes."""
+    """What a push sends: `files` are names and sizes in bytes.
+
+    `left_out` names what came into the folder after its self-check, which nobody has checked.
+    """
 
     folder: Path
     repo: str
     private: bool
     files: tuple[tuple[str, int], ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -34,17 +39,14 @@ def plan_push(folder: str | Path, repo: str, *, private: bool = True) -> PushPla
     record = read_record(folder)
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ConfigError(f"a repository is OWNER/NAME, got {repo!r}")
-    changed = changed_files(folder, record)
-    if changed:
-        raise ConfigError(
-            f"{folder} was changed after its self-check ({', '.join(changed[:5])}); export again"
-        )
-    files = tuple((f.name, f.stat().st_size) for f in sorted(folder.iterdir()))
-    return PushPlan(folder, repo, private, files)
+    check_unchanged(folder, record)
+    names = sorted([EXPORT_FILE, *record.sha256])
+    files = tuple((name, (folder / name).stat().st_size) for name in names)
+    return PushPlan(folder, repo, private, files, tuple(added_names(folder, record)))
 
 
 def push(plan: PushPlan, api: Any = None) -> str:
-    """Create the repository if need be and upload the folder; returns its address.
+    """Create the repository if need be and upload the plan's files; returns its address.
 
     Args:
         api: a `huggingface_hub.HfApi`; by default one with the token of `hf auth login`.
@@ -59,7 +61,10 @@ def push(plan: PushPlan, api: Any = None) -> str:
     try:
         address = api.create_repo(plan.repo, private=plan.private, exist_ok=True)
         api.upload_folder(
-            repo_id=plan.repo, folder_path=plan.folder, commit_message="Export of a trained run"
+            repo_id=plan.repo,
+            folder_path=plan.folder,
+            commit_message="Export of a trained run",
+            allow_patterns=[glob.escape(name) for name, _ in plan.files],
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
         raise ConfigError(f"the hub refused the upload: {error}") from None

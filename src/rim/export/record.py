@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_record(folder: str | Path) -> ExportRecord:
     if not file.exists():
         raise ConfigError(
             f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
-            f"`rim export RUN --to {folder}`"
+            f"`rim export RUN --to {shlex.quote(str(folder))}`"
         )
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     try:
@@ -57,17 +58,44 @@ def read_record(folder: str | Path) -> ExportRecord:
         ) from None
 
 
+def check_unchanged(folder: Path, record: ExportRecord, advice: str = "export again") -> None:
+    """Files that came later, a GGUF file for one, do no harm.
+
+    Raises:
+        ConfigError: a file of the export is not as it was checked; `advice` ends the message.
+    """
+    changed = changed_files(folder, record)
+    if changed:
+        raise ConfigError(f"{folder}: {', '.join(changed[:5])} changed after the export; {advice}")
+
+
 def changed_files(folder: Path, record: ExportRecord) -> list[str]:
-    """Names of files that were added, removed or changed after the self-check."""
-    expected, found = record.sha256, file_hashes(folder)
-    return sorted(n for n in expected | found if expected.get(n) != found.get(n))
+    """Names of the export's files that were removed or changed after the self-check."""
+    return [
+        name
+        for name, expected in sorted(record.sha256.items())
+        if not (folder / name).is_file() or _file_hash(folder / name) != expected
+    ]
+
+
+def added_names(folder: Path, record: ExportRecord) -> list[str]:
+    """Files and folders that came after the self-check; a folder's name ends with a slash."""
+    return [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in sorted(folder.iterdir())
+        if path.name != EXPORT_FILE and path.name not in record.sha256
+    ]
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the record itself."""
-    hashes = {}
-    for file in sorted(folder.iterdir()):
-        if file.name != EXPORT_FILE and file.is_file():
-            with file.open("rb") as opened:
-                hashes[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return hashes
+    """SHA-256 of every file but the record itself; a model has no folders in its folder."""
+    return {
+        file.name: _file_hash(file)
+        for file in sorted(folder.iterdir())
+        if file.name != EXPORT_FILE and file.is_file()
+    }
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

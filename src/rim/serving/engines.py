@@ -20,6 +20,8 @@ EngineName = Literal["vllm", "transformers", "llama.cpp"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 #: Names the program where it is not on PATH.
 LLAMA_VARIABLE = "RIM_LLAMA_SERVER"
+#: llama-cpp-python's sdist whose llama.cpp `make llama-server` compiles.
+LLAMA_VERSION = "0.3.36"
 
 _HOW_TO_INSTALL: dict[EngineName, str] = {
     "vllm": "vllm: pip install vllm (into an environment whose `vllm` is on PATH)",
@@ -89,12 +91,33 @@ def _installed(name: EngineName) -> Engine | None:
     if name == "vllm":
         program = _program("vllm")
         return Engine(name, (program, "serve")) if program else None
-    program = os.environ.get(LLAMA_VARIABLE) or _program("llama-server")
-    if program is None:
-        return None
-    if shutil.which(program) is None:
-        raise ConfigError(f"{LLAMA_VARIABLE} is {program}, which is no program")
-    return Engine(name, (program,), _llama_origins(program))
+    program = find_llama()
+    return Engine(name, (program,), _llama_origins(program)) if program else None
+
+
+def find_llama(name: str = "llama-server") -> str | None:
+    """A program of llama.cpp: named by `RIM_LLAMA_SERVER` (others than the server: beside it), of
+    this environment, on PATH, or compiled by `make llama-server`.
+
+    Raises:
+        ConfigError: the variable names no program.
+    """
+    named = os.environ.get(LLAMA_VARIABLE)
+    if named:
+        server = shutil.which(named)
+        if server is None:
+            raise ConfigError(f"{LLAMA_VARIABLE} is {named}, which is no program")
+        if name == "llama-server":
+            return server
+        if beside := shutil.which(str(Path(server).with_name(name))):
+            return beside
+    return _program(name) or shutil.which(str(llama_cache() / name))
+
+
+def llama_cache() -> Path:
+    """Where `make llama-server` puts its programs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "rim" / f"llama.cpp-{LLAMA_VERSION}"
 
 
 def _program(name: str) -> str | None:

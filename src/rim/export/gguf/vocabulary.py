@@ -63,7 +63,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         }.items()
         if token_id is not None
     }
-    missing = _missing_bytes(description["model"]) if "unk" in special else []
+    missing, unknown_row = _missing_bytes(description["model"])
     return Vocabulary(
         tokens=tokens + missing,
         kinds=kinds + [gguf.TokenType.NORMAL] * len(missing),
@@ -71,7 +71,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         pretokenizer=pretokenizer_name(description),
         special=special,
         add_bos=_adds_bos(tokenizer),
-        copied_rows=[special["unk"] for _ in missing],
+        copied_rows=[unknown_row] * len(missing),
         suppressed=[
             *generation.get("suppress_tokens", []),
             *range(len(tokens), len(tokens) + len(missing)),
@@ -115,15 +115,20 @@ def _tokens(description: dict[str, Any], rows: int) -> tuple[list[str], list[int
     return [text for text, _ in filled], [int(kind) for _, kind in filled]
 
 
-def _missing_bytes(model: dict[str, Any]) -> list[str]:
-    """Byte characters that the vocabulary lacks.
+def _missing_bytes(model: dict[str, Any]) -> tuple[list[str], int]:
+    """Byte characters that the vocabulary lacks, and the row that stands for each.
 
-    The tokenizers library gives the unknown token for each; llama.cpp drops them without a word.
-    As tokens of their own, with the unknown token's row, they mean the same again.
+    The tokenizers library gives the BPE model's own unknown token for each, whatever
+    `tokenizer_config.json` calls one; llama.cpp drops them without a word. As tokens of their own,
+    with the unknown token's row, they mean the same again.
     """
-    if model["unk_token"] is None:
-        return []  # the tokenizers library drops them, too
-    return sorted(set(ByteLevel.alphabet()) - set(model["vocab"]))
+    unknown = model.get("unk_token")
+    missing = sorted(set(ByteLevel.alphabet()) - set(model["vocab"]))
+    if unknown is None or not missing:
+        return [], 0  # without an unknown token the tokenizers library drops them, too
+    if unknown not in model["vocab"]:
+        raise refusal(f"the tokenizer's unknown token {unknown!r} is not in its vocabulary")
+    return missing, model["vocab"][unknown]
 
 
 def _merges(model: dict[str, Any], control: str) -> list[str]:

@@ -15,11 +15,11 @@ import numpy as np
 from gguf import GGMLQuantizationType as Stored
 
 from rim.config import ConfigError
-from rim.export.exporting import EXPORT_FILE
 from rim.export.gguf.metadata import add_model, add_vocabulary, check_family
 from rim.export.gguf.readback import check_file
 from rim.export.gguf.tensors import Tensor, planned_tensors
 from rim.export.gguf.vocabulary import Vocabulary, read_vocabulary
+from rim.export.record import check_unchanged, read_record
 
 Weights = Literal["f32", "f16", "bf16", "q8_0"]
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
@@ -55,27 +55,26 @@ def write_gguf(
 
     Args:
         folder: what `rim export` wrote.
-        out: the new file; it appears only when it reads back as the folder.
+        out: the new file, named .gguf; it appears only when it reads back as the folder.
         weights: type of the matrices; the exported one if left out. Vectors stay float32.
         progress: called with tensors written and tensors in all.
 
     Raises:
-        ConfigError: not an export, an existing target, or a model that GGUF cannot describe
-            exactly; the message names llama.cpp's own converter.
+        ConfigError: not an export or one whose files were changed, an existing target or one
+            not named .gguf, or a model that GGUF cannot describe exactly; the message names
+            llama.cpp's own converter.
     """
     folder, out = Path(folder), Path(out)
     if weights is not None and weights not in WEIGHTS:
         raise ConfigError(f"weights are one of {', '.join(WEIGHTS)}, got {weights!r}")
-    if not (folder / EXPORT_FILE).exists():
-        raise ConfigError(
-            f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
-            f"`rim export RUN --to {folder}`"
-        )
+    if out.suffix != ".gguf":
+        raise ConfigError(f"the name of a GGUF file ends with .gguf, got {out}")
     if out.exists():
         raise ConfigError(f"{out} exists; choose another name, nothing is overwritten")
+    check_unchanged(folder, read_record(folder))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_family(config)
-    weights = weights or _AS_EXPORTED[config["dtype"]]
+    weights = weights or _as_exported(config)
     vocabulary = read_vocabulary(folder, config["vocab_size"])
     tensors = planned_tensors(
         folder,
@@ -99,6 +98,16 @@ def write_gguf(
         len(vocabulary.tokens),
         out.stat().st_size,
     )
+
+
+def _as_exported(config: dict[str, Any]) -> Weights:
+    dtype = config.get("dtype")
+    if dtype not in _AS_EXPORTED:
+        raise ConfigError(
+            f"the export's weights are {dtype}, which is not written here; choose the file's type "
+            f"with --type (weights=): {', '.join(WEIGHTS)}"
+        )
+    return _AS_EXPORTED[dtype]
 
 
 def _write(
