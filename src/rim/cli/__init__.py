@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from rim.cli import answering, bench, compare, controls, data, export, training
+from rim.cli import answering, bench, compare, controls, data, export, harness, training
 
 app = typer.Typer(
     name="rim",
@@ -23,6 +23,7 @@ app.command()(answering.ask)
 app.command(name="eval")(answering.evaluate)
 app.command()(export.export)
 app.command()(export.push)
+app.command(name="lm-eval")(harness.lm_eval)
 app.add_typer(data.app, name="data")
 app.command()(bench.bench)
 app.command()(compare.compare)

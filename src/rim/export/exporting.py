@@ -5,6 +5,7 @@ name.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -101,6 +102,26 @@ def refuse_unservable(prompt_format: PromptFormat) -> None:
                 f"this model ({method}) {obstacle}, which no stock engine does, so it cannot be "
                 "exported; use it with `rim ask`"
             )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What an exported folder says of itself.
+
+    Raises:
+        ConfigError: not an exported folder.
+    """
+    file = folder / EXPORT_FILE
+    if not file.exists():
+        raise ConfigError(
+            f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
+            f"`rim export RUN --to {folder}`"
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_exported_format(folder: Path) -> PromptFormat:
+    """The prompt format of the run that a folder was exported from; `read_record`'s errors."""
+    return PromptFormat.model_validate(read_record(folder)["prompt_format"])
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError
-from rim.export.exporting import EXPORT_FILE, file_hashes
+from rim.export.exporting import file_hashes, read_record
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,10 @@ def plan_push(folder: str | Path, repo: str, *, private: bool = True) -> PushPla
         ConfigError: not an export, changed since its self-check, or a repository without owner.
     """
     folder = Path(folder)
-    record_file = folder / EXPORT_FILE
-    if not record_file.exists():
-        raise ConfigError(
-            f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
-            f"`rim export RUN --to {folder}`"
-        )
+    record = read_record(folder)
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ConfigError(f"a repository is OWNER/NAME, got {repo!r}")
-    expected = json.loads(record_file.read_text(encoding="utf-8"))["sha256"]
+    expected = record["sha256"]
     found = file_hashes(folder)
     changed = sorted(n for n in expected | found if expected.get(n) != found.get(n))
     if changed:
