@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
 
 import pytest
 from export_models import make_run
+from harness_runs import run_harness
 from question_files import gsm8k_file, svamp_file
 
 from rim.data.sources import open_file
 from rim.export import export_run
-from rim.harness import TaskFolder, write_tasks
+from rim.harness import write_tasks
 from rim.reasoner import load
 
 pytestmark = [
@@ -43,25 +43,10 @@ def asked(request, plain_tokenizer, tmp_path_factory):
     return reasoner, export_run(run, folder / "exported").folder, files
 
 
-def run_harness(tasks: TaskFolder, blocks: int) -> dict[str, Any]:
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
+def run_in_process(tasks, blocks):
     template = {"memory_blocks": blocks}
-    results = simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(tasks.exported), "chat_template_args": template},
-        tasks=list(tasks.to_run),
-        # Indexing the harness's own tasks takes longer than all else.
-        task_manager=TaskManager(include_path=str(tasks.folder), include_defaults=False),
-        apply_chat_template=True,
-        batch_size=4,
-        device="cpu",
-        bootstrap_iters=0,
-    )
-    for samples in results["samples"].values():
-        samples.sort(key=lambda sample: sample["doc_id"])
-    return results
+    model = {"pretrained": str(tasks.exported), "chat_template_args": template}
+    return run_harness(tasks, model="hf", model_args=model, batch_size=4, device="cpu")
 
 
 def test_every_answer_and_every_score_are_those_of_rim_eval(asked, tmp_path):
@@ -69,7 +54,7 @@ def test_every_answer_and_every_score_are_those_of_rim_eval(asked, tmp_path):
     tasks = write_tasks(exported, tmp_path, files)
     scores = {}
     for blocks in (TRAINED, FEWER):
-        results = run_harness(tasks, blocks)
+        results = run_in_process(tasks, blocks)
         for name, file in files.items():
             examples, samples = open_file(file), results["samples"][name]
             expected = reasoner.ask_many([e.question for e in examples], blocks=blocks)
@@ -86,7 +71,7 @@ def test_tasks_scored_by_a_regular_expression_ask_the_same(asked, tmp_path):
     reasoner, exported, files = asked
     tasks = write_tasks(exported, tmp_path, files, scoring="regex")
     assert "!function" not in "".join(f.read_text() for f in tmp_path.glob("*.yaml"))
-    results = run_harness(tasks, TRAINED)
+    results = run_in_process(tasks, TRAINED)
     for name, file in files.items():
         expected = reasoner.ask_many([e.question for e in open_file(file)])
         assert [s["resps"] for s in results["samples"][name]] == [[[t[0].text]] for t in expected]
