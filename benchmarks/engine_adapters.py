@@ -119,7 +119,8 @@ def _name_missing_tokens(file: Path, token: str) -> None:
     "[json.exception.type_error.302] type must be string, but is null". Neither is ever used here.
     """
     config = json.loads(file.read_text(encoding="utf-8"))
-    missing = {name: token for name, value in config.items() if value is None}
+    names = ("bos_token", "unk_token")
+    missing = {name: token for name in names if config.get(name) is None}
     file.write_text(json.dumps(config | missing), encoding="utf-8")
 
 

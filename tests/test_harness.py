@@ -112,6 +112,7 @@ def test_the_command_prints_what_to_run(exported, tmp_path):
         "pretrained": str(exported),
         "chat_template_args": {"memory_blocks": 4},
     }
+    assert json.loads(server[server.index("--model_args") + 1])["eos_string"] == "<|endoftext|>"
     assert json.loads(server[server.index("--gen_kwargs") + 1]) == {
         "chat_template_kwargs": {"memory_blocks": 4}
     }

@@ -228,7 +228,11 @@ def test_lm_eval_scores_a_server_as_we_score_the_run(served, tmp_path):
     results = run_harness(
         tasks,
         model="local-chat-completions",
-        model_args={"model": served.folder, "base_url": f"{served.url}/v1/chat/completions"},
+        model_args={
+            "model": served.folder,
+            "base_url": f"{served.url}/v1/chat/completions",
+            "eos_string": tasks.stop,
+        },
         gen_kwargs={"chat_template_kwargs": {"memory_blocks": blocks}},
     )
     examples = open_file(file)

@@ -29,7 +29,8 @@ def model_command(tasks: TaskFolder, blocks: int | None = None) -> str:
 
 def server_command(tasks: TaskFolder, blocks: int | None = None, url: str = SERVER) -> str:
     """Sent to a server that serves the exported folder."""
-    arguments = {"model": str(tasks.exported), "base_url": url}
+    # Without a stop string the harness sends an empty list, at which `transformers serve` fails.
+    arguments = {"model": str(tasks.exported), "base_url": url, "eos_string": tasks.stop}
     generation = {"chat_template_kwargs": {"memory_blocks": _blocks(tasks, blocks)}}
     return _command(
         tasks,

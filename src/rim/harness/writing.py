@@ -4,6 +4,7 @@ data.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,13 +27,14 @@ VERSION = 1
 class TaskFolder:
     """What was written, for which model.
 
-    `to_run` are the tasks that somebody gave a file for, or all where nobody did; `left_out` those
+    `stop` is the string of its stop token. `to_run` are the tasks that somebody gave a file for, or all where nobody did; `left_out` those
     that have no local questions but need them.
     """
 
     folder: Path
     exported: Path
     trained_blocks: int
+    stop: str
     names: tuple[str, ...]
     to_run: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -89,10 +91,16 @@ def write_tasks(
         folder,
         exported,
         prompt_format.trained_blocks,
+        _stop_string(exported),
         names,
         tuple(sorted(data)) or names,
         tuple(sorted(left_out)),
     )
+
+
+def _stop_string(exported: Path) -> str:
+    config = json.loads((exported / "tokenizer_config.json").read_text(encoding="utf-8"))
+    return config["eos_token"]
 
 
 def shipped_sources() -> dict[str, dict[str, Any]]:
