@@ -15,7 +15,7 @@ endif
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about 7 minutes on 2 cores)"
 	@echo "make test   install, then run all tests but those of the next line"
-	@echo "make test-serve   install a stock server too, then compare its answers with ours"
+	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
 	@echo "make lint   ruff and pyright"
 	@echo "make clean  remove .venv (run folders stay)"
@@ -37,7 +37,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not serve"
 
 $(SERVE_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,serve]"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,serve,lm-eval]"
 	@touch $(SERVE_STAMP)
 
 test-serve: $(SERVE_STAMP)

@@ -22,7 +22,7 @@ LAYERS = [
         "cost",
         "runs",
     },
-    {"curriculum", "evaluation", "reasoner", "controls", "benchmark", "export"},
+    {"curriculum", "evaluation", "reasoner", "controls", "benchmark", "export", "harness"},
     {"compare", "serving"},
     {"report", "demo", "cli"},
 ]

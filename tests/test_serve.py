@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from export_models import make_run
+from harness_runs import run_harness
+from question_files import gsm8k_file
 from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine, start
 
+from rim.data.sources import open_file
 from rim.export import export_run
+from rim.harness import write_tasks
 from rim.reasoner import load
 
 pytestmark = needs_engine
@@ -104,3 +108,29 @@ def test_a_request_may_replace_the_template(served):
     kwargs = {"chat_template": "{{ '<|mem|>' * 70 }}"}
     with served.chat("q", chat_template_kwargs=kwargs) as response:
         assert json.load(response)["usage"]["prompt_tokens"] == 70
+
+
+@pytest.mark.filterwarnings("ignore")  # some hundred of the harness's own
+@pytest.mark.skipif(
+    importlib.util.find_spec("lm_eval") is None,
+    reason="the lm-eval extra is missing (make test-serve installs it)",
+)
+def test_lm_eval_scores_a_server_as_we_score_the_run(served, tmp_path):
+    file, blocks = gsm8k_file(tmp_path), 2
+    tasks = write_tasks(served.folder, tmp_path / "tasks", {"rim_gsm8k": file})
+    results = run_harness(
+        tasks,
+        model="local-chat-completions",
+        model_args={
+            "model": served.folder,
+            "base_url": f"{served.url}/v1/chat/completions",
+            "eos_string": tasks.stop,
+        },
+        gen_kwargs={"chat_template_kwargs": {"memory_blocks": blocks}},
+    )
+    examples = open_file(file)
+    expected = served.reasoner.ask_many([e.question for e in examples], blocks=blocks)
+    samples = results["samples"]["rim_gsm8k"]
+    assert [s["filtered_resps"] for s in samples] == [[t[0].text] for t in expected]
+    evaluation = served.reasoner.evaluate(examples, blocks=blocks, all_blocks=False)
+    assert "".join(f"{s['accuracy']:.0f}" for s in samples) == evaluation.right["final"]

@@ -219,4 +219,4 @@ class PromptEncoder:
     @property
     def answer_marker(self) -> str:
         """Literal text that stands before an answer (for the answer parser)."""
-        return self.format.templates.answer.partition("{answer}")[0]
+        return self.format.templates.answer_marker

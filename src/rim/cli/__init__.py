@@ -16,6 +16,7 @@ from rim.cli import (
     data,
     export,
     gguf,
+    harness,
     serving,
     training,
 )
@@ -35,6 +36,7 @@ app.command()(export.export)
 app.command()(export.push)
 app.command()(serving.serve)
 app.command()(gguf.gguf)
+app.command(name="lm-eval")(harness.lm_eval)
 app.add_typer(data.app, name="data")
 app.command()(bench.bench)
 app.command()(compare.compare)

@@ -23,6 +23,8 @@ DataFormat = Literal[
     "multiplication",
     "word_problems",
 ]
+#: Published formats whose records are JSON objects; a hub set may hold the same records.
+RecordFormat = Literal["jsonl", "gsm8k", "gsm8k_sentences", "gsm_hard", "svamp", "prosqa"]
 Operation = Literal["add", "subtract", "multiply", "divide", "together"]
 
 
@@ -140,6 +142,7 @@ class DataSource(Settings):
     subset: str | None = None
     split: str = "train"
     columns: HubColumns = HubColumns()
+    records: RecordFormat | None = None  # hub rows read as that format's records, not by columns
     step_separator: str = "\n"  # hub columns that hold all steps in one string
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
     exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source

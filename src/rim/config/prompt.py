@@ -71,6 +71,11 @@ class TemplatesConfig(Settings):
                 )
         return self
 
+    @property
+    def answer_marker(self) -> str:
+        """Literal text that stands before an answer (for the answer parser)."""
+        return self.answer.partition("{answer}")[0]
+
     # str.replace, not str.format: braces in the data are just braces.
 
     def question_text(self, question: str) -> str:

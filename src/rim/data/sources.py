@@ -19,6 +19,7 @@ from rim.data.readers import (
     FILE_FORMATS,
     is_multiplication,
     make_example,
+    parse_record,
     read_file,
     read_text,
     split_array,
@@ -75,6 +76,9 @@ def _read_hub(source: DataSource) -> Iterator[Example]:
         )
     except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"data set {source.path!r} could not be loaded: {error}") from None
+    rows = ((row, f"{source.path}, row {number}") for number, row in enumerate(table, 1))
+    if source.records is not None:
+        return (parse_record(FILE_FORMATS[source.records], row, origin) for row, origin in rows)
     columns = source.columns
     wanted = [c for c in (columns.question, columns.steps, columns.answer) if c]
     missing = [c for c in wanted if c not in table.column_names]
@@ -82,14 +86,15 @@ def _read_hub(source: DataSource) -> Iterator[Example]:
         raise DataError(
             f"data set {source.path!r} has no column {missing[0]!r}; it has {table.column_names}"
         )
-    row: Any
-    for number, row in enumerate(table, 1):
-        steps = row[columns.steps] if columns.steps else []
-        if isinstance(steps, str):
-            steps = [part.strip() for part in steps.split(source.step_separator) if part.strip()]
-        yield make_example(
-            row[columns.question], steps, row[columns.answer], f"{source.path}, row {number}"
-        )
+    return (_read_row(source, row, origin) for row, origin in rows)
+
+
+def _read_row(source: DataSource, row: Any, origin: str) -> Example:
+    columns = source.columns
+    steps = row[columns.steps] if columns.steps else []
+    if isinstance(steps, str):
+        steps = [part.strip() for part in steps.split(source.step_separator) if part.strip()]
+    return make_example(row[columns.question], steps, row[columns.answer], origin)
 
 
 def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], list[Example]]:

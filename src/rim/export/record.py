@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ EXPORT_FILE = "rim_export.json"
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """Numbers of blocks that the chat template takes, and hashes of what went in and came out."""
+    """Numbers of blocks that the chat template takes, hashes of what went in and came out, and the
+    run's prompt format as JSON.
+    """
 
     default_blocks: int
     most_blocks: int
     sha256: dict[str, str]
     source_sha256: dict[str, str]
+    prompt_format: dict[str, Any] = field(default_factory=dict)
 
     def check_blocks(self, blocks: int) -> None:
         """
@@ -50,7 +53,11 @@ def read_record(folder: str | Path) -> ExportRecord:
     try:
         blocks = content["memory_blocks"]
         return ExportRecord(
-            blocks["default"], blocks["most"], content["sha256"], content["source_sha256"]
+            blocks["default"],
+            blocks["most"],
+            content["sha256"],
+            content["source_sha256"],
+            content["prompt_format"],
         )
     except KeyError as missing:
         raise ConfigError(
