@@ -82,7 +82,7 @@ def test_a_text_is_judged_with_the_templates_of_the_run():
 
 def test_tasks_are_not_replaced_unasked(exported, tmp_path):
     write_tasks(exported, tmp_path)
-    with pytest.raises(ConfigError, match="has a task 'rim_.*already"):
+    with pytest.raises(ConfigError, match=r"has a task 'rim_.*already"):
         write_tasks(exported, tmp_path)
     write_tasks(exported, tmp_path, overwrite=True)
 

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, run for real: it asks what `rim eval` asks and scores as `rim eval` does."""
+"""lm-evaluation-harness, run for real: it asks and scores as `rim eval` does."""
 
 from __future__ import annotations
 
