@@ -43,7 +43,9 @@ def lm_eval(
         from rim.config import ConfigError
         from rim.harness import model_command, server_command, write_tasks
 
-        files = dict(entry.partition("=")[::2] for entry in data or [])
+        files: dict[str, str] = {}
+        for entry in data or []:
+            name, _, files[name] = entry.partition("=")
         for name, file in files.items():
             if not file:
                 raise ConfigError(f"--data wants NAME=FILE, got {name!r}")
