@@ -28,17 +28,20 @@ class Reply:
     status: int = 200
     kind: str = "text/event-stream"
     pause: float = 0.0
+    promised: int | None = None  # bytes of the whole answer
 
 
 @dataclass
 class Stub:
     url: str
     bodies: list[dict[str, Any]]
+    keys: list[str | None]
 
 
 @contextlib.contextmanager
 def stub(reply: Reply) -> Iterator[Stub]:
     bodies: list[dict[str, Any]] = []
+    keys: list[str | None] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _headers(self, kind: str) -> None:
@@ -55,7 +58,10 @@ def stub(reply: Reply) -> Iterator[Stub]:
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             bodies.append(json.loads(self.rfile.read(length)) | {"path": self.path})
+            keys.append(self.headers["Authorization"])
             self.send_response(reply.status)
+            if reply.promised is not None:
+                self.send_header("Content-Length", str(reply.promised))
             self._headers(reply.kind)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for piece in reply.pieces:
@@ -70,14 +76,14 @@ def stub(reply: Reply) -> Iterator[Stub]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield Stub(f"http://127.0.0.1:{server.server_address[1]}", bodies)
+            yield Stub(f"http://127.0.0.1:{server.server_address[1]}", bodies, keys)
         finally:
             server.shutdown()
             thread.join()
 
 
 FAKE_ENGINE = """#!{python}
-import http.server, os, signal, subprocess, sys, time
+import http.server, json, os, signal, subprocess, sys, threading, time
 if "--help" in sys.argv:
     sys.exit(print("--cors-origins ORIGINS"))
 mode = {mode!r}
@@ -95,7 +101,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(503 if mode == "never ready" else 200)
         self.end_headers()
         if mode == "dies later":
-            os._exit(9)
+            threading.Timer(2, os._exit, [9]).start()
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        refused = mode == "takes no budget" and "--chat-template-kwargs" in sys.argv
+        choice = dict(delta=dict(content=str(body["max_tokens"])), finish_reason="length")
+        self.send_response(500 if refused else 200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        said = "memory_blocks must be 0 to 64" if refused else json.dumps(dict(choices=[choice]))
+        self.wfile.write(("" if refused else "data: ").encode() + said.encode() + b"\\n\\n")
     def log_message(self, *_):
         pass
 

@@ -191,7 +191,7 @@ def test_ask_prints_every_block_and_json(trained):
         rim_command("ask", trained, "1+2=", "--json", "--samples", 2, "--temperature", 1)
     )
     assert len(answers) == 2
-    assert answers[0]["after_block"] == 5
+    assert answers[0]["blocks"] == 5
 
 
 def test_eval_never_overwrites(trained, tmp_path):

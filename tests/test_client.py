@@ -25,6 +25,7 @@ def test_a_request_says_what_was_asked_and_no_more():
         "max_tokens": 64,
         "temperature": 0.0,
         "stream": True,
+        "stream_options": {"include_usage": True},
         "path": "/v1/chat/completions",
     }
     assert server.bodies[0] == base
@@ -56,9 +57,62 @@ def test_the_pieces_of_an_answer_are_joined_parsed_and_timed():
     assert 50 < answer.first_ms < answer.answer_ms - 100
 
 
+def test_an_error_that_is_none_is_none():
+    with stub(Reply([event("7", "stop", error=None)])) as server:
+        assert Client(server.url).ask("q").text == "7"
+
+
+def test_a_server_may_want_a_models_name_and_a_key(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "abc")
+    with stub(Reply()) as server:
+        Client(server.url, model="m", api_key="xyz").ask("q")
+        asked = ["ask", "q", "--server", server.url]
+        rim_command(*asked, "--model", "n", "--api-key-env", "SOME_KEY")
+        rim_command(*asked)
+        output = rim_command(*asked, "--api-key-env", "NO_SUCH_KEY", code=2)
+    assert [body.get("model") for body in server.bodies] == ["m", "n", None]
+    assert server.keys == ["Bearer xyz", "Bearer abc", None]
+    assert "there is nothing in the variable NO_SUCH_KEY" in output
+    with pytest.raises(ConfigError, match="printable ASCII"):
+        Client("h", api_key="a\nb")
+    assert "go with --server" in rim_command("ask", "runs/x", "q", "--model", "m", code=2)
+
+
+HOSTILE = "\x1b]0;caught\x07 7\u202e\x9b31m\ud800"
+
+
+def test_what_a_server_says_cannot_command_the_terminal():
+    for reply, code in (
+        (Reply([event(HOSTILE), event(None, "stop")]), 0),
+        (Reply([json.dumps({"error": HOSTILE})], 400), 2),
+        (Reply([f"data: {HOSTILE[:-1]}\n\n"]), 2),
+    ):
+        with stub(reply) as server:
+            output = rim_command("ask", "--server", server.url, "q", code=code)
+        assert "caught" in output and output.replace("\n", "").isprintable()
+    with stub(Reply([event(HOSTILE), event(None, "stop")])) as server:
+        output = rim_command("ask", "--server", server.url, "q", "--json")
+    assert output.strip().isprintable()
+    assert json.loads(output)[0]["text"] == HOSTILE
+
+
 def test_an_answer_at_its_limit_is_unfinished():
     with stub(Reply([event("1 2"), event(None, "length")])) as server:
         assert not Client(server.url).ask("q").finished
+
+
+WRONG = (
+    "null",
+    "[]",
+    '"text"',
+    '{"choices": [null]}',
+    '{"choices": {}}',
+    '{"choices": [{"delta": {"content": 7}}]}',
+    '{"choices": [{"delta": [], "finish_reason": "stop"}]}',
+    '{"choices": [{"finish_reason": 1}]}',
+    '{"choices": [{"logprobs": {"content": [{"logprob": null}]}}]}',
+    '{"usage": 3}',
+)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +129,8 @@ def test_an_answer_at_its_limit_is_unfinished():
         (Reply(['data: {"error": "out of "memory""}\n\n']), 'sent: {"error": "out of "memory""}'),
         (Reply(['data: {"error": {"message": "no room"}}\n\n']), "sent: no room"),
         (Reply([event("half an ans")]), "broke its answer off"),
+        (Reply([event("half an ans")], promised=9999), "broke its answer off"),
+        *[(Reply([f"data: {wrong}\n\n"]), f"server: it sent {wrong}") for wrong in WRONG],
         (Reply([event("late")], pause=1.0), "gave no sign of life for 0.3 s"),
     ],
 )
@@ -113,7 +169,13 @@ def test_addresses_are_read_as_people_write_them(written, meant):
     assert normal_url(written) == meant
 
 
-@pytest.mark.parametrize("wrong", ["file:///etc/passwd", "ftp://host", "http://", "", "http://h?a"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("file:///etc/passwd", "ftp://host", "http://", "", "http://h?a", "http://h#x"),
+        *("http://[::1", "http://h:x", "http://h:0", "http://a..b", "http://u:p@h", "http://h/ä"),
+    ],
+)
 def test_anything_but_a_web_address_is_refused(wrong):
     with pytest.raises(ConfigError, match="a server's address is"):
         Client(wrong)

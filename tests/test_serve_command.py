@@ -172,6 +172,26 @@ def test_answers_appear_as_they_come_and_can_be_stopped(tmp_path):
 
 
 @needs_browser
+def test_a_stream_that_breaks_is_told_as_such(tmp_path):
+    broken = Reply([event("one ")], promised=9999)
+    with stub(broken) as server, Browser(tmp_path / "profile") as page:
+        page.open(page_url(server.url + "/v1/", question="q", blocks=(1,), run=True))
+        page.wait_for("document.body.dataset.state === 'failed'")
+        assert page.evaluate(TEXT) == f"{server.url} broke its answer off; its log says more."
+
+
+@needs_browser
+def test_a_server_is_warmed_once_however_it_is_written(tmp_path):
+    with stub(Reply()) as server, Browser(tmp_path / "profile") as page:
+        page.open(page_url(server.url, question="q", blocks=(1,)))
+        for url in (server.url, server.url + "/v1/"):
+            page.evaluate("document.body.dataset.state = 'idle', 0")
+            page.evaluate(f"document.getElementById('server').value = {url!r}, ask([1]), 0")
+            page.wait_for("document.body.dataset.state === 'done'")
+    assert [body["max_tokens"] for body in server.bodies] == [1, 64, 64]
+
+
+@needs_browser
 @pytest.mark.parametrize(
     ("url", "blocks", "message"),
     [

@@ -1,7 +1,8 @@
-"""`rim serve` without a real engine: command lines, what is served, and processes that go wrong."""
+"""`rim serve` with an engine that is none: processes that start, end and go wrong."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -10,259 +11,26 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from export_models import make_run
 from stub_server import fake_engine
 from test_cli import plain_console, rim_command  # noqa: F401
 
-import rim.serving.engines
+import rim.cli.serving
+import rim.serving.child
 import rim.serving.process
 from rim.config import ConfigError
-from rim.export import plan_push
-from rim.export.record import EXPORT_FILE, ExportRecord, read_record
-from rim.results import write_json
-from rim.serving import (
-    Engine,
-    Server,
-    Subject,
-    command_line,
-    find_engine,
-    find_subject,
-    page_url,
-    serve,
-)
+from rim.serving import Client, Engine, serve
 from rim.serving.engines import LLAMA_VARIABLE
-from rim.serving.greeting import greeting
-from rim.serving.page import PAGE
-
-RECORD = ExportRecord(default_blocks=3, most_blocks=64, sha256={}, source_sha256={})
-DIRECT = ExportRecord(default_blocks=0, most_blocks=0, sha256={}, source_sha256={})
-FOLDER = Subject(Path("out"), None, RECORD, (7, 8, 9))
-GGUF = Subject(None, Path("m.gguf"), None)
-BOTH = Subject(Path("out"), Path("out/m.gguf"), RECORD, (7, 8))
-TRANSFORMERS = Engine("transformers", ("transformers", "serve"))
-VLLM = Engine("vllm", ("vllm", "serve"))
-LLAMA = Engine("llama.cpp", ("llama-server",))
-OLD_LLAMA = Engine("llama.cpp", ("llama-server",), origins="fixed")
-BLOCKS = shlex.quote('{"memory_blocks": 5}')
-GREEDY = "--override-generation-config " + shlex.quote('{"temperature": 0}')
-
-
-@pytest.mark.parametrize(
-    ("engine", "subject", "options", "expected"),
-    [
-        (TRANSFORMERS, FOLDER, {}, "transformers serve out --host h --port 1"),
-        (
-            TRANSFORMERS,
-            FOLDER,
-            {"budget": 5, "page": True, "extra": ["--device", "cpu"]},
-            f"transformers serve out --chat-template-kwargs {BLOCKS} --enable-cors "
-            "--host h --port 1 --device cpu",
-        ),
-        (VLLM, FOLDER, {}, f"vllm serve out {GREEDY} --allowed-origins '[]' --host h --port 1"),
-        (
-            VLLM,
-            BOTH,
-            {"budget": 5, "page": True, "extra": ["--dtype", "half"]},
-            f"vllm serve out {GREEDY} --default-chat-template-kwargs {BLOCKS} "
-            "--host h --port 1 --dtype half",
-        ),
-        (
-            LLAMA,
-            GGUF,
-            {},
-            "llama-server -m m.gguf --jinja --skip-chat-parsing --temp 0 --cors-origins localhost "
-            "--host h --port 1",
-        ),
-        (
-            LLAMA,
-            BOTH,
-            {"budget": 5, "page": True, "extra": ["-c", "512"]},
-            "llama-server -m out/m.gguf --jinja --skip-chat-parsing --temp 0 "
-            f"--chat-template-kwargs {BLOCKS} --logit-bias 7-inf --logit-bias 8-inf "
-            "--cors-origins '*' --host h --port 1 -c 512",
-        ),
-        (
-            OLD_LLAMA,
-            GGUF,
-            {},
-            "llama-server -m m.gguf --jinja --skip-chat-parsing --temp 0 --host h --port 1",
-        ),
-    ],
-)
-def test_command_lines_of_the_engines(engine, subject, options, expected):
-    command = command_line(engine, subject, host="h", port=1, **options)
-    assert shlex.join(command) == expected
-
-
-@pytest.mark.parametrize(
-    ("subject", "budget", "message"),
-    [
-        (FOLDER, 65, "this model takes 0 to 64 memory blocks, got 65"),
-        (FOLDER, -1, "this model takes 0 to 64 memory blocks, got -1"),
-        (Subject(Path("d"), None, DIRECT), 1, "was trained without memory blocks, got 1"),
-        (Subject(Path("a@b"), None, RECORD), None, "reads '@' as a revision"),
-    ],
-)
-def test_what_an_engine_would_misread_is_refused(subject, budget, message):
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        command_line(TRANSFORMERS, subject, host="h", port=1, budget=budget)
-
-
-@pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """Says which engines are installed; none at first."""
-    found: set[str] = set()
-    monkeypatch.delenv(LLAMA_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("vllm", "llama-server"):
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
-    monkeypatch.setattr(
-        rim.serving.engines,
-        "_program",
-        lambda name: str(tmp_path / "bin" / name) if name in found else None,
-    )
-    monkeypatch.setattr(
-        rim.serving.engines.importlib.util,
-        "find_spec",
-        lambda name: name if "transformers" in found else None,
-    )
-    return found
-
-
-@pytest.mark.parametrize(
-    ("programs", "subject", "wanted", "chosen"),
-    [
-        ({"vllm", "transformers", "llama-server"}, BOTH, "auto", "vllm"),
-        ({"transformers", "llama-server"}, BOTH, "auto", "transformers"),
-        ({"llama-server"}, BOTH, "auto", "llama.cpp"),
-        ({"vllm", "transformers", "llama-server"}, GGUF, "auto", "llama.cpp"),
-        ({"vllm", "transformers"}, FOLDER, "transformers", "transformers"),
-    ],
-)
-def test_the_engine_is_the_first_one_that_can(programs, subject, wanted, chosen, installed):
-    installed |= programs
-    assert find_engine(wanted, subject).name == chosen
-
-
-@pytest.mark.parametrize(
-    ("wanted", "subject", "message"),
-    [
-        (
-            "auto",
-            FOLDER,
-            'install one of\n- vllm: .*\n- transformers: pip install "transformers\\[',
-        ),
-        ("auto", GGUF, "install one of\n- llama.cpp: put its `llama-server` on PATH"),
-        ("vllm", FOLDER, "install one of\n- vllm: [^\n]*$"),
-        ("llama.cpp", FOLDER, "reads GGUF files, and out has none; make one with `rim gguf out"),
-        ("vllm", GGUF, "vllm reads an exported folder, not m.gguf"),
-        ("ollama", FOLDER, "unknown engine 'ollama'; there are auto, vllm, transformers"),
-    ],
-)
-def test_a_missing_engine_says_what_to_install(wanted, subject, message, installed):
-    with pytest.raises(ConfigError, match=message):
-        find_engine(wanted, subject)
-
-
-def test_llama_server_is_taken_from_the_environment_and_asked_what_it_can(
-    tmp_path, monkeypatch, installed
-):
-    program, _ = fake_engine(tmp_path)
-    monkeypatch.setenv(LLAMA_VARIABLE, str(program))
-    assert find_engine("auto", GGUF) == Engine("llama.cpp", (str(program),), origins="flag")
-    monkeypatch.delenv(LLAMA_VARIABLE)
-    installed.add("llama-server")  # this one prints no help at all
-    assert find_engine("auto", GGUF).origins == "fixed"
-    monkeypatch.setenv(LLAMA_VARIABLE, str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"RIM_LLAMA_SERVER is .*none, which is no program"):
-        find_engine("auto", GGUF)
-
-
-@pytest.fixture(scope="module")
-def exported_run(plain_tokenizer, tmp_path_factory):
-    """A run that was served once: its export stands in its folder."""
-    run = make_run("gpt2", plain_tokenizer, tmp_path_factory.mktemp("run"))
-    steps: list[str] = []
-    assert find_subject(run, steps.append).folder == run / "exported"
-    assert steps == ["loading", "writing", "checking", "describing"]
-    return run
-
-
-def test_a_run_is_exported_once(exported_run):
-    before = (exported_run / "exported" / EXPORT_FILE).stat().st_mtime_ns
-    steps: list[str] = []
-    subject = find_subject(exported_run, steps.append)
-    assert steps == []
-    assert (exported_run / "exported" / EXPORT_FILE).stat().st_mtime_ns == before
-    assert subject.record == read_record(exported_run / "exported")
-    assert subject.record is not None
-    assert (subject.record.default_blocks, subject.record.most_blocks) == (3, 64)
-    assert len(subject.forbidden_ids) == 3 and subject.gguf is None
-
-
-def test_a_gguf_file_is_found_beside_its_export(exported_run):
-    folder = exported_run / "exported"
-    first, second = folder / "a.gguf", folder / "b.gguf"
-    first.touch()
-    try:
-        assert find_subject(exported_run).gguf == find_subject(folder).gguf == first
-        assert find_subject(first) == find_subject(folder)
-        second.touch()
-        with pytest.raises(ConfigError, match=r"several GGUF files \(a.gguf, b.gguf\)"):
-            find_subject(folder)
-    finally:
-        first.unlink()
-        second.unlink(missing_ok=True)
-
-
-def test_a_stale_or_changed_export_is_not_served(exported_run):
-    for file, message in {
-        exported_run / "model" / "rim.json": "was exported from another model",
-        exported_run / "exported" / "chat_template.jinja": "chat_template.jinja changed after",
-    }.items():
-        before = file.read_text()
-        file.write_text(before + " ")
-        with pytest.raises(ConfigError, match=f"{message}.*; remove .*exported to have it"):
-            find_subject(exported_run)
-        file.write_text(before)
-    assert find_subject(exported_run)
-
-
-def test_an_export_of_an_earlier_version_is_not_served(tmp_path):
-    write_json(tmp_path / EXPORT_FILE, {"sha256": {}})
-    for use in (find_subject, lambda folder: plan_push(folder, "a/b")):
-        with pytest.raises(ConfigError, match="an earlier version wrote it; export the run again"):
-            use(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("nothing", "no such run or model folder: nothing"),
-        ("none.gguf", "no such file: none.gguf"),
-    ],
-)
-def test_nothing_to_serve(path, message):
-    assert message in rim_command("serve", path, code=2)
-
-
-def test_a_model_folder_is_to_be_exported_first(exported_run):
-    with pytest.raises(ConfigError, match="is a model folder; export it first: `rim export"):
-        find_subject(exported_run / "model")
 
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     """Installs a fake llama-server of a certain behaviour; gives the file of its process ids."""
-    monkeypatch.setattr(rim.serving.process, "STOPPING_SECONDS", 0.5)
+    monkeypatch.setattr(rim.serving.child, "STOPPING_SECONDS", 0.5)
     (tmp_path / "m.gguf").touch()
 
     def install(mode: str = "") -> Path:
@@ -301,11 +69,134 @@ def test_stopping_leaves_no_process_and_no_log(mode, engine, tmp_path):
     assert not server.log.parent.exists()
 
 
-def test_a_named_log_stays(engine, tmp_path):
+def test_a_named_log_stays_and_is_added_to(engine, tmp_path):
     engine()
-    with serve(tmp_path / "m.gguf", port=0, log=tmp_path / "engine.log"):
+    log = tmp_path / "rim-serve-mine" / "engine.log"
+    log.parent.mkdir()
+    log.write_text("of before\n")
+    with serve(tmp_path / "m.gguf", port=0, log=log):
         pass
-    assert "loading" in (tmp_path / "engine.log").read_text()
+    assert log.read_text().startswith("of before\nloading ")
+    engine("dies")
+    with pytest.raises(ConfigError) as error:
+        serve(tmp_path / "m.gguf", port=0, log=log)
+    assert str(error.value).endswith("no memory left")
+    assert str(error.value).count("loading") == 1
+
+
+@pytest.mark.parametrize(
+    ("log", "message"), [("none/x.log", "there is no folder "), (".", "it is a folder")]
+)
+def test_a_log_that_cannot_be_is_refused_before_an_export(log, message, tmp_path):
+    # The run is looked at later, or this would be the error.
+    output = rim_command("serve", "no-such-run", "--log", tmp_path / log, code=2)
+    assert f"cannot write the log {tmp_path / log}: {message}" in output
+
+
+def test_an_engine_that_cannot_be_started_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "m.gguf").touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    gone = Engine("llama.cpp", (str(tmp_path / "gone"),))
+    monkeypatch.setattr(rim.serving.process, "find_engine", lambda *_: gone)
+    with pytest.raises(ConfigError, match=r"cannot run .*gone: No such file"):
+        serve(tmp_path / "m.gguf", port=0)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_server_that_nobody_stops_ends_with_python(engine, tmp_path):
+    pids = engine("leaves a child")
+    code = f"import rim.serving; s = rim.serving.serve({str(tmp_path / 'm.gguf')!r}, port=0); 1 / 0"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert b"ZeroDivisionError" in ended.stderr
+    assert all_gone(pids)
+
+
+def test_stopping_again_ends_nobody_else(engine, tmp_path, monkeypatch):
+    """The id of an engine that ended may be another's later."""
+    pids = engine("leaves a child")
+    ended, kill = [], os.killpg
+    monkeypatch.setattr(os, "killpg", lambda *given: (ended.append(given), kill(*given)))
+    with serve(tmp_path / "m.gguf", port=0) as server:
+        os.kill(server.process.pid, signal.SIGKILL)
+        with pytest.raises(ConfigError, match=r"ended \(signal 9\)"):
+            server.wait()
+    server.stop()
+    assert ended == [(server.process.pid, signal.SIGKILL)]
+    assert all_gone(pids)
+
+
+def test_another_process_on_the_port_is_not_taken_for_ours(engine, tmp_path, monkeypatch):
+    engine("dies")
+
+    def another_answers(client: Client) -> bool:
+        time.sleep(2)
+        return True
+
+    monkeypatch.setattr(Client, "is_ready", another_answers)
+    with pytest.raises(ConfigError, match=r"ended \(exit code 1\)"):
+        serve(tmp_path / "m.gguf", port=0)
+
+
+def test_a_budget_that_the_model_does_not_take_is_told_before_ready(engine, tmp_path):
+    pids = engine("takes no budget")
+    output = rim_command("serve", tmp_path / "m.gguf", "--port", 0, "--budget", 999, code=2)
+    assert re.search(r"no answer with --budget 999: .* answered 500: memory_blocks must be", output)
+    assert "Ready" not in output
+    assert all_gone(pids)
+
+
+def test_a_second_model_is_no_argument_of_the_engine(engine, tmp_path):
+    pids = engine()
+    output = rim_command("serve", tmp_path / "m.gguf", "runs/b", "--port", 0, code=2)
+    assert "one model at a time: 'runs/b' is one too many" in output
+    assert not pids.exists()
+
+
+def test_the_commands_defaults_are_the_librarys():
+    """Importing them would make every `rim --help` wait for what serving imports."""
+    ours = inspect.signature(rim.cli.serving.serve).parameters
+    theirs = inspect.signature(serve).parameters
+    shared = (ours.keys() & theirs.keys()) - {"path", "extra"}
+    assert shared == {"host", "port", "timeout", "engine", "budget", "page", "log"}
+    assert all(ours[name].default == theirs[name].default for name in shared)
+
+
+def started(tmp_path: Path, *before: str) -> subprocess.Popen[str]:
+    code = "from rim.cli import app; app()"
+    serving = ["serve", str(tmp_path / "m.gguf"), "--port", "0"]
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", code, *serving],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_interrupt_before_it_was_ready_is_no_success(engine, tmp_path):
+    pids = engine("never ready")
+    with started(tmp_path) as command:
+        while not (pids.exists() and pids.read_text()):
+            time.sleep(0.05)
+        command.send_signal(signal.SIGINT)
+        output, errors = command.communicate(timeout=20)
+        assert (command.returncode, "Interrupted." in errors) == (130, True)
+        assert "Stopped." not in output
+    assert all_gone(pids)
+
+
+def test_nohup_is_respected(engine, tmp_path):
+    pids = engine()
+    with started(tmp_path, "env", "--ignore-signal=HUP") as command:
+        assert command.stdout is not None
+        while "Ctrl-C stops" not in command.stdout.readline():
+            pass
+        command.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert command.poll() is None and all(lives(int(p)) for p in pids.read_text().split())
+        command.terminate()
+        assert command.stdout.read() == "Stopped.\n"
+    assert all_gone(pids)
 
 
 def test_an_engine_that_dies_shows_the_end_of_its_log(engine, tmp_path):
@@ -364,72 +255,3 @@ def test_a_signal_stops_the_command_and_its_engine(number, engine, tmp_path):
     curl = next(line for line in shown if "curl" in line)
     body = json.loads(shlex.split(curl)[-1])
     assert body["chat_template_kwargs"] == {"memory_blocks": 2}
-
-
-def greeting_of(engine: Engine, subject: Subject, **options: Any) -> str:
-    with subprocess.Popen(["true"]) as process:
-        server = Server(engine, subject, "http://127.0.0.1:1", process, Path("log"))
-        return greeting(server, **options)
-
-
-@pytest.mark.parametrize(
-    ("engine", "subject", "options", "body"),
-    [
-        (TRANSFORMERS, FOLDER, {}, {"chat_template_kwargs": {"memory_blocks": 3}}),
-        (LLAMA, GGUF, {}, {}),
-        (LLAMA, GGUF, {"budget": 0}, {"chat_template_kwargs": {"memory_blocks": 0}}),
-        (
-            VLLM,
-            FOLDER,
-            {"budget": 5},
-            {
-                "chat_template_kwargs": {"memory_blocks": 5},
-                "logit_bias": {"7": -100, "8": -100, "9": -100},
-            },
-        ),
-    ],
-)
-def test_what_is_printed_asks_with_the_default_and_forbids_memory_tokens(
-    engine, subject, options, body
-):
-    text = greeting_of(engine, subject, **options)
-    curl = next(line for line in text.splitlines() if "curl" in line)
-    sent = json.loads(shlex.split(curl)[-1])
-    assert sent.keys() - body.keys() == {"messages", "temperature", "max_tokens"}
-    assert sent | body == sent
-    code = text[text.index("from openai") : text.index("content)") + 8]
-    call = re.search(r"create\((.*?)\n  \)", code, re.DOTALL)
-    assert call is not None
-    python = eval(f"dict({call[1]})")
-    assert python.pop("model") == str(subject.folder or subject.gguf)
-    assert python.pop("extra_body", {}) | python == sent
-
-
-@pytest.mark.parametrize(
-    ("engine", "subject", "page", "line"),
-    [
-        (TRANSFORMERS, FOLDER, False, "Web page: start with --page"),
-        (OLD_LLAMA, GGUF, False, f"Web page: {PAGE.as_uri()}#server=http%3A%2F%2F127.0.0.1%3A1"),
-        (VLLM, FOLDER, True, "&blocks=0%2C3&most=64&forbid=7%2C8%2C9"),
-    ],
-)
-def test_the_pages_address_is_printed_where_a_page_may_ask(engine, subject, page, line):
-    assert line in greeting_of(engine, subject, page=page)
-
-
-def test_the_page_is_one_file_that_loads_nothing_and_trusts_nothing():
-    source = PAGE.read_text(encoding="utf-8")
-    assert not re.search(r"\ssrc=|<link(?! rel=\"icon\" href=\"data:,\")|@import|url\(", source)
-    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
-        assert way not in source
-    addresses = set(re.findall(r"https?://[\w.:]+", source))
-    assert addresses == {"http://127.0.0.1:8000", "http://HOST:PORT."}
-
-
-def test_the_pages_address_carries_its_fields():
-    url = page_url("http://h:1", question="3+4 & 5?", blocks=(0, 5), most_blocks=64, run=True)
-    assert url == (
-        f"{PAGE.as_uri()}#server=http%3A%2F%2Fh%3A1&question=3%2B4%20%26%205%3F&blocks=0%2C5&most=64"
-        "&run=1"
-    )
-    assert page_url("http://h") == f"{PAGE.as_uri()}#server=http%3A%2F%2Fh"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,15 @@ def ask(
     server: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Ask a running server (`rim serve`) instead of a run."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model of a server that has several.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE", help="Environment variable with the server's key; none if left out."
+        ),
     ] = None,
     blocks: Annotated[
         str | None,
@@ -61,16 +71,18 @@ def ask(
             for option, given in refused.items():
                 if given:
                     raise ConfigError(f"a server does not take {option}")
+        elif model is not None or api_key_env is not None:
+            raise ConfigError("--model and --api-key-env go with --server")
         run, question = _run_and_question(words, server)
         if server is not None:
             from rim.serving.client import Client
 
             options = {"temperature": temperature, "top_p": top_p, "seed": seed}
-            client = Client(server)
+            client = Client(server, model=model, api_key=_key(api_key_env))
             if len(counts) > 1:  # a server's first answer is slow: it is not the one to compare
                 client.ask(question, blocks=counts[0], max_new_tokens=1)
-            answers = [
-                client.ask(question, blocks=count, max_new_tokens=max_new_tokens, **options)
+            rows = [
+                vars(client.ask(question, blocks=count, max_new_tokens=max_new_tokens, **options))
                 for count in counts
             ]
         else:
@@ -78,8 +90,8 @@ def ask(
                 raise ConfigError("--all-blocks goes with one number of --blocks")
             reasoner = common.load(run, device)
             sampling = common.sampling(temperature, top_k, top_p, samples, seed)
-            answers = [
-                answer
+            rows = [
+                _row(answer)
                 for count in counts
                 for answer in reasoner.ask_many(
                     [question],
@@ -89,7 +101,7 @@ def ask(
                     sampling=sampling,
                 )[0]
             ]
-        _show(answers, json_, all_blocks, len(counts) > 1)
+        _show(rows, json_, all_blocks, len(counts) > 1)
 
 
 def _run_and_question(words: list[str], server: str | None) -> tuple[Path, str]:
@@ -112,23 +124,39 @@ def _run_and_question(words: list[str], server: str | None) -> tuple[Path, str]:
     return Path(words[0]), question
 
 
-def _show(answers: list[Any], as_json: bool, all_blocks: bool, several: bool) -> None:
+def _key(variable: str | None) -> str | None:
+    """
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    from rim.config import ConfigError
+
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise ConfigError(f"--api-key-env: there is nothing in the variable {variable}")
+    return os.environ[variable]
+
+
+def _row(answer: Any) -> dict[str, Any]:
+    """An answer of a run, named as a server's: the blocks before it are those it was asked with."""
+    fields = dict(vars(answer))
+    return {"blocks": fields.pop("after_block"), **fields}
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, all_blocks: bool, several: bool) -> None:
     """Print answers of a run or of a server, one a line."""
     if as_json:
-        typer.echo(json.dumps([vars(answer) for answer in answers], ensure_ascii=False))
+        typer.echo(common.printable(json.dumps(rows, ensure_ascii=False)))
         return
-    for answer in answers:
-        count = answer.blocks if hasattr(answer, "blocks") else answer.after_block
+    for row in rows:
+        count, answer, text = row["blocks"], row["answer"], row["text"]
         label = f"block {count}: " if all_blocks else f"{count} blocks: " if several else ""
-        note = "" if answer.finished else "  (cut off by --max-new-tokens)"
-        if hasattr(answer, "first_ms"):
-            note += f"    [first text {answer.first_ms:.0f} ms, all {answer.answer_ms:.0f} ms]"
-        shown = (
-            answer.answer
-            if answer.text.strip() == answer.answer
-            else f"{answer.answer}    {answer.text!r}"
-        )
-        common.say(f"{label}{common.escape(shown + note)}")
+        note = "" if row["finished"] else "  (cut off by --max-new-tokens)"
+        if "first_ms" in row:
+            note += f"    [first text {row['first_ms']:.0f} ms, all {row['answer_ms']:.0f} ms]"
+        shown = answer if text.strip() == answer else f"{answer}    {text!r}"
+        common.say(f"{label}{common.escape(common.printable(shown, keep='') + note)}")
 
 
 def evaluate(

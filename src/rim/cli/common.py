@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +43,7 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         error_console.print(
-            f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+            f"[bold red]Error:[/] {escape(printable(str(error)))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
@@ -51,7 +53,9 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
         if type(error).__name__ != "TrainingDivergedError":
             raise
         error_console.print(
-            f"[bold red]Training stopped:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+            f"[bold red]Training stopped:[/] {escape(printable(str(error)))}",
+            highlight=False,
+            soft_wrap=True,
         )
         raise typer.Exit(3) from None
 
@@ -65,6 +69,22 @@ def escape(text: str) -> str:
 def quoted(path: Path) -> str:
     """A path within a command that a person may paste into a shell."""
     return escape(shlex.quote(str(path)))
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Text of a model or a server as a terminal may have it: no character can command it (Cc) or
+    stand there unseen (Cf), and none is beyond UTF-8 (Cs). They are shown as in JSON, so that JSON
+    still says the same.
+
+    Args:
+        keep: characters that stay nevertheless.
+    """
+    return "".join(
+        json.dumps(character)[1:-1]
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in keep
+        else character
+        for character in text
+    )
 
 
 def say(text: str) -> None:

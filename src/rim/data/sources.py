@@ -77,7 +77,7 @@ def _read_hub(source: DataSource) -> Iterator[Example]:
     except (OSError, ValueError, DatasetsError) as error:
         raise DataError(f"data set {source.path!r} could not be loaded: {error}") from None
     rows: Iterator[tuple[Any, str]] = (
-        (row, f"{source.path}, row {number}") for number, row in enumerate(table, 1)
+        (dict(row), f"{source.path}, row {number}") for number, row in enumerate(table, 1)
     )
     if source.records is not None:
         return (parse_record(FILE_FORMATS[source.records], row, origin) for row, origin in rows)

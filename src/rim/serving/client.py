@@ -15,6 +15,7 @@ from typing import Any
 
 from rim.config import ConfigError
 from rim.data.answers import extract_answer
+from rim.serving.events import is_event
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Ends the hope of a token; the value that servers take for "never".
@@ -49,6 +50,8 @@ class Client:
         timeout: seconds without a sign of life.
         forbidden_ids: tokens an answer may not contain, for engines that do not read
             `suppress_tokens`.
+        model: the model's name, for servers of several or that insist on one.
+        api_key: sent as a bearer token to this address alone, never along a redirection.
         marker: what stands before the answer in a text, see `extract_answer`.
         separator: what stands between the steps and the answer of a worked solution.
     """
@@ -59,12 +62,16 @@ class Client:
         *,
         timeout: float = 120.0,
         forbidden_ids: Sequence[int] = (),
+        model: str | None = None,
+        api_key: str | None = None,
         marker: str = "####",
         separator: str = "\n",
     ):
         self.url = normal_url(url)
         self.timeout = timeout
         self.forbidden_ids = tuple(forbidden_ids)
+        self.model = model
+        self.api_key = _checked_key(api_key)
         self.marker = marker
         self.separator = separator
         host = urllib.parse.urlsplit(self.url).hostname
@@ -106,7 +113,7 @@ class Client:
             "max_tokens": max_new_tokens,
             "temperature": temperature,
             "stream": True,
-        }
+        } | ({"model": self.model} if self.model else {})
         if blocks is not None:
             body["chat_template_kwargs"] = {"memory_blocks": blocks}
         if temperature:
@@ -126,10 +133,13 @@ class Client:
         try:
             told = json.loads(content)
             choice = told["choices"][0]
-            text, reason = choice["message"]["content"] or "", choice["finish_reason"]
+            text, reason = str(choice["message"]["content"] or ""), choice["finish_reason"]
             tokens = told["usage"]["completion_tokens"]
-            each = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content", [])]
-        except (json.JSONDecodeError, KeyError, TypeError, IndexError):
+            each = [
+                float(token["logprob"])
+                for token in (choice.get("logprobs") or {}).get("content", [])
+            ]
+        except (KeyError, TypeError, ValueError, IndexError):
             raise ConfigError(f"{self.url} is no chat completions server") from None
         answer = extract_answer(text, self.marker, self.separator)
         # Fewer than its tokens are another quantity, not the same less exactly.
@@ -139,6 +149,7 @@ class Client:
 
     def _ask(self, body: dict[str, Any], blocks: int | None) -> ServerAnswer:
         begin, first_ms = time.perf_counter(), None
+        body = body | {"stream_options": {"include_usage": True}}  # for the number of tokens
         parts: list[str] = []
         reason, tokens = None, None
         for event in self._events(body):
@@ -173,6 +184,8 @@ class Client:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
+        if self.api_key:
+            request.add_unredirected_header("Authorization", f"Bearer {self.api_key}")
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
                 kind = response.headers.get_content_type()
@@ -188,16 +201,18 @@ class Client:
             raise ConfigError(self._unreachable(error)) from None
 
     def _event(self, line: str) -> Iterator[dict[str, Any]]:
-        if not line.startswith("data:") or line.endswith("[DONE]"):
-            return
         data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            return
         try:
             event = json.loads(data)
-        except json.JSONDecodeError:
+        except ValueError:
             # An engine may put an error between its events without escaping it.
             raise ConfigError(f"{self.url} sent: {data[:300]}") from None
-        if "error" in event:
+        if isinstance(event, dict) and event.get("error") is not None:
             raise ConfigError(f"{self.url} sent: {_message(event)}")
+        if not is_event(event):
+            raise ConfigError(f"{self.url} is no chat completions server: it sent {data[:300]}")
         yield event
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
@@ -233,10 +248,31 @@ def normal_url(url: str) -> str:
     """
     full = url.strip() if "://" in url else f"http://{url.strip()}"
     full = full.rstrip("/").removesuffix("/v1")
-    parts = urllib.parse.urlsplit(full)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+    if not _is_web_address(full):
         raise ConfigError(f"a server's address is http://HOST:PORT, got {url!r}")
     return full
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        # Both raise where there is none that could be reached.
+        (parts.hostname or "").encode("idna")
+        known = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    more = parts.query or parts.fragment or "@" in parts.netloc or not parts.path.isascii()
+    return known and parts.scheme in ("http", "https") and bool(parts.hostname) and not more
+
+
+def _checked_key(key: str | None) -> str | None:
+    """
+    Raises:
+        ConfigError: no header can hold it.
+    """
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise ConfigError("a server's key is of printable ASCII characters alone")
+    return key
 
 
 def _message(content: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 LLAMA_VARIABLE = "RIM_LLAMA_SERVER"
 #: llama-cpp-python's sdist whose llama.cpp `make llama-server` compiles.
 LLAMA_VERSION = "0.3.36"
+#: Where engines that ask for a key find it, if their command line has none.
+KEY_VARIABLES: dict[EngineName, str] = {"vllm": "VLLM_API_KEY", "llama.cpp": "LLAMA_API_KEY"}
 
 _HOW_TO_INSTALL: dict[EngineName, str] = {
     "vllm": "vllm: pip install vllm (into an environment whose `vllm` is on PATH)",
@@ -35,13 +38,13 @@ _HOW_TO_INSTALL: dict[EngineName, str] = {
 
 @dataclass(frozen=True)
 class Engine:
-    """An installed engine. `origins` "flag": it is told on its command line which web pages may
-    ask it; "fixed": it cannot be told.
+    """An installed engine. `web_pages` "chosen": its command line says whether they are let in;
+    "always": it lets them all in.
     """
 
     name: EngineName
     program: tuple[str, ...]
-    origins: Literal["flag", "fixed"] = "flag"
+    web_pages: Literal["chosen", "always"] = "chosen"
 
 
 def find_engine(wanted: EngineName | Literal["auto"], subject: Subject) -> Engine:
@@ -74,9 +77,10 @@ def _reads(name: EngineName, subject: Subject) -> bool:
 def _nothing_to_read(wanted: str, subject: Subject) -> str:
     if subject.folder is None:
         return f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
+    file = str(subject.folder / "model.gguf")
     return (
         f"llama.cpp reads GGUF files, and {subject.folder} has none; make one with "
-        f"`rim gguf {subject.folder} --out {subject.folder / 'model.gguf'}`"
+        f"`{shlex.join(['rim', 'gguf', str(subject.folder), '--out', file])}`"
     )
 
 
@@ -92,7 +96,7 @@ def _installed(name: EngineName) -> Engine | None:
         program = _program("vllm")
         return Engine(name, (program, "serve")) if program else None
     program = find_llama()
-    return Engine(name, (program,), _llama_origins(program)) if program else None
+    return Engine(name, (program,), _llama_web_pages(program)) if program else None
 
 
 def find_llama(name: str = "llama-server") -> str | None:
@@ -123,13 +127,16 @@ def llama_cache() -> Path:
 def _program(name: str) -> str | None:
     """A program of this environment, or one on PATH."""
     beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name)
+    return shutil.which(str(beside)) or shutil.which(name)
 
 
-def _llama_origins(program: str) -> Literal["flag", "fixed"]:
+def _llama_web_pages(program: str) -> Literal["chosen", "always"]:
     """Older servers let every web page in and have no option for it."""
-    shown = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
-    return "flag" if "--cors-origins" in shown.stdout + shown.stderr else "fixed"
+    try:
+        shown = subprocess.run([program, "--help"], capture_output=True, check=False)
+    except OSError as error:
+        raise ConfigError(f"cannot run {program}: {error.strerror}") from None
+    return "chosen" if b"--cors-origins" in shown.stdout + shown.stderr else "always"
 
 
 def command_line(
@@ -159,6 +166,18 @@ def command_line(
     return [*engine.program, *arguments, "--host", host, "--port", str(port), *extra]
 
 
+def api_key(name: EngineName, extra: Sequence[str] = ()) -> str | None:
+    """The key that an engine asks for: one of its arguments, or from its environment."""
+    for argument, following in zip(extra, [*extra, ""][1:], strict=True):
+        if argument == "--api-key":
+            return following.split(",")[0] or None
+        if argument.startswith("--api-key="):
+            return argument.removeprefix("--api-key=").split(",")[0] or None
+    variable = KEY_VARIABLES.get(name)
+    told = os.environ.get(variable, "") if variable else ""
+    return told.split(",")[0] or None
+
+
 def _transformers(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
     folder = str(subject.folder)
     if "@" in folder:
@@ -185,7 +204,7 @@ def _llama(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> 
         arguments += ["--chat-template-kwargs", kwargs]
     for token in subject.forbidden_ids:
         arguments += ["--logit-bias", f"{token}-inf"]
-    if engine.origins == "flag":
+    if engine.web_pages == "chosen":
         arguments += ["--cors-origins", "*" if page else "localhost"]
     return arguments
 

@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+from rim.serving.engines import KEY_VARIABLES
 from rim.serving.page import page_url
 from rim.serving.process import Server
 
@@ -24,7 +25,7 @@ def greeting(server: Server, budget: int | None = None, page: bool = False) -> s
     return (
         f"Ready: {server.url} ({server.engine.name})\n\n"
         f"  {curl_line(server, budget)}\n\n"
-        f"  rim ask --server {server.url} {shlex.quote(QUESTION)}\n\n"
+        f"  {ask_line(server)}\n\n"
         f"  {client}\n\n"
         f"{_page_line(server, budget, page)}\n"
         "Ctrl-C stops the server."
@@ -34,10 +35,19 @@ def greeting(server: Server, budget: int | None = None, page: bool = False) -> s
 def curl_line(server: Server, budget: int | None = None) -> str:
     """A command that asks the server, for a POSIX shell."""
     body = {"messages": [{"role": "user", "content": QUESTION}], **_options(server, budget)}
+    key = f'-H "Authorization: Bearer ${_key_variable(server)}" ' if server.api_key else ""
     return (
-        f'curl -s {server.url}/v1/chat/completions -H "Content-Type: application/json" '
-        f"-d {shlex.quote(json.dumps(body))}"
+        f"curl -s {shlex.quote(server.url + '/v1/chat/completions')} "
+        f'-H "Content-Type: application/json" {key}-d {shlex.quote(json.dumps(body))}'
     )
+
+
+def ask_line(server: Server) -> str:
+    """Our own command that asks the server, for a POSIX shell."""
+    words = ["rim", "ask", "--server", server.url, QUESTION]
+    if server.api_key:
+        words += ["--api-key-env", _key_variable(server)]
+    return shlex.join(words)
 
 
 def openai_lines(server: Server, budget: int | None = None) -> str:
@@ -47,14 +57,21 @@ def openai_lines(server: Server, budget: int | None = None) -> str:
         extra = {"chat_template_kwargs": options.pop("chat_template_kwargs")}
         options["extra_body"] = extra
     arguments = "".join(f"    {name}={value!r},\n" for name, value in options.items())
-    return f"""from openai import OpenAI
+    key = '"none"' if not server.api_key else f'os.environ["{_key_variable(server)}"]'
+    first = "import os\n" if server.api_key else ""
+    return f"""{first}from openai import OpenAI
 
-client = OpenAI(base_url="{server.url}/v1", api_key="none")
+client = OpenAI(base_url="{server.url}/v1", api_key={key})
 answer = client.chat.completions.create(
     model={server.model!r},
     messages=[{{"role": "user", "content": {QUESTION!r}}}],
 {arguments})
 print(answer.choices[0].message.content)"""
+
+
+def _key_variable(server: Server) -> str:
+    """The key itself is not printed: lines are copied, and shells remember them."""
+    return KEY_VARIABLES.get(server.engine.name, "API_KEY")
 
 
 def _options(server: Server, budget: int | None) -> dict[str, Any]:
@@ -74,7 +91,7 @@ def _default_blocks(server: Server, budget: int | None) -> int | None:
 
 
 def _page_line(server: Server, budget: int | None, page: bool) -> str:
-    if not page and server.engine.origins == "flag":
+    if not page and server.engine.web_pages == "chosen":
         return "Web page: start with --page to ask from a browser."
     record, blocks = server.subject.record, _default_blocks(server, budget)
     address = page_url(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,26 +14,34 @@ from types import TracebackType
 from typing import Literal, Self
 
 from rim.config import ConfigError
+from rim.serving import child
 from rim.serving.client import Client
-from rim.serving.engines import Engine, EngineName, command_line, find_engine
+from rim.serving.engines import Engine, EngineName, api_key, command_line, find_engine
 from rim.serving.subject import Subject, find_subject
 
 HOST = "127.0.0.1"
 PORT = 8000
 STARTING_SECONDS = 600.0
-STOPPING_SECONDS = 20.0
+_LOOKING_SECONDS = 0.25
 _LAST_LINES = 15
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; as a context manager it stops at the end of the block."""
+    """A running server; as a context manager it stops at the end of the block, and otherwise when
+    Python ends, at the latest.
+
+    `log_begin` is the byte of the log where its part begins; `api_key` is what the engine asks for.
+    """
 
     engine: Engine
     subject: Subject
     url: str
-    process: subprocess.Popen[bytes]
+    process: child.Process
     log: Path
+    stop_engine: Callable[[], object]
+    log_begin: int = 0
+    api_key: str | None = None
 
     @property
     def model(self) -> str:
@@ -50,7 +54,7 @@ class Server:
         return self.subject.forbidden_ids if self.engine.name == "vllm" else ()
 
     def client(self) -> Client:
-        return Client(self.url, forbidden_ids=self.forbidden_ids)
+        return Client(self.url, forbidden_ids=self.forbidden_ids, api_key=self.api_key)
 
     def wait(self) -> None:
         """Wait until the engine ends.
@@ -58,7 +62,8 @@ class Server:
         Raises:
             ConfigError: it always does, for an engine is not meant to end by itself.
         """
-        self.process.wait()
+        while child.exit_code(self.process) is None:
+            time.sleep(_LOOKING_SECONDS)
         raise ConfigError(self._how_it_ended())
 
     def wait_until_ready(self, seconds: float, progress: Callable[[float], None]) -> None:
@@ -68,9 +73,12 @@ class Server:
             ConfigError: the engine ended, or took longer.
         """
         begin, client = time.monotonic(), self.client()
-        while not client.is_ready():
-            if self.process.poll() is not None:
-                raise ConfigError(self._how_it_ended())
+        while True:
+            ready = client.is_ready()
+            # A good answer of another process, while ours could not have the port, counts nothing.
+            self._check_alive()
+            if ready:
+                return
             passed = time.monotonic() - begin
             if passed > seconds:
                 raise ConfigError(
@@ -78,22 +86,22 @@ class Server:
                     f"need a longer --timeout. The end of its log:\n{self._end_of_log()}"
                 )
             progress(passed)
-            time.sleep(0.25)
+            time.sleep(_LOOKING_SECONDS)
+
+    def check_budget(self, budget: int) -> None:
+        """Ask once with the server's default number of blocks.
+
+        Raises:
+            ConfigError: the server refuses; the message says what it said.
+        """
+        try:
+            self.client().ask("1", max_new_tokens=1)
+        except ConfigError as error:
+            raise ConfigError(f"no answer with --budget {budget}: {error}") from None
 
     def stop(self) -> None:
         """End the engine and the processes it started; its temporary log goes with it."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=STOPPING_SECONDS)
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C is impatience
-                self.process.kill()
-                self.process.wait()
-        # The engine leads a process group of its own: what it left behind is in there.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        if self.log.parent.name.startswith(_LOG_FOLDER):
-            shutil.rmtree(self.log.parent, ignore_errors=True)
+        self.stop_engine()
 
     def __enter__(self) -> Self:
         return self
@@ -106,17 +114,18 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _check_alive(self) -> None:
+        if child.exit_code(self.process) is not None:
+            raise ConfigError(self._how_it_ended())
+
     def _how_it_ended(self) -> str:
-        code = self.process.returncode
+        code = child.exit_code(self.process) or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"{self.engine.name} ended ({how}). The end of its log:\n{self._end_of_log()}"
 
     def _end_of_log(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return "\n".join(lines[-_LAST_LINES:]) or "(empty)"
-
-
-_LOG_FOLDER = "rim-serve-"
+        written = self.log.read_bytes()[self.log_begin :].decode("utf-8", "replace")
+        return "\n".join(written.strip().splitlines()[-_LAST_LINES:]) or "(empty)"
 
 
 def serve(
@@ -142,41 +151,65 @@ def serve(
         page: let web pages ask the server (see docs/serving.md for what that means).
         extra: further arguments of the engine.
         timeout: seconds until the first answer.
-        log: file for what the engine writes; a temporary one if left out.
+        log: file to which is added what the engine writes; a temporary one if left out.
         progress: called with one line at every step.
 
     Raises:
         ConfigError: nothing to serve, no engine, a port in use, or an engine that does not start.
     """
+    if log is not None:
+        _check_log(Path(log))
     subject = find_subject(path, lambda step: progress(f"exporting the run: {step}"))
     found = find_engine(engine, subject)
     port = _free_port(host, port)
     command = command_line(
         found, subject, host=host, port=port, budget=budget, page=page, extra=extra
     )
-    log = Path(log) if log else Path(tempfile.mkdtemp(prefix=_LOG_FOLDER)) / "log.txt"
     url = f"http://{_reachable(host)}:{port}"
-    server = Server(found, subject, url, _start(command, log), log)
+    server = _start(found, subject, url, command, log, api_key(found.name, extra))
     try:
         server.wait_until_ready(
             timeout, lambda passed: progress(f"starting {found.name}: {passed:.0f} s")
         )
+        if budget is not None:
+            progress(f"asking with {budget} memory blocks")
+            server.check_budget(budget)
     except BaseException:
         server.stop()
         raise
     return server
 
 
-def _start(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C in a terminal reaches us alone, and we end the engine.
-            start_new_session=True,
-        )
+def _start(
+    engine: Engine,
+    subject: Subject,
+    url: str,
+    command: Sequence[str],
+    log: str | Path | None,
+    key: str | None,
+) -> Server:
+    temporary = None if log is not None else Path(tempfile.mkdtemp(prefix="rim-serve-"))
+    file = temporary / "log.txt" if temporary else Path(str(log))
+    begin = file.stat().st_size if file.exists() else 0
+    try:
+        process = child.start(command, file)
+    except BaseException:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    stop = child.stopper(process, temporary)
+    return Server(engine, subject, url, process, file, stop, begin, key)
+
+
+def _check_log(log: Path) -> None:
+    """
+    Raises:
+        ConfigError: no file can be written there; better known before a long export.
+    """
+    if not log.parent.is_dir():
+        raise ConfigError(f"cannot write the log {log}: there is no folder {log.parent}")
+    if log.is_dir():
+        raise ConfigError(f"cannot write the log {log}: it is a folder")
 
 
 def _free_port(host: str, port: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def _export_of_run(run: Path, progress: Callable[[str], None]) -> Path:
     source, target = find_model_dir(run), run / EXPORTED
     if source == run:
         raise ConfigError(
-            f"{run} is a model folder; export it first: `rim export {run} --to exported`"
+            f"{run} is a model folder; export it first: `rim export {shlex.quote(str(run))} --to "
+            "exported`"
         )
     if target.exists():
         _check_fresh(target, source)

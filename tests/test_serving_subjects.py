@@ -1,0 +1,86 @@
+"""What `rim serve` serves: runs, exported folders and GGUF files."""
+
+from __future__ import annotations
+
+import pytest
+from export_models import make_run
+from test_cli import plain_console, rim_command  # noqa: F401
+
+from rim.config import ConfigError
+from rim.export import plan_push
+from rim.export.record import EXPORT_FILE, read_record
+from rim.results import write_json
+from rim.serving import find_subject
+
+
+@pytest.fixture(scope="module")
+def exported_run(plain_tokenizer, tmp_path_factory):
+    """A run that was served once: its export stands in its folder."""
+    run = make_run("gpt2", plain_tokenizer, tmp_path_factory.mktemp("run"))
+    steps: list[str] = []
+    assert find_subject(run, steps.append).folder == run / "exported"
+    assert steps == ["loading", "writing", "checking", "describing"]
+    return run
+
+
+def test_a_run_is_exported_once(exported_run):
+    before = (exported_run / "exported" / EXPORT_FILE).stat().st_mtime_ns
+    steps: list[str] = []
+    subject = find_subject(exported_run, steps.append)
+    assert steps == []
+    assert (exported_run / "exported" / EXPORT_FILE).stat().st_mtime_ns == before
+    assert subject.record == read_record(exported_run / "exported")
+    assert subject.record is not None
+    assert (subject.record.default_blocks, subject.record.most_blocks) == (3, 64)
+    assert len(subject.forbidden_ids) == 3 and subject.gguf is None
+
+
+def test_a_gguf_file_is_found_beside_its_export(exported_run):
+    folder = exported_run / "exported"
+    first, second = folder / "a.gguf", folder / "b.gguf"
+    first.touch()
+    try:
+        assert find_subject(exported_run).gguf == find_subject(folder).gguf == first
+        assert find_subject(first) == find_subject(folder)
+        second.touch()
+        with pytest.raises(ConfigError, match=r"several GGUF files \(a.gguf, b.gguf\)"):
+            find_subject(folder)
+    finally:
+        first.unlink()
+        second.unlink(missing_ok=True)
+
+
+def test_a_stale_or_changed_export_is_not_served(exported_run):
+    for file, message in {
+        exported_run / "model" / "rim.json": "was exported from another model",
+        exported_run / "exported" / "chat_template.jinja": "chat_template.jinja changed after",
+    }.items():
+        before = file.read_text()
+        file.write_text(before + " ")
+        with pytest.raises(ConfigError, match=f"{message}.*; remove .*exported to have it"):
+            find_subject(exported_run)
+        file.write_text(before)
+    assert find_subject(exported_run)
+
+
+def test_an_export_of_an_earlier_version_is_not_served(tmp_path):
+    write_json(tmp_path / EXPORT_FILE, {"sha256": {}})
+    for use in (find_subject, lambda folder: plan_push(folder, "a/b")):
+        with pytest.raises(ConfigError, match="an earlier version wrote it; export the run again"):
+            use(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nothing", "no such run or model folder: nothing"),
+        ("none.gguf", "no such file: none.gguf"),
+    ],
+)
+def test_nothing_to_serve(path, message):
+    assert message in rim_command("serve", path, code=2)
+
+
+def test_a_model_folder_is_to_be_exported_first(exported_run):
+    with pytest.raises(ConfigError, match="is a model folder; export it first: `rim export"):
+        find_subject(exported_run / "model")
