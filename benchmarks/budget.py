@@ -37,6 +37,7 @@ from rim.export.gguf import write_gguf
 from rim.reasoner import Reasoner, load
 from rim.results import environment, write_json
 from rim.serving import Client, calibrate_blocks, calibrate_confidence, serve
+from rim.serving.engines import find_llama
 from rim.serving.routing import probability
 
 #: No prompt is kept from an earlier request: every question pays for its own prefill.
@@ -168,10 +169,8 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=300, help="validation questions")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
-    program = llama_server.find()
-    if program is None:
+    if find_llama() is None:
         raise SystemExit(llama_server.MISSING)
-    os.environ["RIM_LLAMA_SERVER"] = str(program)
     splits = [
         load_examples(task_source("arithmetic", {"num_examples": count, "split": split}))
         for split, count in (("validation", arguments.validation), ("test", arguments.questions))
