@@ -37,7 +37,6 @@ from rim.export.gguf import write_gguf
 from rim.reasoner import Reasoner, load
 from rim.results import environment, write_json
 from rim.serving import Client, calibrate_blocks, calibrate_confidence, serve
-from rim.serving.engines import find_llama
 from rim.serving.routing import probability
 
 #: No prompt is kept from an earlier request: every question pays for its own prefill.
@@ -169,8 +168,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=300, help="validation questions")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
-    if find_llama() is None:
-        raise SystemExit(llama_server.MISSING)
+    llama_server.program("llama-server")  # ends here where there is none
     splits = [
         load_examples(task_source("arithmetic", {"num_examples": count, "split": split}))
         for split, count in (("validation", arguments.validation), ("test", arguments.questions))
