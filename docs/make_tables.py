@@ -243,6 +243,40 @@ def budget_table() -> str:
     )
 
 
+def gguf_table() -> str:
+    (result,) = read("results/gguf_quantised.json")
+    names = {"rim": "`rim ask`", "transformers": "transformers `generate`"}
+    lines = [
+        "| engine | accuracy % (95 %) | answers as `rim ask`'s | ms an answer (quartiles) | file, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["engines"].items():
+        weights = name.removeprefix("llama.cpp ").removesuffix(", exact")
+        size = result["files"].get(weights, {}).get("bytes")
+        interval = f"{100 * row['low']:.1f}-{100 * row['high']:.1f}"
+        cells = [
+            names.get(name, name),
+            f"{100 * row['accuracy']:.1f} ({interval})",
+            f"{row['equal_to_rim']} of {row['total']}",
+            quartiles(row["milliseconds"], 1),
+            f"{size / 1e6:.2f}" if size else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = result["environment"]
+    types = result["files"]["q4_k_m"]["tensors"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{machine['processor']}, one thread, {result['rounds']} rounds, engines taking turns, "
+            f'commit {short_commit(machine["git_commit"])}. "exact": '
+            f"`{result['llama_cpp']['exact_flags']}`. This narrow model's q4_k_m has "
+            + ", ".join(f"{count} tensors of {kind}" for kind, count in types.items())
+            + ".",
+        ]
+    )
+
+
 def budget_levels() -> str:
     (result,) = read("results/budget.json")
     levels = result["accuracy_by_level"]
@@ -263,6 +297,7 @@ TABLES = {
     "latency-table": ("docs/latency.md", latency_table),
     "comparison-table": ("docs/compare.md", comparison_table),
     "control-lines": ("docs/controls.md", control_lines),
+    "gguf-table": ("docs/serving.md", gguf_table),
     "budget-table": ("docs/budget.md", budget_table),
     "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
