@@ -217,7 +217,9 @@ def budget_table() -> str:
     best, level = result["router"], result["by_level"]
     blocks = ", ".join(f"{n} operations: {k}" for n, k in level["blocks"].items())
     rows = {
-        **{f"{k} blocks, always": row for k, row in result["fixed"].items()},
+        **{
+            f"{k} block{'s' if k != '1' else ''}, always": row for k, row in result["fixed"].items()
+        },
         f"blocks by difficulty ({blocks})": level,
         f"router, confidence {best['confidence']:.3f} "
         f"(asks chain of thought {100 * best['second_asked']:.1f} % of the time)": best,
@@ -247,7 +249,7 @@ def gguf_table() -> str:
     (result,) = read("results/gguf_quantised.json")
     names = {"rim": "`rim ask`", "transformers": "transformers `generate`"}
     lines = [
-        "| engine | accuracy % (95 %) | answers as `rim ask`'s | ms an answer (quartiles) | file, MB |",
+        "| engine | accuracy % (95 %) | answers as `rim ask`'s | ms (quartiles) | file, MB |",
         "|---|---|---|---|---|",
     ]
     for name, row in result["engines"].items():
