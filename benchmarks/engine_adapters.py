@@ -145,9 +145,7 @@ def onnx_genai(subject: Subject, precision: str) -> Ask:
     def ask(question: str) -> list[int]:
         ids = subject.prompt_ids(question)
         parameters = engine.GeneratorParams(model)
-        parameters.set_search_options(
-            do_sample=False, max_length=len(ids) + subject.max_new_tokens
-        )
+        parameters.set_search_options(do_sample=False, max_length=len(ids) + subject.max_new_tokens)
         generator = engine.Generator(model, parameters)
         generator.append_tokens(ids)
         answer: list[int] = []

@@ -37,7 +37,7 @@ def load_questions(
         }
         for example in examples
     ]
-    return datasets.DatasetDict(test=datasets.Dataset.from_list(rows))
+    return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})
 
 
 def score(doc: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
