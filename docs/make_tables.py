@@ -292,6 +292,44 @@ def budget_levels() -> str:
     return "\n".join(lines)
 
 
+def engine_table() -> str:
+    """Every `results/engines_*.json`: who answered as we do, and in what time."""
+    return "\n\n".join(_engines_of(result) for result in read("results/engines_*.json"))
+
+
+def _engines_of(result: dict[str, Any]) -> str:
+    model, settings, machine = result["model"], result["settings"], result["environment"]
+    questions = result["data"]["questions"]
+    lines = [
+        f"**{model['run']}**, {model['family']}, {model['parameters'] / 1e6:.1f} M parameters, "
+        f"vocabulary {model['vocabulary']}, {settings['blocks']} blocks, {questions} questions, on "
+        f"{machine['processor']}, commit {short_commit(machine['git_commit'])}:",
+        "",
+        "| engine | answers equal to ours | accuracy % | ms an answer (quartiles) |",
+        "|---|---|---|---|",
+    ]
+    for name, row in result["engines"].items():
+        spread = row["milliseconds"]
+        times = f"{spread['median']:.1f} ({spread['low']:.1f}-{spread['high']:.1f})"
+        accuracy = f"{100 * row['accuracy']:.1f}"
+        lines.append(f"| {name} | {row['equal_answers']} of {questions} | {accuracy} | {times} |")
+    lines += [f"| {name} | does not run, see below | - | - |" for name in result["failed"]]
+    return "\n".join(lines)
+
+
+def parser_table() -> str:
+    (result,) = read("results/answer_parsers.json")
+    lines = [
+        "| how an answer is written | judgements | unlike our parser's | right ones missed |",
+        "|---|---|---|---|",
+    ]
+    for name, row in result["forms"].items():
+        lines.append(
+            f"| {name} | {row['cases']} | {row['disagreements']} | {row['regex_misses']} |"
+        )
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -303,6 +341,8 @@ TABLES = {
     "budget-table": ("docs/budget.md", budget_table),
     "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
+    "engine-table": ("docs/engines.md", engine_table),
+    "parser-table": ("docs/lm-eval.md", parser_table),
 }
 
 

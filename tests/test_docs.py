@@ -134,6 +134,18 @@ def test_the_encoding_benchmark_ends_with_one_json_line():
     assert json.loads(result.stdout.splitlines()[-1])["speedup"] > 0
 
 
+def test_the_benchmark_of_answer_parsers_finds_what_the_document_says(tmp_path):
+    import json
+
+    file = tmp_path / "test.jsonl"
+    records = ({"question": "q", "answer": answer} for answer in ("7", "1,250", "-0.5", "2e-06"))
+    file.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    forms = json.loads(run("benchmarks/answer_parsers.py", str(file)).stdout)["forms"]
+    published = json.loads((ROOT / "results" / "answer_parsers.json").read_text(encoding="utf-8"))
+    differing = {form for form, row in forms.items() if row["disagreements"]}
+    assert differing == {form for form, row in published["forms"].items() if row["disagreements"]}
+
+
 def test_the_shortcuts_benchmark_repeats_its_published_figures():
     import json
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from rim.config import ConfigError
 from rim.data.examples import DataError
 from rim.data.sources import load_examples, open_file, task_source
 from rim.export import export_run
-from rim.harness import write_tasks
+from rim.harness import TaskFolder, model_command, server_command, write_tasks
 from rim.harness.scoring import load_questions, score
 from rim.harness.writing import shipped_sources
 
@@ -123,3 +125,10 @@ def test_the_command_prints_what_to_run(exported, tmp_path):
     wrong = CliRunner().invoke(app, [*arguments[:4], "--data", "rim_gsm8k", "--overwrite"])
     assert wrong.exit_code == 2
     assert "NAME=FILE" in wrong.stderr
+
+
+def test_the_documents_commands_are_those_that_are_printed():
+    text = (Path(__file__).parents[1] / "docs" / "lm-eval.md").read_text(encoding="utf-8")
+    tasks = TaskFolder(Path("tasks"), Path("exported"), 5, "<|endoftext|>", (), ("mine",), ())
+    commands = re.findall(r"^lm_eval run .*$", text, re.MULTILINE)
+    assert commands == [model_command(tasks), server_command(tasks)]

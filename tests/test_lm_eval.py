@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, run for real: it asks and scores as `rim eval` does."""
+"""lm-evaluation-harness, run for real: it asks what `rim eval` asks and scores as it does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
         importlib.util.find_spec("lm_eval") is None,
         reason="the lm-eval extra is missing (make test-serve installs it)",
     ),
-    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.filterwarnings("ignore"),  # the harness's own
 ]
 TRAINED, FEWER = 3, 1
 

@@ -111,7 +111,7 @@ def test_a_request_may_replace_the_template(served):
         assert json.load(response)["usage"]["prompt_tokens"] == 70
 
 
-@pytest.mark.filterwarnings("ignore")  # some hundred of the harness's own
+@pytest.mark.filterwarnings("ignore")  # the harness's own
 @pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None,
     reason="the lm-eval extra is missing (make test-serve installs it)",

@@ -43,12 +43,12 @@ def lm_eval(
         from rim.config import ConfigError
         from rim.harness import model_command, server_command, write_tasks
 
-        files: dict[str, str] = {}
+        files: dict[str, Path] = {}
         for entry in data or []:
-            name, _, files[name] = entry.partition("=")
-        for name, file in files.items():
+            name, _, file = entry.partition("=")
             if not file:
-                raise ConfigError(f"--data wants NAME=FILE, got {name!r}")
+                raise ConfigError(f"--data wants NAME=FILE, got {entry!r}")
+            files[name] = Path(file)
         tasks = write_tasks(exported, to, files, scoring=scoring, overwrite=overwrite)
         commands = model_command(tasks, blocks), server_command(tasks, blocks)
         common.say(f"Tasks in {common.escape(str(to))}: {', '.join(tasks.names)}")

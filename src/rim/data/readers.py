@@ -50,7 +50,7 @@ def read_file(
         yield example
 
 
-def parse_record(file_format: FileFormat, record: dict[str, Any], origin: str) -> Example:
+def parse_record(file_format: FileFormat, record: Any, origin: str) -> Example:
     """An example from a record that is already an object, such as a row of a hub data set."""
     raw = json.dumps(record) if file_format.split is split_lines else record
     return file_format.parse(raw, origin)

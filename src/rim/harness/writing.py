@@ -27,8 +27,8 @@ VERSION = 1
 class TaskFolder:
     """What was written, for which model.
 
-    `stop` is the string of its stop token. `to_run` are the tasks that somebody gave a file for, or
-    all where nobody did; `left_out` those that have no local questions but need them.
+    `stop` is the string of the model's stop token. `to_run` are the tasks that somebody gave a file
+    for, or all where nobody did; `left_out` those that have no local questions but need them.
     """
 
     folder: Path
