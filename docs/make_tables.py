@@ -48,21 +48,11 @@ def demo_table() -> str:
         f"{span(gap)} points better than direct, its first token comes after {span(ttft, 2)} x "
         f"direct's time, and its whole answer is {span(whole)} x faster than chain of thought.",
         "",
-        elsewhere(),
+        f"A whole demo took {', '.join(str(round(run['seconds'])) for run in runs)} s there. A seed fixes "
+        "a run on one kind of processor only: training goes in sudden steps, whose time rounding "
+        "shifts.",
     ]
     return "\n".join(lines)
-
-
-def elsewhere() -> str:
-    """The same demo on another processor: rounding differs, and training amplifies it."""
-    runs = read("results/demo_intel_seed*.json")
-    accuracies = ", ".join(f"{100 * run['methods']['rim']['accuracy']:.1f}" for run in runs)
-    processors = ", ".join(sorted({run["environment"]["processor"] for run in runs}))
-    return (
-        f"On {processors} RiM reached {accuracies} % (seeds {listed(runs, 'seed')}), a whole demo "
-        f"taking {', '.join(str(round(run['seconds'])) for run in runs)} s. A seed fixes a run on "
-        "one kind of processor only: training goes in sudden steps, whose time rounding shifts."
-    )
 
 
 def listed(runs: list[dict[str, Any]], key: str) -> str:
