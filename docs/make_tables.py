@@ -18,7 +18,9 @@ def read(pattern: str) -> list[dict[str, Any]]:
 
 
 def span(values: list[float], digits: int = 1) -> str:
-    """`mean (least-most)` over seeds."""
+    """`mean (least-most)` over seeds; one seed's have no brackets."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
     low, high = min(values), max(values)
     return f"{statistics.fmean(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
@@ -48,9 +50,9 @@ def demo_table() -> str:
         f"{span(gap)} points better than direct, its first token comes after {span(ttft, 2)} x "
         f"direct's time, and its whole answer is {span(whole)} x faster than chain of thought.",
         "",
-        f"A whole demo took {', '.join(str(round(run['seconds'])) for run in runs)} s there. A seed fixes "
-        "a run on one kind of processor only: training goes in sudden steps, whose time rounding "
-        "shifts.",
+        f"A whole demo took {', '.join(str(round(run['seconds'])) for run in runs)} s there. A seed "
+        "fixes a run on one kind of processor only: training goes in sudden steps, whose time "
+        "rounding shifts.",
     ]
     return "\n".join(lines)
 
