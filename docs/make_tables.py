@@ -44,13 +44,14 @@ def demo_table() -> str:
     right = [{name: row["accuracy"] for name, row in r["methods"].items()} for r in runs]
     gap = [100 * (accuracy["rim"] - accuracy["direct"]) for accuracy in right]
     processors = ", ".join(sorted({run["environment"]["processor"] for run in runs}))
+    seconds = ", ".join(str(round(run["seconds"])) for run in runs)
     lines += [
         "",
         f"Mean (least-most) over seeds {listed(runs, 'seed')} on {processors}. RiM answers "
         f"{span(gap)} points better than direct, its first token comes after {span(ttft, 2)} x "
         f"direct's time, and its whole answer is {span(whole)} x faster than chain of thought.",
         "",
-        f"A whole demo took {', '.join(str(round(run['seconds'])) for run in runs)} s there. A seed "
+        f"A whole demo took {seconds} s there. A seed "
         "fixes a run on one kind of processor only: training goes in sudden steps, whose time "
         "rounding shifts.",
     ]
