@@ -15,6 +15,11 @@ import llama_server
 import pytest
 import torch
 from export_models import make_run
+from server_contract import (  # noqa: F401
+    test_answers_are_those_of_the_run,
+    test_each_request_chooses_its_number_of_blocks,
+    test_streamed_answers_are_the_same,
+)
 from servers import KINDS, QUESTIONS, TOKENS, Served
 from transformers import AutoTokenizer
 
@@ -70,25 +75,6 @@ def asked(served: Served, path: str, **body: Any) -> dict[str, Any]:
 
 def conversation(text: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": text}]
-
-
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_answers_are_those_of_the_run(name, served):
-    assert served.answer(QUESTIONS[name]) == served.expected(QUESTIONS[name])
-
-
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_streamed_answers_are_the_same(name, served):
-    assert served.streamed(QUESTIONS[name]) == served.expected(QUESTIONS[name])
-
-
-@pytest.mark.parametrize("blocks", [0, 2, 8])
-def test_each_request_chooses_its_number_of_blocks(blocks, served):
-    for name in ("plain", "memory strings"):
-        kwargs = {"memory_blocks": blocks}
-        expected = served.expected(QUESTIONS[name], blocks)
-        assert served.answer(QUESTIONS[name], chat_template_kwargs=kwargs) == expected
-        assert served.streamed(QUESTIONS[name], chat_template_kwargs=kwargs) == expected
 
 
 def test_the_number_of_blocks_changes_the_answer(served):

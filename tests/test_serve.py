@@ -12,6 +12,11 @@ import pytest
 from export_models import make_run
 from harness_runs import run_harness
 from question_files import gsm8k_file
+from server_contract import (  # noqa: F401
+    test_answers_are_those_of_the_run,
+    test_each_request_chooses_its_number_of_blocks,
+    test_streamed_answers_are_the_same,
+)
 from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine, start
 
 from rim.data.sources import open_file
@@ -30,25 +35,6 @@ def served(request, plain_tokenizer, tmp_path_factory):
     run = make_run(request.param, plain_tokenizer, folder, adapter=request.param == "llama chat")
     with start(export_run(run, folder / "out").folder) as server:
         yield Served(server.url, load(run, device="cpu"), server.model)
-
-
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_answers_are_those_of_the_run(name, served):
-    assert served.answer(QUESTIONS[name]) == served.expected(QUESTIONS[name])
-
-
-@pytest.mark.parametrize("blocks", [0, 2, 8])
-def test_each_request_chooses_its_number_of_blocks(blocks, served):
-    for name in ("plain", "memory strings"):
-        kwargs = {"memory_blocks": blocks}
-        expected = served.expected(QUESTIONS[name], blocks)
-        assert served.answer(QUESTIONS[name], chat_template_kwargs=kwargs) == expected
-        assert served.streamed(QUESTIONS[name], chat_template_kwargs=kwargs) == expected
-
-
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_streamed_answers_are_the_same(name, served):
-    assert served.streamed(QUESTIONS[name]) == served.expected(QUESTIONS[name])
 
 
 def test_the_number_of_blocks_changes_the_answer(served):

@@ -74,34 +74,34 @@ def ask(
         elif model is not None or api_key_env is not None:
             raise ConfigError("--model and --api-key-env go with --server")
         run, question = _run_and_question(words, server)
+        if all_blocks and len(counts) > 1:
+            raise ConfigError("--all-blocks goes with one number of --blocks")
         if server is not None:
             from rim.serving.client import Client
 
-            options = {"temperature": temperature, "top_p": top_p, "seed": seed}
             client = Client(server, model=model, api_key=_key(api_key_env))
-            if len(counts) > 1:  # a server's first answer is slow: it is not the one to compare
-                client.ask(question, blocks=counts[0], max_new_tokens=1)
-            rows = [
-                vars(client.ask(question, blocks=count, max_new_tokens=max_new_tokens, **options))
-                for count in counts
-            ]
+            options = {"temperature": temperature, "top_p": top_p, "seed": seed}
+            options["max_new_tokens"] = max_new_tokens
+            rows = _ask_server(client, question, counts, options)
         else:
-            if all_blocks and len(counts) > 1:
-                raise ConfigError("--all-blocks goes with one number of --blocks")
             reasoner = common.load(run, device)
-            sampling = common.sampling(temperature, top_k, top_p, samples, seed)
+            options = {"after": "all" if all_blocks else "final", "max_new_tokens": max_new_tokens}
+            options["sampling"] = common.sampling(temperature, top_k, top_p, samples, seed)
             rows = [
                 _row(answer)
                 for count in counts
-                for answer in reasoner.ask_many(
-                    [question],
-                    blocks=count,
-                    after="all" if all_blocks else "final",
-                    max_new_tokens=max_new_tokens,
-                    sampling=sampling,
-                )[0]
+                for answer in reasoner.ask_many([question], blocks=count, **options)[0]
             ]
         _show(rows, json_, all_blocks, len(counts) > 1)
+
+
+def _ask_server(
+    client: Any, question: str, counts: list[int | None], options: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A server's answer for each number of blocks."""
+    if len(counts) > 1:  # a server's first answer is slow: it is not the one to compare
+        client.ask(question, blocks=counts[0], max_new_tokens=1)
+    return [vars(client.ask(question, blocks=count, **options)) for count in counts]
 
 
 def _run_and_question(words: list[str], server: str | None) -> tuple[Path, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rim.config import ConfigError
 from rim.data.answers import extract_answer
-from rim.serving.events import is_event
+from rim.serving.events import is_completion
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Ends the hope of a token; the value that servers take for "never".
@@ -130,16 +130,12 @@ class Client:
         with self._response(body, "application/json") as response:
             content = response.read()
         answer_ms = 1000 * (time.perf_counter() - begin)
+        told = _parsed(content)
         try:
-            told = json.loads(content)
-            choice = told["choices"][0]
-            text, reason = str(choice["message"]["content"] or ""), choice["finish_reason"]
-            tokens = told["usage"]["completion_tokens"]
-            each = [
-                float(token["logprob"])
-                for token in (choice.get("logprobs") or {}).get("content", [])
-            ]
-        except (KeyError, TypeError, ValueError, IndexError):
+            choice, tokens = told["choices"][0], told["usage"]["completion_tokens"]
+            text, reason = choice["message"]["content"] or "", choice["finish_reason"]
+            each = [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
+        except (KeyError, TypeError, IndexError):  # a part that every completion has is missing
             raise ConfigError(f"{self.url} is no chat completions server") from None
         answer = extract_answer(text, self.marker, self.separator)
         # Fewer than its tokens are another quantity, not the same less exactly.
@@ -211,7 +207,7 @@ class Client:
             raise ConfigError(f"{self.url} sent: {data[:300]}") from None
         if isinstance(event, dict) and event.get("error") is not None:
             raise ConfigError(f"{self.url} sent: {_message(event)}")
-        if not is_event(event):
+        if not is_completion(event):
             raise ConfigError(f"{self.url} is no chat completions server: it sent {data[:300]}")
         yield event
 
@@ -238,6 +234,15 @@ class Client:
         if isinstance(error, http.client.HTTPException):
             return f"{self.url} is no web server: {error or type(error).__name__}"
         return f"{self.url} cannot be asked: {reason}"
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    """A completion in one piece; nothing where it is none."""
+    try:
+        told = json.loads(content)
+    except ValueError:
+        return {}
+    return told if is_completion(told) else {}
 
 
 def normal_url(url: str) -> str:

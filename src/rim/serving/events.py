@@ -1,4 +1,4 @@
-"""Events of a streamed chat completion: what of them must have which shape."""
+"""Chat completions, streamed or in one piece: what of them must have which shape."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class _Logprobs(_Part):
     content: list[_Token] | None = None
 
 
-class _Delta(_Part):
+class _Text(_Part):
     content: str | None = None
 
 
 class _Choice(_Part):
-    delta: _Delta | None = None
+    delta: _Text | None = None
+    message: _Text | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
@@ -35,15 +36,15 @@ class _Usage(_Part):
     completion_tokens: int | None = None
 
 
-class _Event(_Part):
+class _Completion(_Part):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
 
 
-def is_event(content: Any) -> bool:
-    """Whether this is an event that can be read without further checks."""
+def is_completion(content: Any) -> bool:
+    """Whether what is there of an event, or of a whole completion, has the types to be read."""
     try:
-        _Event.model_validate(content)
+        _Completion.model_validate(content)
     except ValidationError:
         return False
     return True

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rim.config import ConfigError
-from rim.export.record import EXPORT_FILE, ExportRecord, changed_files, file_hashes, read_record
+from rim.export.record import (
+    EXPORT_FILE,
+    ExportRecord,
+    check_unchanged,
+    file_hashes,
+    read_record,
+)
 from rim.runs import find_model_dir
 
 #: The export of a run that is served by its own name stands here.
@@ -103,7 +109,4 @@ def _check_fresh(folder: Path, source: Path) -> None:
     record = read_record(folder)
     if record.source_sha256 != file_hashes(source):
         raise ConfigError(f"{folder} was exported from another model than {source}; {advice}")
-    # Files that came later, a GGUF file for one, do no harm.
-    changed = [name for name in changed_files(folder, record) if name in record.sha256]
-    if changed:
-        raise ConfigError(f"{folder}: {', '.join(changed)} changed after the export; {advice}")
+    check_unchanged(folder, record, advice)
