@@ -7,12 +7,20 @@ import torch
 from conftest import EXAMPLES, stage, tiny_model
 
 from rim.adapting import prepare_for_training, set_adapter_dropout, set_dropout
-from rim.config import BlocksConfig, ConfigError, LoraSettings, ModelConfig, PromptFormat
+from rim.config import (
+    BlocksConfig,
+    ConfigError,
+    LoraSettings,
+    ModelConfig,
+    PromptFormat,
+    ScratchConfig,
+)
 from rim.data.collator import collate
 from rim.forward import forward_readouts
 from rim.generation import generate
 from rim.methods import METHODS, lay_out
 from rim.modeling import load_base, load_for_training, load_trained, save_trained
+from rim.scratch import build_model
 from rim.tokens import PromptEncoder
 
 FORMAT = PromptFormat(blocks=BlocksConfig(num_blocks=2))
@@ -152,6 +160,20 @@ def test_new_rows_start_near_the_mean_and_apart(base_dir, plain_tokenizer):
     assert len(new) == 3
     assert ((new - old.mean(0)).abs() < old.std(0)).all()
     assert not torch.equal(new[0], new[1])
+
+
+def test_the_spread_of_a_new_models_weights_is_a_setting(family, plain_tokenizer):
+    def spread(**changes):
+        scratch = ScratchConfig(family=family, layers=1, width=96, heads=2, **changes)
+        torch.manual_seed(0)
+        model = build_model(scratch, plain_tokenizer, "eager")
+        matrices = [p for p in model.parameters() if p.ndim == 2 and p.numel() > 9000]
+        assert len(matrices) > 3
+        # GPT-2 scales its output projections by 1 / sqrt(2 layers) on top.
+        return torch.tensor([matrix.std().item() for matrix in matrices])
+
+    torch.testing.assert_close(spread(initializer_range=0.1), 5 * spread(), rtol=1e-4, atol=0)
+    assert spread().max().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_bases_that_cannot_be_loaded_say_why(tmp_path, plain_tokenizer):

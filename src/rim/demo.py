@@ -28,8 +28,8 @@ from rim.timing import limited_threads
 
 NUM_BLOCKS = 5  # four steps and the answer
 BASE_STEPS = 300
-GROUNDING_STEPS = 1250
-REFINEMENT_STEPS = 350
+GROUNDING_STEPS = 900
+REFINEMENT_STEPS = 300
 CHAIN_OF_THOUGHT_STEPS = 100
 TRAINING_EXAMPLES = 12_000
 TEST_QUESTIONS = 1000
@@ -135,6 +135,7 @@ def demo_recipes(seed: int, folder: Path) -> dict[str, Recipe]:
                 "feed_forward": 256,
                 "vocab_size": 16,  # no merges: one token a character
                 "alphabet": "data",
+                "initializer_range": 0.1,  # 1 / sqrt(width); the families' 0.02 learns slower
             },
             "tuning": "full",
         },

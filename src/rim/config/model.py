@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import model_validator
 
-from rim.config.base import PositiveInt, Settings
+from rim.config.base import PositiveFloat, PositiveInt, Settings
 
 Attention = Literal["sdpa", "eager", "flex_attention"]
 
@@ -22,6 +22,7 @@ class ScratchConfig(Settings):
     max_positions: PositiveInt = 512
     vocab_size: PositiveInt = 512
     alphabet: Literal["bytes", "data"] = "bytes"  # see rim.scratch.train_tokenizer
+    initializer_range: PositiveFloat | None = None  # the family's if left out, see rim.scratch
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rim.config.base import NonNegativeInt, PositiveInt, Settings, Share
+from rim.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
 
 #: What `rim.losses` and `rim.schedules` do; named here, so that settings are read without torch.
 Reduction = Literal["sum", "mean"]
@@ -75,17 +75,17 @@ class StageConfig(Settings):
     weighting: Weighting = "ones"
     reduction: Reduction = "sum"
     max_steps: PositiveInt | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: PositiveFloat | None = None
     batch_size: PositiveInt = 128
     micro_batch_size: PositiveInt | None = None
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: PositiveFloat = 1e-4
     scheduler: Literal["constant_with_warmup", "cosine", "linear", "cosine_with_min_lr"] = (
         "constant_with_warmup"
     )
     warmup: Share = 0.04
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     dropout: Share = 0.0
     bf16: bool = False
     gradient_checkpointing: bool = False
