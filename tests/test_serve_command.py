@@ -181,6 +181,29 @@ def test_a_stream_that_breaks_is_told_as_such(tmp_path):
 
 
 @needs_browser
+def test_the_page_sends_a_key_to_the_server_alone(tmp_path):
+    with stub(Reply()) as server, Browser(tmp_path / "profile") as page:
+        page.open(page_url(server.url, question="q", blocks=(1,)))
+        page.evaluate("document.getElementById('key').focus(), 0")
+        page.type("a secret")
+        page.evaluate("ask([1]), 0")
+        page.wait_for("document.body.dataset.state === 'done'")
+        assert "secret" not in page.evaluate("location.href") + page.text()
+    assert server.keys == ["Bearer a secret"] * 2  # the first answer warms the server
+
+
+@needs_browser
+def test_a_server_that_wants_a_key_says_so(tmp_path):
+    refusal = Reply([json.dumps({"error": {"message": "Invalid API Key"}})], 401, "text/json")
+    with stub(refusal) as server, Browser(tmp_path / "profile") as page:
+        page.open(page_url(server.url, question="q", blocks=(1,), run=True))
+        page.wait_for("document.body.dataset.state === 'failed'")
+        asked = "answered 401: Invalid API Key (write the server's key into its field)"
+        assert page.evaluate(TEXT) == f"{server.url} {asked}"
+    assert server.keys == [None]
+
+
+@needs_browser
 def test_a_server_is_warmed_once_however_it_is_written(tmp_path):
     with stub(Reply()) as server, Browser(tmp_path / "profile") as page:
         page.open(page_url(server.url, question="q", blocks=(1,)))
