@@ -52,6 +52,10 @@ def stub(reply: Reply) -> Iterator[Stub]:
             self.send_header("Access-Control-Allow-Headers", "*, Authorization")
             self.end_headers()
 
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self._headers("text/plain")
+
         def do_OPTIONS(self) -> None:
             self.send_response(200)
             self._headers("text/plain")
@@ -96,6 +100,8 @@ if mode == "stubborn":
 children = [subprocess.Popen(["sleep", "600"])] if mode == "leaves a child" else []
 with open({pids!r}, "w") as file:
     print(os.getpid(), *[child.pid for child in children], file=file)
+if mode == "opens no port":
+    time.sleep(600)
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

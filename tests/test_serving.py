@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 
 import pytest
-from stub_server import fake_engine
+from stub_server import Reply, fake_engine, stub
 from test_cli import plain_console, rim_command  # noqa: F401
 
 import rim.cli.serving
 import rim.serving.child
 import rim.serving.process
 from rim.config import ConfigError
-from rim.serving import Client, Engine, serve
+from rim.serving import Engine, serve
 from rim.serving.engines import LLAMA_VARIABLE
 
 
@@ -126,16 +126,23 @@ def test_stopping_again_ends_nobody_else(engine, tmp_path, monkeypatch):
     assert all_gone(pids)
 
 
-def test_another_process_on_the_port_is_not_taken_for_ours(engine, tmp_path, monkeypatch):
-    engine("dies")
-
-    def another_answers(client: Client) -> bool:
-        time.sleep(2)
-        return True
-
-    monkeypatch.setattr(Client, "is_ready", another_answers)
-    with pytest.raises(ConfigError, match=r"ended \(exit code 1\)"):
-        serve(tmp_path / "m.gguf", port=0)
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("dies", r"ended \(exit code 1\)"),
+        ("opens no port", "did not answer within 2 s; another program answers on its port"),
+    ],
+)
+def test_another_process_on_the_port_is_not_taken_for_ours(
+    mode, message, engine, tmp_path, monkeypatch
+):
+    engine(mode)
+    with stub(Reply()) as other:
+        # It took the port after we had seen that it was free.
+        port = int(other.url.rpartition(":")[2])
+        monkeypatch.setattr(rim.serving.process, "_free_port", lambda *_: port)
+        with pytest.raises(ConfigError, match=message):
+            serve(tmp_path / "m.gguf", timeout=2)
 
 
 def test_a_budget_that_the_model_does_not_take_is_told_before_ready(engine, tmp_path):

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
+
 from rim.config import ConfigError
 
 STOPPING_SECONDS = 20.0
@@ -60,6 +62,24 @@ def exit_code(process: Process) -> int | None:
         return None
     _kill_group(process)
     return process.wait()
+
+
+def listens(process: Process, port: int) -> bool:
+    """Whether the engine, or a process below it, has opened this port; where the system keeps that
+    to itself, yes.
+    """
+    try:
+        engine = psutil.Process(process.pid)
+        for member in (engine, *engine.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for connection in member.net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port:
+                        return True
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return False
 
 
 def stopper(process: Process, folder: Path | None) -> Callable[[], object]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,17 +74,23 @@ class Server:
             ConfigError: the engine ended, or took longer.
         """
         begin, client = time.monotonic(), self.client()
+        port = urllib.parse.urlsplit(self.url).port or 0
         while True:
-            ready = client.is_ready()
-            # A good answer of another process, while ours could not have the port, counts nothing.
+            answers = client.is_ready()
             self._check_alive()
-            if ready:
+            # Another program may have taken the port while ours was loading.
+            if answers and child.listens(self.process, port):
                 return
             passed = time.monotonic() - begin
             if passed > seconds:
+                advice = (
+                    "another program answers on its port, choose one with --port"
+                    if answers
+                    else "a large model may need a longer --timeout"
+                )
                 raise ConfigError(
-                    f"{self.engine.name} did not answer within {seconds:.0f} s; a large model may "
-                    f"need a longer --timeout. The end of its log:\n{self._end_of_log()}"
+                    f"{self.engine.name} did not answer within {seconds:.0f} s; {advice}. "
+                    f"The end of its log:\n{self._end_of_log()}"
                 )
             progress(passed)
             time.sleep(_LOOKING_SECONDS)
