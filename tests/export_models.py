@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from conftest import tiny_model
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -114,6 +115,57 @@ def qwen_like(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+INSTRUCTIONS = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + "
+    "' [/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+TIGHT_INSTRUCTIONS = INSTRUCTIONS.replace(" [/INST]", "[/INST]")
+
+
+def sentencepiece_like(blank: str, chat: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer as SentencePiece models become: blanks are letters, one is put before a text,
+    unknown letters fall back to bytes.
+
+    Args:
+        blank: "always" puts it after every control token too, "first" at the very beginning only.
+    """
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*names, "\u2581", *letters, "\u2581\u2581", "\u2581[", "hi"]
+    core = Tokenizer(
+        models.BPE(
+            vocab={word: number for number, word in enumerate(words)},
+            merges=[("\u2581", "\u2581"), ("\u2581", "["), ("h", "i")],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    if blank == "always":
+        core.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        )
+    else:
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    core.add_special_tokens([AddedToken(x, normalized=False) for x in ("<unk>", "<s>", "</s>")])
+    core.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=chat,
+    )
+
+
 #: family, tokenizer, settings of the templates: what people train.
 KINDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "gpt2": ("gpt2", gpt2_like, {}),
@@ -125,6 +177,10 @@ KINDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
     "qwen chat": ("qwen3", qwen_like, {}),
     "qwen base": ("qwen3", qwen_like, {"chat": "never"}),
+    "llama 2 base": ("llama", lambda _: sentencepiece_like("always"), {}),
+    "llama 2 chat": ("llama", lambda _: sentencepiece_like("always", INSTRUCTIONS), {}),
+    "mistral base": ("llama", lambda _: sentencepiece_like("first"), {}),
+    "mistral chat": ("llama", lambda _: sentencepiece_like("first", TIGHT_INSTRUCTIONS), {}),
 }
 
 

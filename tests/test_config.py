@@ -106,6 +106,15 @@ def test_mistakes_name_the_key_and_the_way_out(tmp_path, override, message):
         load_recipe(path, (override,))
 
 
+@pytest.mark.parametrize("override", ["stages.one.micro_batch_size=3", "stages.one.dropout=1.0"])
+def test_a_wrong_stage_is_not_called_a_missing_one(tmp_path, override):
+    with pytest.raises(ConfigError) as error:
+        load_recipe(write(tmp_path, RAW | {"stages": RAW["stages"][:1]}), (override,))
+    assert "stages.0" in str(error.value) and "at least 1 item" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"stages: .*at least 1 item"):
+        load_recipe(write(tmp_path, RAW | {"stages": []}))
+
+
 def test_files_that_are_no_recipe(tmp_path):
     with pytest.raises(ConfigError, match="no such recipe"):
         load_recipe(tmp_path / "nothing.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -53,8 +54,14 @@ def settings_from_dict(settings: type[S], raw: dict[str, Any], origin: str) -> S
     try:
         return settings.model_validate(_expand(raw))
     except ValidationError as error:
-        problems = "; ".join(_explain(e, settings) for e in error.errors())
+        problems = "; ".join(_explain(e, settings) for e in _first_causes(error.errors()))
         raise ConfigError(f"{origin}: {problems}") from None
+
+
+def _first_causes(errors: Sequence[Any]) -> list[Any]:
+    """Without the lists that are called too short because their entries are wrong."""
+    parents = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in parents]
 
 
 def dump_yaml(recipe: BaseModel) -> str:

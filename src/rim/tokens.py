@@ -26,11 +26,13 @@ class Prompt:
     """A question in tokens, around the place where the blocks go.
 
     `question_ids`, then K blocks, then `suffix_ids` (for chat models, what opens the assistant's
-    turn).
+    turn). Without blocks question and suffix are one text, which some tokenizers cut differently:
+    then `bare_suffix_ids` follows the question.
     """
 
     question_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...] = ()
+    bare_suffix_ids: tuple[int, ...] = ()
 
 
 def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -> list[int]:
@@ -148,11 +150,17 @@ class PromptEncoder:
             raise ConfigError(
                 "the chat template dropped the user's text; set templates.chat: never"
             )
-        encode = self.tokenizer.encode
-        return Prompt(
-            tuple(encode(before, add_special_tokens=False)),
-            tuple(encode(after, add_special_tokens=False)),
+        # What follows the blocks follows a control token, which some tokenizers heed.
+        anchor = self.format.blocks.end
+        question_ids, anchored_ids, whole = (
+            tuple(self.tokenizer.encode(part, add_special_tokens=False))
+            for part in (before, anchor + after, before + after)
         )
+        suffix_ids = anchored_ids[1:]
+        # A token that spans the two cannot be undone; an export checks its prompts.
+        begins_alike = whole[: len(question_ids)] == question_ids
+        bare = whole[len(question_ids) :] if begins_alike else suffix_ids
+        return Prompt(question_ids, suffix_ids, bare)
 
     def break_control_strings(self, text: str) -> str:
         """Put a space into every control-token string of a text, so that none survives rendering.
@@ -192,7 +200,7 @@ class PromptEncoder:
         """What is fed between block `after_block` and the target: the end of the blocks, where they
         have one in common, and what opens the assistant's turn.
         """
-        return (*(self.closing_ids if after_block else ()), *prompt.suffix_ids)
+        return (*self.closing_ids, *prompt.suffix_ids) if after_block else prompt.bare_suffix_ids
 
     def step_ids(self, step: str) -> tuple[int, ...]:
         """A step as a read-out's target, stop token included."""

@@ -111,9 +111,21 @@ def _plain_parts(encoder: PromptEncoder) -> list[str]:
         _question_text(encoder),
         _clean("rim_control"),
         f"{{{{- {_literal(bos)} -}}}}\n" if bos else "",
+        _first_blank(encoder, bos),
         "{{- rim.text -}}\n",
         _blocks(encoder),
     ]
+
+
+def _first_blank(encoder: PromptEncoder, bos: str) -> str:
+    """SentencePiece puts a blank before a text that has none. Some tokenizers do so at the very
+    beginning only, which here belongs to the begin-of-text token: then the template writes it.
+    """
+    whole = encoder.tokenizer.encode(f"{bos}a", add_special_tokens=False)
+    if whole == [*encoder.bos_ids, *encoder.text_ids("a")]:
+        return ""
+    has_none = "rim.text and not rim.text.startswith(' ') and not rim.text.startswith('\u2581')"
+    return f"{{%- if {has_none} -%}}{{{{ ' ' }}}}{{%- endif -%}}\n"
 
 
 def _chat_parts(encoder: PromptEncoder) -> list[str]:
