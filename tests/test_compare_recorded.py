@@ -200,7 +200,7 @@ def test_a_test_question_that_was_trained_on_is_refused_before_training(tmp_path
         for part, name in kinds.items()
     }
     test = {"format": "jsonl", "path": str(tmp_path / "test.jsonl")}
-    (tmp_path / "test.jsonl").write_text(json.dumps(known))
+    (tmp_path / "test.jsonl").write_text(json.dumps(known | {"question": " 1+1=\n"}))
     raw["tasks"]["chains"]["extra_tests"] = {"seen": test}
     settings = load_comparison(write(tmp_path, raw))
     word = {"train": "training", "validation": "validation"}[kind]

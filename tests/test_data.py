@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -198,9 +199,9 @@ def test_records_of_another_format_name_line_and_fault(tmp_path, text, file_form
 
 
 def test_excluded_files_take_their_questions_out_of_any_source(tmp_path):
-    path = write(tmp_path, GOOD, GOOD | {"question": "other?"})
+    path = write(tmp_path, GOOD | {"question": "What is 3?"}, GOOD | {"question": "other?"})
     held_out = tmp_path / "held_out.jsonl"
-    held_out.write_text(json.dumps(GOOD))
+    held_out.write_text(json.dumps(GOOD | {"question": "WHAT\u00a0is\n 3? "}))
     source = DataSource(format="jsonl", path=str(path), exclude=(str(held_out),))
     assert [e.question for e in load_examples(source)] == ["other?"]
     with pytest.raises(DataError, match="holds no examples but for those of"):
@@ -275,10 +276,11 @@ def test_holding_out_keeps_repeated_questions_together():
     examples = generate_arithmetic(
         ArithmeticConfig(num_examples=400, min_operations=1, max_operations=1)
     )
-    train, held = hold_out(examples, 20, seed=0)
-    assert len(train) + len(held) == 400
-    assert not {e.question for e in train} & {e.question for e in held}
-    assert len({e.question for e in held}) == 20
+    respelled = [dataclasses.replace(e, question=f" {e.question}\n") for e in examples]
+    train, held = hold_out(examples + respelled, 20, seed=0)
+    assert len(train) + len(held) == 800
+    assert not {e.same_question for e in train} & {e.same_question for e in held}
+    assert len({e.same_question for e in held}) == 20
 
 
 def test_a_validation_question_in_the_training_set_is_refused():

@@ -35,11 +35,11 @@ def check_questions(settings: Comparison, runs: Sequence[Run]) -> None:
 def _refuse_known(run: Run, tests: Mapping[str, Sequence[Example]]) -> None:
     kinds = ("training", "validation")
     data = dict(zip(kinds, load_training_data(run.recipe.data, run.recipe.seed), strict=True))
-    known = {e.question: (kind, e.origin) for kind in kinds for e in data[kind]}
+    known = {e.same_question: (kind, e.origin) for kind in kinds for e in data[kind]}
     for name, examples in tests.items():
         for example in examples:
-            if example.question in known:
-                kind, origin = known[example.question]
+            if example.same_question in known:
+                kind, origin = known[example.same_question]
                 raise DataError(
                     f"task {run.task}: {example.origin} (of {name}) is also the {kind} question "
                     f"{origin} of {run.method}; keep it out of the training data, for files with "

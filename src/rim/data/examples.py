@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -21,6 +22,13 @@ class Example:
     steps: tuple[str, ...]
     answer: str
     origin: str = ""
+
+    @property
+    def same_question(self) -> str:
+        """Equal for questions that differ in blanks, line breaks, case or Unicode's compatible
+        forms alone: what is held out of training must not come back in another spelling.
+        """
+        return " ".join(unicodedata.normalize("NFKC", self.question).casefold().split())
 
     def __post_init__(self) -> None:
         where = f"{self.origin}: " if self.origin else ""

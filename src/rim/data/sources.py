@@ -42,10 +42,11 @@ def load_examples(source: DataSource) -> list[Example]:
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
-    excluded = {e.question for path in source.exclude for e in open_file(Path(path))}
+    excluded = [e for path in source.exclude for e in open_file(Path(path))]
+    keys = {e.same_question for e in excluded}
     examples = []
-    for example in _iterate(source, excluded):
-        if example.question in excluded:
+    for example in _iterate(source, {e.question for e in excluded}):
+        if keys and example.same_question in keys:
             continue
         examples.append(example)
         if source.limit and len(examples) == source.limit:
@@ -119,9 +120,9 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
     validation = load_examples(config.validation)
     if config.drop_without_steps:
         validation = [example for example in validation if example.steps]
-    known = {example.question for example in train}
+    known = {example.same_question for example in train}
     for example in validation:
-        if example.question in known:
+        if example.same_question in known:
             raise DataError(
                 f"{example.origin}: this validation question is also a training question"
             )
@@ -132,12 +133,14 @@ def hold_out(
     examples: Sequence[Example], count: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
     """Set about `count` examples apart by question: a repeated question stays on one side."""
-    questions = sorted({example.question for example in examples})
-    random.Random(seed).shuffle(questions)
-    held = set(questions[:count])
-    return [e for e in examples if e.question not in held], [
-        e for e in examples if e.question in held
-    ]
+    first = {e.same_question: e.question for e in reversed(examples)}
+    keys = sorted(first, key=first.__getitem__)
+    random.Random(seed).shuffle(keys)
+    held = set(keys[:count])
+    train, validation = [], []
+    for example in examples:
+        (validation if example.same_question in held else train).append(example)
+    return train, validation
 
 
 def data_hash(examples: Sequence[Example]) -> str:
