@@ -48,8 +48,7 @@ def stub(reply: Reply) -> Iterator[Stub]:
             """As an engine does that lets web pages in."""
             self.send_header("Content-Type", kind)
             self.send_header("Access-Control-Allow-Origin", "*")
-            # A browser does not count the authorization among "*".
-            self.send_header("Access-Control-Allow-Headers", "*, Authorization")
+            self.send_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
             self.end_headers()
 
         def do_GET(self) -> None:
@@ -90,7 +89,7 @@ def stub(reply: Reply) -> Iterator[Stub]:
 FAKE_ENGINE = """#!{python}
 import http.server, json, os, signal, subprocess, sys, threading, time
 if "--help" in sys.argv:
-    sys.exit(print("--cors-origins ORIGINS"))
+    sys.exit(print("--cors-origins ORIGINS --cors-headers HEADERS"))
 mode = {mode!r}
 print("loading", *sys.argv[1:], flush=True)
 if mode == "dies":

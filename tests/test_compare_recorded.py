@@ -92,6 +92,20 @@ def test_a_result_of_an_earlier_version_is_refused_with_what_to_delete(finished,
     assert f"delete {run.result} {run.folder.path} and start it again" in str(refused.value)
 
 
+def test_a_result_from_before_a_setting_existed_is_one_with_its_default(finished):
+    settings, _ = finished
+    run = run_named(settings, "rim")
+    text = run.result.read_text()
+    record = json.loads(text)
+    del record["recipe"]["model"]["trust_remote_code"]
+    del record["start_recipe"]["model"]["scratch"]["initializer_range"]
+    run.result.write_text(json.dumps(record))
+    try:
+        refuse_changes(settings, [run])
+    finally:
+        run.result.write_text(text)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

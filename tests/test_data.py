@@ -201,7 +201,7 @@ def test_records_of_another_format_name_line_and_fault(tmp_path, text, file_form
 def test_excluded_files_take_their_questions_out_of_any_source(tmp_path):
     path = write(tmp_path, GOOD | {"question": "What is 3?"}, GOOD | {"question": "other?"})
     held_out = tmp_path / "held_out.jsonl"
-    held_out.write_text(json.dumps(GOOD | {"question": "WHAT\u00a0is\n 3? "}))
+    held_out.write_text(json.dumps(GOOD | {"question": "What\u00a0is\n 3? "}))
     source = DataSource(format="jsonl", path=str(path), exclude=(str(held_out),))
     assert [e.question for e in load_examples(source)] == ["other?"]
     with pytest.raises(DataError, match="holds no examples but for those of"):

@@ -98,10 +98,7 @@ def test_exported_prompt_ids_equal_training_ids(kind, question, plain_tokenizer)
     encoder = encoder_of(kind, plain_tokenizer)
     tokenizer = exported_tokenizer(encoder)
     assert ids(tokenizer, question) == encoder.prompt_ids(question, 3)
-    # With neither question nor blocks a single token of these spans what the two would part.
-    spans = not question and kind in ("llama 2 chat", "mistral chat")
-    without = () if spans else (0,)
-    for blocks in (*without, 1, 8, 64):
+    for blocks in (0, 1, 8, 64):
         expected = encoder.prompt_ids(question, blocks)
         assert ids(tokenizer, question, memory_blocks=blocks) == expected
 

@@ -185,11 +185,16 @@ def test_the_page_sends_a_key_to_the_server_alone(tmp_path):
     with stub(Reply()) as server, Browser(tmp_path / "profile") as page:
         page.open(page_url(server.url, question="q", blocks=(1,)))
         page.evaluate("document.getElementById('key').focus(), 0")
-        page.type("a secret")
+        page.type(" a-secret ")
         page.evaluate("ask([1]), 0")
         page.wait_for("document.body.dataset.state === 'done'")
         assert "secret" not in page.evaluate("location.href") + page.text()
-    assert server.keys == ["Bearer a secret"] * 2  # the first answer warms the server
+        assert server.keys == ["Bearer a-secret"] * 2  # the first answer warms the server
+        page.evaluate("location.hash = 'server=http://127.0.0.1:9', 0")
+        page.wait_for("document.getElementById('key').value === ''")
+        page.evaluate("document.getElementById('key').value = 'schl\u00fcssel', ask([1]), 0")
+        page.wait_for("document.body.dataset.state === 'failed'")
+        assert "A key has letters, digits and signs only." in page.text()
 
 
 @needs_browser

@@ -13,6 +13,7 @@ from serving_subjects import (
     FOLDER,
     GGUF,
     LLAMA,
+    NEW_LLAMA,
     OLD_LLAMA,
     RECORD,
     TRANSFORMERS,
@@ -62,6 +63,13 @@ GREEDY = "--override-generation-config " + shlex.quote('{"temperature": 0}')
             "llama-server -m out/m.gguf --jinja --skip-chat-parsing --temp 0 "
             f"--chat-template-kwargs {BLOCKS} --logit-bias 7-inf --logit-bias 8-inf "
             "--cors-origins '*' --host h --port 1 -c 512",
+        ),
+        (
+            NEW_LLAMA,
+            GGUF,
+            {"page": True},
+            "llama-server -m m.gguf --jinja --skip-chat-parsing --temp 0 --cors-origins '*' "
+            "--cors-headers Authorization,Content-Type --host h --port 1",
         ),
         (
             OLD_LLAMA,
@@ -184,7 +192,9 @@ def test_llama_server_is_taken_from_the_environment_and_asked_what_it_can(
 ):
     program, _ = fake_engine(tmp_path)
     monkeypatch.setenv(LLAMA_VARIABLE, str(program))
-    assert find_engine("auto", GGUF) == Engine("llama.cpp", (str(program),), web_pages="chosen")
+    assert find_engine("auto", GGUF) == Engine(
+        "llama.cpp", (str(program),), web_pages="chosen", names_headers=True
+    )
     monkeypatch.delenv(LLAMA_VARIABLE)
     installed.add("llama-server")  # this one prints no help at all
     assert find_engine("auto", GGUF).web_pages == "always"

@@ -76,7 +76,10 @@ def generate(
     counts = [num_blocks] * len(questions) if isinstance(num_blocks, int) else list(num_blocks)
     if any(count < 0 for count in counts):
         raise ConfigError(f"the number of blocks must be >= 0, got {min(counts)}")
-    prompts = [encoder.prompt(question) for question in questions]
+    prompts = [
+        encoder.prompt(question).with_blocks(count)
+        for question, count in zip(questions, counts, strict=True)
+    ]
     for question, prompt, count in zip(questions, prompts, counts, strict=True):
         _check_fits(model, encoder, question, prompt, count)
     results: list[list[Generated]] = [[] for _ in questions]

@@ -26,13 +26,17 @@ class Prompt:
     """A question in tokens, around the place where the blocks go.
 
     `question_ids`, then K blocks, then `suffix_ids` (for chat models, what opens the assistant's
-    turn). Without blocks question and suffix are one text, which some tokenizers cut differently:
-    then `bare_suffix_ids` follows the question.
+    turn). Without blocks a chat model's question and suffix are one text, `bare_ids`: a token may
+    span the two.
     """
 
     question_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...] = ()
-    bare_suffix_ids: tuple[int, ...] = ()
+    bare_ids: tuple[int, ...] = ()
+
+    def with_blocks(self, num_blocks: int) -> Prompt:
+        """The prompt that stands around this number of blocks."""
+        return Prompt(self.bare_ids) if self.bare_ids and not num_blocks else self
 
 
 def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -> list[int]:
@@ -156,11 +160,8 @@ class PromptEncoder:
             tuple(self.tokenizer.encode(part, add_special_tokens=False))
             for part in (before, anchor + after, before + after)
         )
-        suffix_ids = anchored_ids[1:]
-        # A token that spans the two cannot be undone; an export checks its prompts.
-        begins_alike = whole[: len(question_ids)] == question_ids
-        bare = whole[len(question_ids) :] if begins_alike else suffix_ids
-        return Prompt(question_ids, suffix_ids, bare)
+        suffix_ids = anchored_ids[anchored_ids.index(self.memory_ids[-1]) + 1 :]
+        return Prompt(question_ids, suffix_ids, whole)
 
     def break_control_strings(self, text: str) -> str:
         """Put a space into every control-token string of a text, so that none survives rendering.
@@ -186,21 +187,22 @@ class PromptEncoder:
 
     def trunk_ids(self, question: str, num_blocks: int) -> list[int]:
         """Question and blocks: the start of every training sequence and of every prompt."""
-        question_ids = self.prompt(question).question_ids
+        question_ids = self.prompt(question).with_blocks(num_blocks).question_ids
         return build_trunk(question_ids, self.block_ids, num_blocks, self.opening_ids)
 
     def prompt_ids(self, question: str, num_blocks: int) -> list[int]:
         """The whole prompt after which the answer is decoded."""
+        prompt = self.prompt(question).with_blocks(num_blocks)
         return [
             *self.trunk_ids(question, num_blocks),
-            *self.readout_prefix_ids(self.prompt(question), num_blocks),
+            *self.readout_prefix_ids(prompt, num_blocks),
         ]
 
     def readout_prefix_ids(self, prompt: Prompt, after_block: int) -> tuple[int, ...]:
         """What is fed between block `after_block` and the target: the end of the blocks, where they
         have one in common, and what opens the assistant's turn.
         """
-        return (*self.closing_ids, *prompt.suffix_ids) if after_block else prompt.bare_suffix_ids
+        return (*(self.closing_ids if after_block else ()), *prompt.suffix_ids)
 
     def step_ids(self, step: str) -> tuple[int, ...]:
         """A step as a read-out's target, stop token included."""

@@ -7,11 +7,14 @@ all that must be deleted to make it again. Controls and latencies are not refuse
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from rim.compare.plan import Run
 from rim.compare.settings import Comparison
@@ -117,8 +120,16 @@ def _change_of(settings: Comparison, run: Run) -> Change | None:
     return None
 
 
+def _with_new_settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an earlier version, with the defaults of settings that it did not have yet."""
+    with contextlib.suppress(ValidationError):
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    return recipe
+
+
 def _result_change(settings: Comparison, run: Run, result: Path) -> Change | None:
     record = read_record(run)
+    record |= {key: _with_new_settings(record[key]) for key in _TRAINED_WITH if record.get(key)}
     differing = {k: v for k, v in asked(settings, run).items() if record.get(k) != v}
     if not differing:
         return None

@@ -25,10 +25,10 @@ class Example:
 
     @property
     def same_question(self) -> str:
-        """Equal for questions that differ in blanks, line breaks, case or Unicode's compatible
-        forms alone: what is held out of training must not come back in another spelling.
+        """Equal for questions that differ in blanks, line breaks or Unicode's composition alone:
+        what is held out of training must not come back in another spelling.
         """
-        return " ".join(unicodedata.normalize("NFKC", self.question).casefold().split())
+        return " ".join(unicodedata.normalize("NFC", self.question).split())
 
     def __post_init__(self) -> None:
         where = f"{self.origin}: " if self.origin else ""

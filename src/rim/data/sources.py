@@ -42,11 +42,10 @@ def load_examples(source: DataSource) -> list[Example]:
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
-    excluded = [e for path in source.exclude for e in open_file(Path(path))]
-    keys = {e.same_question for e in excluded}
+    excluded = {e.same_question for path in source.exclude for e in open_file(Path(path))}
     examples = []
-    for example in _iterate(source, {e.question for e in excluded}):
-        if keys and example.same_question in keys:
+    for example in _iterate(source, excluded):
+        if excluded and example.same_question in excluded:
             continue
         examples.append(example)
         if source.limit and len(examples) == source.limit:

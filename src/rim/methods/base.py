@@ -52,7 +52,8 @@ def lay_out(method: Method, example: Example, stage: StageConfig, encoder: Promp
             "(`rim data validate` lists all such examples)"
         )
     targets = method.targets(example, stage, encoder)
-    prompt = encoder.prompt(example.question)
+    num_blocks = max(t.after_block for t in targets)
+    prompt = encoder.prompt(example.question).with_blocks(num_blocks)
     readouts = [
         Readout(
             t.after_block,
@@ -66,7 +67,7 @@ def lay_out(method: Method, example: Example, stage: StageConfig, encoder: Promp
     return build_layout(
         prompt.question_ids,
         encoder.block_ids,
-        max(t.after_block for t in targets),
+        num_blocks,
         readouts,
         sum(t.is_step for t in targets),
         encoder.opening_ids,

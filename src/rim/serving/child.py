@@ -64,22 +64,23 @@ def exit_code(process: Process) -> int | None:
     return process.wait()
 
 
-def listens(process: Process, port: int) -> bool:
-    """Whether the engine, or a process below it, has opened this port; where the system keeps that
-    to itself, yes.
+def is_taken(process: Process, port: int) -> bool:
+    """Whether the port is open, and by a program that is older than the engine and so not of its
+    making. False wherever that is not sure: a container's port, say, belongs to nobody we can see.
     """
     try:
-        engine = psutil.Process(process.pid)
-        for member in (engine, *engine.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for connection in member.net_connections("tcp"):
-                    if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port:
-                        return True
-    except psutil.NoSuchProcess:
+        begun = psutil.Process(process.pid).create_time()
+        owners = {
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+            and getattr(connection.laddr, "port", 0) == port
+        }
+        return bool(owners) and all(
+            pid is not None and psutil.Process(pid).create_time() < begun for pid in owners
+        )
+    except (psutil.Error, OSError, RuntimeError):
         return False
-    except psutil.AccessDenied:
-        return True
-    return False
 
 
 def stopper(process: Process, folder: Path | None) -> Callable[[], object]:

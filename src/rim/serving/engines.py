@@ -39,12 +39,13 @@ _HOW_TO_INSTALL: dict[EngineName, str] = {
 @dataclass(frozen=True)
 class Engine:
     """An installed engine. `web_pages` "chosen": its command line says whether they are let in;
-    "always": it lets them all in.
+    "always": it lets them all in. `names_headers`: it says which headers they may send.
     """
 
     name: EngineName
     program: tuple[str, ...]
     web_pages: Literal["chosen", "always"] = "chosen"
+    names_headers: bool = False
 
 
 def find_engine(wanted: EngineName | Literal["auto"], subject: Subject) -> Engine:
@@ -96,7 +97,7 @@ def _installed(name: EngineName) -> Engine | None:
         program = _program("vllm")
         return Engine(name, (program, "serve")) if program else None
     program = find_llama()
-    return Engine(name, (program,), _llama_web_pages(program)) if program else None
+    return _llama_engine(program) if program else None
 
 
 def find_llama(name: str = "llama-server") -> str | None:
@@ -130,13 +131,15 @@ def _program(name: str) -> str | None:
     return shutil.which(str(beside)) or shutil.which(name)
 
 
-def _llama_web_pages(program: str) -> Literal["chosen", "always"]:
+def _llama_engine(program: str) -> Engine:
     """Older servers let every web page in and have no option for it."""
     try:
         shown = subprocess.run([program, "--help"], capture_output=True, check=False)
     except OSError as error:
         raise ConfigError(f"cannot run {program}: {error.strerror}") from None
-    return "chosen" if b"--cors-origins" in shown.stdout + shown.stderr else "always"
+    options = shown.stdout + shown.stderr
+    chosen = "chosen" if b"--cors-origins" in options else "always"
+    return Engine("llama.cpp", (program,), chosen, b"--cors-headers" in options)
 
 
 def command_line(
@@ -206,6 +209,9 @@ def _llama(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> 
         arguments += ["--logit-bias", f"{token}-inf"]
     if engine.web_pages == "chosen":
         arguments += ["--cors-origins", "*" if page else "localhost"]
+    if page and engine.names_headers:
+        # Its "*" has no room for a key: browsers want that header named.
+        arguments += ["--cors-headers", "Authorization,Content-Type"]
     return arguments
 
 

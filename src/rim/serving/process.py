@@ -78,8 +78,8 @@ class Server:
         while True:
             answers = client.is_ready()
             self._check_alive()
-            # Another program may have taken the port while ours was loading.
-            if answers and child.listens(self.process, port):
+            # Another program may have taken the port before ours had loaded.
+            if answers and not child.is_taken(self.process, port):
                 return
             passed = time.monotonic() - begin
             if passed > seconds:
