@@ -13,7 +13,7 @@ endif
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo   install, then train and compare on a built-in task (about a quarter of an hour on 2 cores)"
+	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
 	@echo "make test   install, then run all tests but those of the next line"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"

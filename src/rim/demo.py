@@ -37,10 +37,10 @@ TIMED_QUESTIONS = 50
 
 # Times are those of two ordinary cores.
 WHAT_HAPPENS = {
-    "base": "pretrain one base on worked solutions, about two minutes",
-    "direct": "fine-tune it to answer directly, about two minutes",
-    "cot": "fine-tune it with chain of thought, about a minute",
-    "rim": "fine-tune it with memory blocks, about ten minutes",
+    "base": "pretrain one base on worked solutions, about a minute and a half",
+    "direct": "fine-tune it to answer directly, about a minute",
+    "cot": "fine-tune it with chain of thought, about half a minute",
+    "rim": "fine-tune it with memory blocks, about three minutes",
 }
 
 
@@ -57,7 +57,7 @@ def run_demo(
     console.print(
         "[bold]Reasoning in Memory, demo.[/] Chains such as 3+4-5+2= modulo 10, a small model: "
         "one base, fine-tuned three ways, compared on held-out questions. "
-        "About a quarter of an hour on 2 cores.",
+        "About six minutes on two free cores.",
         highlight=False,
     )
     seconds = {}
