@@ -114,7 +114,7 @@ def test_decoding_continues_the_training_forward_in_every_variant(
     encoder = PromptEncoder(tokenizer, PromptFormat(blocks=blocks))
     suffix = tuple(encoder.text_ids(placement_suffix)) if placement_suffix else ()
     plain = encoder.prompt(QUESTIONS[0])
-    encoder.prompt = lambda question: Prompt(plain.question_ids, suffix)
+    encoder.prompt = lambda question, num_blocks: Prompt(plain.question_ids, suffix)
     model = tiny_model("llama", tokenizer)
     for after in ("all", "final"):
         for g in generate(

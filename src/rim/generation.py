@@ -77,8 +77,7 @@ def generate(
     if any(count < 0 for count in counts):
         raise ConfigError(f"the number of blocks must be >= 0, got {min(counts)}")
     prompts = [
-        encoder.prompt(question).with_blocks(count)
-        for question, count in zip(questions, counts, strict=True)
+        encoder.prompt(question, count) for question, count in zip(questions, counts, strict=True)
     ]
     for question, prompt, count in zip(questions, prompts, counts, strict=True):
         _check_fits(model, encoder, question, prompt, count)

@@ -175,7 +175,8 @@ def _replacing_states(
         states = block_states(model, embeddings_BTE, columns.mask, columns.position_BT)
         return intervention.alter(states, batch.questions, *shape)
     partners = [intervention.partners[question] for question in batch.questions]
-    others = PromptBatch(partners, [encoder.prompt(q) for q in partners], batch.num_blocks)
+    prompts = [encoder.prompt(q, k) for q, k in zip(partners, batch.num_blocks, strict=True)]
+    others = PromptBatch(partners, prompts, batch.num_blocks)
     theirs = build_columns(model, encoder, others, fold=False)
     embeddings = _fill(model, encoder, theirs).embeddings_BWE
     states = block_states(model, embeddings, theirs.mask, theirs.position_BT)

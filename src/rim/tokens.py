@@ -26,17 +26,11 @@ class Prompt:
     """A question in tokens, around the place where the blocks go.
 
     `question_ids`, then K blocks, then `suffix_ids` (for chat models, what opens the assistant's
-    turn). Without blocks a chat model's question and suffix are one text, `bare_ids`: a token may
-    span the two.
+    turn). Without blocks the two are one text, all of it in `question_ids`: a token may span them.
     """
 
     question_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...] = ()
-    bare_ids: tuple[int, ...] = ()
-
-    def with_blocks(self, num_blocks: int) -> Prompt:
-        """The prompt that stands around this number of blocks."""
-        return Prompt(self.bare_ids) if self.bare_ids and not num_blocks else self
 
 
 def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, blocks: BlocksConfig) -> list[int]:
@@ -126,14 +120,18 @@ class PromptEncoder:
         encoded = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return tuple(encoded)
 
-    def prompt(self, question: str) -> Prompt:
-        """Encode a question up to (and, for chat models, beyond) the place of the blocks."""
+    def prompt(self, question: str, num_blocks: int = 1) -> Prompt:
+        """Encode a question up to (and, for chat models, beyond) the place of the blocks.
+
+        Args:
+            num_blocks: all numbers but 0 give the same.
+        """
         if self.is_chat:
-            return self._chat_prompt(question)
+            return self._chat_prompt(question, num_blocks)
         text = self.format.templates.question_text(question)
         return Prompt((*self.bos_ids, *self.text_ids(text)))
 
-    def _chat_prompt(self, question: str) -> Prompt:
+    def _chat_prompt(self, question: str, num_blocks: int) -> Prompt:
         templates = self.format.templates
         at_user_end = templates.placement == "user_end"
         # The template's outer line breaks part question and blocks in a plain prompt only.
@@ -154,14 +152,16 @@ class PromptEncoder:
             raise ConfigError(
                 "the chat template dropped the user's text; set templates.chat: never"
             )
+        if not num_blocks:
+            return Prompt(self._rendered_ids(before + after))
         # What follows the blocks follows a control token, which some tokenizers heed.
-        anchor = self.format.blocks.end
-        question_ids, anchored_ids, whole = (
-            tuple(self.tokenizer.encode(part, add_special_tokens=False))
-            for part in (before, anchor + after, before + after)
-        )
-        suffix_ids = anchored_ids[anchored_ids.index(self.memory_ids[-1]) + 1 :]
-        return Prompt(question_ids, suffix_ids, whole)
+        anchored_ids = self._rendered_ids(self.format.blocks.end + after)
+        end = anchored_ids.index(self.memory_ids[-1])
+        return Prompt(self._rendered_ids(before), anchored_ids[end + 1 :])
+
+    def _rendered_ids(self, text: str) -> tuple[int, ...]:
+        """Ids of text with control tokens in it, as a chat template renders it."""
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def break_control_strings(self, text: str) -> str:
         """Put a space into every control-token string of a text, so that none survives rendering.
@@ -185,18 +185,13 @@ class PromptEncoder:
             {t.content for t in added if t.special and len(t.content) > 1}, key=len, reverse=True
         )
 
-    def trunk_ids(self, question: str, num_blocks: int) -> list[int]:
-        """Question and blocks: the start of every training sequence and of every prompt."""
-        question_ids = self.prompt(question).with_blocks(num_blocks).question_ids
-        return build_trunk(question_ids, self.block_ids, num_blocks, self.opening_ids)
-
     def prompt_ids(self, question: str, num_blocks: int) -> list[int]:
-        """The whole prompt after which the answer is decoded."""
-        prompt = self.prompt(question).with_blocks(num_blocks)
-        return [
-            *self.trunk_ids(question, num_blocks),
-            *self.readout_prefix_ids(prompt, num_blocks),
-        ]
+        """The whole prompt after which the answer is decoded: question and blocks, as every
+        training sequence begins, and what opens the answer.
+        """
+        prompt = self.prompt(question, num_blocks)
+        ids = build_trunk(prompt.question_ids, self.block_ids, num_blocks, self.opening_ids)
+        return [*ids, *self.readout_prefix_ids(prompt, num_blocks)]
 
     def readout_prefix_ids(self, prompt: Prompt, after_block: int) -> tuple[int, ...]:
         """What is fed between block `after_block` and the target: the end of the blocks, where they

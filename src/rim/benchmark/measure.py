@@ -54,7 +54,7 @@ class RandomPrompts(PromptEncoder):
         special = set(tokenizer.all_special_ids) | set(self.memory_ids)
         self._ordinary_ids = [i for i in range(len(tokenizer)) if i not in special]
 
-    def prompt(self, question: str) -> Prompt:
+    def prompt(self, question: str, num_blocks: int = 1) -> Prompt:
         return Prompt(
             tuple(random.Random(question).choices(self._ordinary_ids, k=self.question_tokens))
         )

@@ -53,7 +53,7 @@ def lay_out(method: Method, example: Example, stage: StageConfig, encoder: Promp
         )
     targets = method.targets(example, stage, encoder)
     num_blocks = max(t.after_block for t in targets)
-    prompt = encoder.prompt(example.question).with_blocks(num_blocks)
+    prompt = encoder.prompt(example.question, num_blocks)
     readouts = [
         Readout(
             t.after_block,

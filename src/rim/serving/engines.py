@@ -132,7 +132,7 @@ def _program(name: str) -> str | None:
 
 
 def _llama_engine(program: str) -> Engine:
-    """Older servers let every web page in and have no option for it."""
+    """What this server can: older ones let every web page in, and have no option for it."""
     try:
         shown = subprocess.run([program, "--help"], capture_output=True, check=False)
     except OSError as error:
