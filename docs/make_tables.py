@@ -137,6 +137,11 @@ def comparison_table() -> str:
     return comparison_of(result)
 
 
+def variants_table() -> str:
+    (result,) = read("results/compare_rim_variants.json")
+    return comparison_of(result)
+
+
 def comparison_of(result: dict[str, Any]) -> str:
     (content,) = result["tasks"].values()
     lines = [
@@ -329,6 +334,7 @@ TABLES = {
     "gsm8k-table": ("README.md", gsm8k_table),
     "latency-table": ("docs/latency.md", latency_table),
     "comparison-table": ("docs/compare.md", comparison_table),
+    "variants-table": ("docs/compare.md", variants_table),
     "control-lines": ("docs/controls.md", control_lines),
     "gguf-table": ("docs/serving.md", gguf_table),
     "budget-table": ("docs/budget.md", budget_table),
