@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from rim.data.answers import find_numbers, is_right
 from rim.data.sources import data_hash, open_file
+from rim.infer.answers import find_numbers, is_right
 from rim.results import environment, write_json
 
 #: What a model may write when it means the answer. The marker is that of our default templates.
@@ -39,7 +39,7 @@ FORMS: dict[str, str] = {
 
 
 def regex_judge() -> Callable[[str, str], bool]:
-    shared = resources.files("rim.harness").joinpath("tasks", "_regex.yaml")
+    shared = resources.files("rim.deploy.harness").joinpath("tasks", "_regex.yaml")
     task = yaml.safe_load(shared.read_text(encoding="utf-8"))
     pattern = re.compile(task["filter_list"][0]["filter"][0]["regex_pattern"])
     ignored = task["metric_list"][0]["regexes_to_ignore"]

@@ -28,16 +28,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import llama_server
 from rich.console import Console
 
-from rim.callbacks import progress_bar
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples, task_source
-from rim.evaluation import Accuracy, grade
-from rim.export import export_run
-from rim.export.gguf import write_gguf
-from rim.reasoner import Reasoner, load
+from rim.deploy.export import export_run
+from rim.deploy.export.gguf import write_gguf
+from rim.deploy.serve import Client, calibrate_blocks, calibrate_confidence, serve
+from rim.deploy.serve.routing import probability
+from rim.evaluate.accuracy import Accuracy
+from rim.infer.answers import grade
+from rim.infer.reasoner import Reasoner, load
 from rim.results import environment, write_json
-from rim.serving import Client, calibrate_blocks, calibrate_confidence, serve
-from rim.serving.routing import probability
+from rim.train.callbacks import progress_bar
 
 #: No prompt is kept from an earlier request: every question pays for its own prefill.
 FLAGS = ("--threads", "1", "--parallel", "1", "--no-cache-prompt")

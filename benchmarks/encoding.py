@@ -12,12 +12,12 @@ import json
 import statistics
 import time
 
-from rim.config import ArithmeticConfig, BlocksConfig, PromptFormat, StageConfig
-from rim.data.arithmetic import generate_arithmetic
+from rim.config import ArithmeticConfig, MemoryConfig, PromptFormat, StageConfig
+from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.methods import METHODS, lay_out
+from rim.models.scratch import train_tokenizer
 from rim.results import environment
-from rim.scratch import train_tokenizer
-from rim.tokens import PromptEncoder, add_memory_tokens
 
 EXAMPLES = 3000
 REPEATS = 5
@@ -25,9 +25,9 @@ REPEATS = 5
 
 def main() -> None:
     examples = generate_arithmetic(ArithmeticConfig(num_examples=EXAMPLES))
-    prompt_format = PromptFormat(blocks=BlocksConfig(num_blocks=5))
+    prompt_format = PromptFormat(memory=MemoryConfig(blocks=5))
     tokenizer = train_tokenizer((e.question for e in examples), 300)
-    add_memory_tokens(tokenizer, prompt_format.blocks)
+    add_memory_tokens(tokenizer, prompt_format.memory)
     stage = StageConfig(name="a", objective="steps", alignment="own_step", max_steps=1)
     seconds: dict[str, list[float]] = {"cached": [], "uncached": []}
     for _ in range(REPEATS):

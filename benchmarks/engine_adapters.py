@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rim.generation import generate
-from rim.reasoner import load
+from rim.infer.decode import generate
+from rim.infer.reasoner import load
 
 Ask = Callable[[str], list[int]]
 
@@ -49,7 +49,7 @@ class Subject:
         """What every client of a server or an engine does first."""
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": question}],
-            memory_blocks=self.blocks,
+            blocks=self.blocks,
             add_generation_prompt=True,
             return_dict=False,
         )
@@ -64,7 +64,7 @@ def ours(subject: Subject) -> Ask:
             reasoner.model,
             reasoner.encoder,
             [question],
-            num_blocks=subject.blocks,
+            blocks=subject.blocks,
             max_new_tokens=subject.max_new_tokens,
         )
         return list(answer.token_ids)

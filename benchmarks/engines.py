@@ -21,13 +21,14 @@ import torch
 from engine_adapters import ENGINES, Ask, Subject
 from rich.console import Console
 
-from rim.callbacks import progress_bar
 from rim.data.examples import Example
 from rim.data.sources import data_hash, open_file
-from rim.evaluation import Accuracy, grade
-from rim.reasoner import load
+from rim.evaluate.accuracy import Accuracy
+from rim.infer.answers import grade
+from rim.infer.reasoner import load
 from rim.results import environment, write_json
-from rim.timing import Spread, limited_threads, timed
+from rim.study.bench.timing import Spread, limited_threads, timed
+from rim.train.callbacks import progress_bar
 
 PACKAGES = ("ctranslate2", "onnxruntime", "onnxruntime-genai")
 CPU = torch.device("cpu")

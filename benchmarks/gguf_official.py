@@ -25,14 +25,14 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from rim.config import BlocksConfig, ModelConfig, PromptFormat, ScratchConfig, TemplatesConfig
-from rim.export import export_run
-from rim.export.gguf import write_gguf
-from rim.export.gguf.pretokenizers import SPLITS
-from rim.modeling import save_trained
+from rim.config import MemoryConfig, ModelConfig, PromptFormat, ScratchConfig, TemplatesConfig
+from rim.core.prompt import add_memory_tokens
+from rim.deploy.export import export_run
+from rim.deploy.export.gguf import write_gguf
+from rim.deploy.export.gguf.pretokenizers import SPLITS
+from rim.models.loading import save_trained
+from rim.models.scratch import build_model
 from rim.results import environment, write_json
-from rim.scratch import build_model
-from rim.tokens import add_memory_tokens
 
 #: llama.cpp's vocabulary file: the family that it is tried with.
 FAMILIES = {"gpt-2": "gpt2", "llama-bpe": "llama", "qwen2": "qwen3"}
@@ -82,7 +82,7 @@ def known_tokenizer(file: Path) -> PreTrainedTokenizerFast:
 
 def export_tiny(family: str, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     """An exported random model of a family with this tokenizer."""
-    wanted = PromptFormat(blocks=BlocksConfig(num_blocks=3), templates=TemplatesConfig())
+    wanted = PromptFormat(memory=MemoryConfig(blocks=3), templates=TemplatesConfig())
     add_memory_tokens(tokenizer, wanted.blocks)
     scratch = ScratchConfig(family=family, layers=2, width=32, heads=2, max_positions=512)  # type: ignore[arg-type]
     torch.manual_seed(0)

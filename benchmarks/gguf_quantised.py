@@ -34,17 +34,18 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from rim.callbacks import progress_bar
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples, open_file, task_source
-from rim.evaluation import Accuracy, grade
-from rim.export import export_run
-from rim.export.gguf import write_gguf
-from rim.reasoner import Reasoner, load
+from rim.deploy.export import export_run
+from rim.deploy.export.gguf import write_gguf
+from rim.deploy.serve import Server, serve
+from rim.deploy.serve.engines import LLAMA_VERSION
+from rim.evaluate.accuracy import Accuracy
+from rim.infer.answers import grade
+from rim.infer.reasoner import Reasoner, load
 from rim.results import environment, write_json
-from rim.serving import Server, serve
-from rim.serving.engines import LLAMA_VERSION
-from rim.timing import Spread, limited_threads
+from rim.study.bench.timing import Spread, limited_threads
+from rim.train.callbacks import progress_bar
 
 #: A question and its answer.
 Ask = Callable[[str], str]

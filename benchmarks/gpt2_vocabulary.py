@@ -22,10 +22,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rim.config import BlocksConfig, ModelConfig, PromptFormat, ScratchConfig
-from rim.modeling import save_trained
-from rim.scratch import build_model
-from rim.tokens import add_memory_tokens
+from rim.config import MemoryConfig, ModelConfig, PromptFormat, ScratchConfig
+from rim.core.prompt import add_memory_tokens
+from rim.models.loading import save_trained
+from rim.models.scratch import build_model
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -50,7 +50,7 @@ def save_random(
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(5)
-    prompt_format = PromptFormat(blocks=BlocksConfig(num_blocks=5))
+    prompt_format = PromptFormat(memory=MemoryConfig(blocks=5))
     config = ModelConfig(scratch=scratch, tuning="full")
     save_trained(model, tokenizer, prompt_format, config, folder / "model")
 
@@ -67,7 +67,7 @@ def main() -> None:
     tokenizer = read_tokenizer(args.files)
     scratch = ScratchConfig(family=args.family, layers=4, width=64, heads=2, max_positions=256)
     if args.kind == "run":
-        add_memory_tokens(tokenizer, BlocksConfig())
+        add_memory_tokens(tokenizer, MemoryConfig())
     torch.manual_seed(0)
     model = build_model(scratch, tokenizer, "sdpa")
     if args.kind == "base":

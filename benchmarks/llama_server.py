@@ -4,7 +4,7 @@
 
 The source is the one inside the sdist of llama-cpp-python on PyPI, at one version and hash, so that
 everyone measures and tests the same llama.cpp. The programs go to a cache folder and stay there;
-`rim serve` looks there as well (`rim.serving.engines.find_llama`). What is found elsewhere, by
+`rim serve` looks there as well (`rim.deploy.serve.engines.find_llama`). What is found elsewhere, by
 `RIM_LLAMA_SERVER` or on PATH, is not built.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rim.config import ConfigError
-from rim.serving.engines import LLAMA_VERSION, find_llama, llama_cache
+from rim.deploy.serve.engines import LLAMA_VERSION, find_llama, llama_cache
 
 #: Fetched by its address: pip would run the sdist's build backend before it could be looked at.
 URL = (

@@ -99,7 +99,7 @@ def _latency_of(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        name = f"{row['method']}, K = {row['num_blocks']}" if row["num_blocks"] else row["method"]
+        name = f"{row['method']}, K = {row['blocks']}" if row["blocks"] else row["method"]
         name += f", {row['step_tokens']} step tokens" if row["step_tokens"] else ""
         memory = "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
         cells = [

@@ -14,15 +14,16 @@ import random
 
 import torch
 
-from rim.config import ArithmeticConfig, BlocksConfig, PromptFormat, StageConfig, TemplatesConfig
-from rim.data.arithmetic import generate_arithmetic
-from rim.data.collator import collate
-from rim.evaluation import evaluate
-from rim.forward import forward_readouts
+from rim.config import ArithmeticConfig, MemoryConfig, PromptFormat, StageConfig, TemplatesConfig
+from rim.core.collate import collate
+from rim.core.forward import forward_readouts
+from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.schedules import readout_weights
+from rim.data.tasks.arithmetic import generate_arithmetic
+from rim.evaluate.accuracy import score
+from rim.infer.reasoner import Reasoner
 from rim.methods import METHODS, lay_out
-from rim.schedules import readout_weights
-from rim.scratch import ScratchConfig, build_model, train_tokenizer
-from rim.tokens import PromptEncoder, add_memory_tokens
+from rim.models.scratch import ScratchConfig, build_model, train_tokenizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps a stage")
@@ -37,7 +38,7 @@ test = generate_arithmetic(ArithmeticConfig(num_examples=200, split="test", max_
 
 # 2. How text is written, and how many blocks follow a question.
 prompt_format = PromptFormat(
-    blocks=BlocksConfig(num_blocks=3, memory_tokens=2),
+    memory=MemoryConfig(blocks=3, tokens=2),
     templates=TemplatesConfig(question="{question}", answer="{answer}", step_separator=";"),
 )
 
@@ -45,7 +46,7 @@ prompt_format = PromptFormat(
 tokenizer = train_tokenizer(
     (e.question + e.steps[0] for e in train), vocab_size=16, alphabet="data"
 )
-add_memory_tokens(tokenizer, prompt_format.blocks)
+add_memory_tokens(tokenizer, prompt_format.memory)
 encoder = PromptEncoder(tokenizer, prompt_format)
 model = build_model(ScratchConfig(layers=4, width=96, heads=4, feed_forward=256), tokenizer, "sdpa")
 
@@ -84,7 +85,7 @@ for stage in stages:
             progress=step / (stage.max_steps or 1),
         )
         # One forward pass trains all read-outs; the mask keeps them from seeing each other.
-        loss = forward_readouts(model, batch, prompt_format.blocks, weights).per_example_B.mean()
+        loss = forward_readouts(model, batch, prompt_format.memory, weights).per_example_B.mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -93,6 +94,8 @@ for stage in stages:
             print(f"{stage.name} step {step + 1}: loss {loss.item():.3f}", flush=True)
 
     # 5. One prefill answers after every block.
-    summary = evaluate(model, encoder, test, num_blocks=3, max_new_tokens=8, batch_size=200).summary
+    summary = score(
+        Reasoner(model, encoder), test, blocks=3, max_new_tokens=8, batch_size=200
+    ).summary
     after = ", ".join(f"{100 * row['accuracy']:.0f} %" for row in summary["per_block"])
     print(f"right answers after block 1, 2, 3: {after}", flush=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from rim.serving import Client, Router
+from rim.deploy.serve import Client, Router
 
 
 def main() -> None:

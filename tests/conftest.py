@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from rim.config import BlocksConfig, PromptFormat, ScratchConfig, StageConfig, TemplatesConfig
+from rim.config import MemoryConfig, PromptFormat, ScratchConfig, StageConfig, TemplatesConfig
+from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.data.examples import Example
-from rim.scratch import build_model, train_tokenizer
-from rim.tokens import PromptEncoder, add_memory_tokens
+from rim.models.scratch import build_model, train_tokenizer
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 DATA_DIR = Path(os.environ.get("RIM_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -40,14 +40,12 @@ def tokenizer(plain_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
 
 @pytest.fixture
 def prompt_format() -> PromptFormat:
-    return PromptFormat(
-        method="rim", blocks=BlocksConfig(num_blocks=4), templates=TemplatesConfig()
-    )
+    return PromptFormat(method="rim", memory=MemoryConfig(blocks=4), templates=TemplatesConfig())
 
 
 @pytest.fixture
 def encoder(tokenizer: PreTrainedTokenizerFast, prompt_format: PromptFormat) -> PromptEncoder:
-    add_memory_tokens(tokenizer, prompt_format.blocks)
+    add_memory_tokens(tokenizer, prompt_format.memory)
     return PromptEncoder(tokenizer, prompt_format)
 
 

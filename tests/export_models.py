@@ -14,17 +14,17 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from rim.adapting import prepare_for_training
 from rim.config import (
-    BlocksConfig,
     LoraSettings,
+    MemoryConfig,
     ModelConfig,
     PromptFormat,
     ScratchConfig,
     TemplatesConfig,
 )
-from rim.modeling import load_base, save_trained
-from rim.tokens import add_memory_tokens
+from rim.core.prompt import add_memory_tokens
+from rim.models.loading import load_base, save_trained
+from rim.models.lora import prepare_for_training
 
 # The constructs of well-known templates, in our own words.
 CHATML_THINKING = """{%- if messages[0].role == 'system' %}
@@ -186,7 +186,7 @@ KINDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 def prompt_format(kind: str, blocks: int = 3, **changes: Any) -> PromptFormat:
     return PromptFormat(
-        blocks=BlocksConfig(num_blocks=blocks),
+        memory=MemoryConfig(blocks=blocks),
         templates=TemplatesConfig(**KINDS[kind][2]),
     ).model_copy(update=changes)
 
@@ -219,7 +219,7 @@ def make_run(
     family, make_tokenizer, _ = KINDS[kind]
     tokenizer, wanted = make_tokenizer(plain_tokenizer), wanted or prompt_format(kind)
     if not adapter:
-        add_memory_tokens(tokenizer, wanted.blocks)
+        add_memory_tokens(tokenizer, wanted.memory)
         model = _writer(family, tokenizer)
         scratch = ModelConfig(scratch=ScratchConfig(family=family), tuning="full")
         save_trained(model, tokenizer, wanted, scratch, folder / "model")
@@ -228,7 +228,7 @@ def make_run(
     tokenizer.save_pretrained(folder / "base")
     config = ModelConfig(base=str(folder / "base"), lora=LoraSettings(rank=4, alpha=8))
     model, tokenizer = load_base(config, wanted, (), seed=0)
-    memory_ids = add_memory_tokens(tokenizer, wanted.blocks)
+    memory_ids = add_memory_tokens(tokenizer, wanted.memory)
     model = prepare_for_training(model, config, memory_ids, dropout=0.0)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -19,7 +19,7 @@ def test_streamed_answers_are_the_same(name, served):
 @pytest.mark.parametrize("blocks", [0, 2, 8])
 def test_each_request_chooses_its_number_of_blocks(blocks, served):
     for name in ("plain", "memory strings"):
-        kwargs = {"memory_blocks": blocks}
+        kwargs = {"blocks": blocks}
         expected = served.expected(QUESTIONS[name], blocks)
         assert served.answer(QUESTIONS[name], chat_template_kwargs=kwargs) == expected
         assert served.streamed(QUESTIONS[name], chat_template_kwargs=kwargs) == expected

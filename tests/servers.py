@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rim.reasoner import Reasoner
-from rim.serving import Server, serve
+from rim.deploy.serve import Server, serve
+from rim.infer.reasoner import Reasoner
 
 KINDS = ("gpt2", "llama chat", "qwen chat", "qwen base")
 TOKENS = 12

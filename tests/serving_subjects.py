@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rim.export.record import ExportRecord
-from rim.serving import Engine, Subject
+from rim.deploy.export.record import ExportRecord
+from rim.deploy.serve import Engine, Subject
 
 RECORD = ExportRecord(default_blocks=3, most_blocks=64, sha256={}, source_sha256={})
 DIRECT = ExportRecord(default_blocks=0, most_blocks=0, sha256={}, source_sha256={})

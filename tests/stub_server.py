@@ -115,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(500 if refused else 200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        said = "memory_blocks must be 0 to 64" if refused else json.dumps(dict(choices=[choice]))
+        said = "blocks must be 0 to 64" if refused else json.dumps(dict(choices=[choice]))
         self.wfile.write(("" if refused else "data: ").encode() + said.encode() + b"\\n\\n")
     def log_message(self, *_):
         pass

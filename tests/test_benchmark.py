@@ -12,8 +12,14 @@ from conftest import tiny_model
 from test_cli import plain_console, rim_command  # noqa: F401
 from typer.testing import CliRunner
 
-import rim.benchmark.measure as measure
-from rim.benchmark import (
+import rim.study.bench.measure as measure
+from rim.cli import app
+from rim.config import ConfigError, MemoryConfig, Method, ModelConfig, PromptFormat, ScratchConfig
+from rim.infer.decode import Generated, generate
+from rim.infer.sampling import Sampling
+from rim.models.loading import save_trained
+from rim.report.latency import latency_tables
+from rim.study.bench import (
     FULL_GRID,
     SETUPS,
     BenchmarkSettings,
@@ -22,13 +28,7 @@ from rim.benchmark import (
     scratch_subject,
     trained_subject,
 )
-from rim.cli import app
-from rim.config import BlocksConfig, ConfigError, Method, ModelConfig, PromptFormat, ScratchConfig
-from rim.generation import Generated, generate
-from rim.modeling import save_trained
-from rim.report.latency import latency_tables
-from rim.sampling import Sampling
-from rim.timing import Spread, memory_kind, peak_memory, timed
+from rim.study.bench.timing import Spread, memory_kind, peak_memory, timed
 
 TINY = ScratchConfig(family="gpt2", layers=1, width=16, heads=2, max_positions=128, vocab_size=300)
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ def test_a_forbidden_stop_token_makes_every_answer_as_long_as_it_may_be(encoder)
     bias = torch.zeros(model.lm_head.weight.shape[0])
     bias[encoder.stop_id] = 1e4
     model.lm_head.bias = torch.nn.Parameter(bias)
-    options = {"num_blocks": 2, "max_new_tokens": 6}
+    options = {"blocks": 2, "max_new_tokens": 6}
     ((free,),) = generate(model, encoder, ["a?"], **options)
     assert (free.token_ids, free.finished) == ((), True)
     ((held,),) = generate(model, encoder, ["a?"], sampling=Sampling(stop="forbidden"), **options)
@@ -106,8 +106,8 @@ class FakeMachine:
     def clock(self) -> float:
         return self.now
 
-    def generate(self, model, encoder, questions, *, num_blocks, max_new_tokens, **_):
-        prompt = len(encoder.prompt_ids(questions[0], num_blocks))
+    def generate(self, model, encoder, questions, *, blocks, max_new_tokens, **_):
+        prompt = len(encoder.prompt_ids(questions[0], blocks))
         taken = self.random.uniform(1, 20) * (prompt + 10 * (max_new_tokens - 1))
         key = (encoder.format.method, max_new_tokens)
         self.milliseconds.setdefault(key, []).append(taken)
@@ -154,7 +154,7 @@ def test_the_grid_has_every_cell_and_every_k_once(subject):
     chosen = settings(**sizes, methods=tuple(SETUPS), repeats=1)
     progress: list[str] = []
     result = run_benchmark(subject, chosen, progress.append)
-    rows = [(r["question_tokens"], r["batch_size"], r["method"], r["num_blocks"])
+    rows = [(r["question_tokens"], r["batch_size"], r["method"], r["blocks"])
             for r in result["rows"]]  # fmt: skip
     assert len(rows) == len(set(rows))
     swept = sum(setup.blocks == "swept" for setup in SETUPS.values())
@@ -188,8 +188,8 @@ def test_the_model_has_the_sizes_it_says(subject):
 
 
 def test_a_trained_model_is_timed_with_its_own_blocks(encoder, tmp_path):
-    blocks = BlocksConfig(num_blocks=2, memory_tokens=5)
-    trained_format = PromptFormat(blocks=blocks)
+    memory = MemoryConfig(blocks=2, tokens=5)
+    trained_format = PromptFormat(memory=memory)
     scratch = ModelConfig(scratch=ScratchConfig(), tuning="full")
     model = tiny_model("llama", encoder.tokenizer)
     save_trained(model, encoder.tokenizer, trained_format, scratch, tmp_path)
@@ -200,10 +200,10 @@ def test_a_trained_model_is_timed_with_its_own_blocks(encoder, tmp_path):
 
 
 def test_timing_waits_for_the_device_on_both_sides(monkeypatch):
-    import rim.timing
+    import rim.study.bench.timing
 
     events: list[str] = []
-    monkeypatch.setattr(rim.timing, "synchronise", lambda device: events.append("wait"))
+    monkeypatch.setattr(rim.study.bench.timing, "synchronise", lambda device: events.append("wait"))
     ticks = iter((1.0, 1.25))
 
     def clock() -> float:
@@ -264,7 +264,7 @@ def decoder_calls(model, call) -> int:
 )
 def test_the_first_token_takes_as_many_passes_as_the_method_has(subject, method, passes):
     (row,) = measure.variants(subject, settings(methods=(method,)), 10)
-    options = {"num_blocks": row.num_blocks, "max_new_tokens": 1}
+    options = {"blocks": row.blocks, "max_new_tokens": 1}
     asked = ["a", "b"]
     assert passes == decoder_calls(
         row.model, lambda: generate(row.model, row.encoder, asked, **options)
@@ -274,14 +274,14 @@ def test_the_first_token_takes_as_many_passes_as_the_method_has(subject, method,
 @pytest.mark.parametrize(
     ("method", "blocks"),
     [
-        ("lotus", {"memory_tokens": 3, "framing": "once", "passes": 3}),
+        ("lotus", {"tokens": 3, "framing": "once", "passes": 3}),
         ("rim", {"passes": 2}),
         ("rim", {"attention": "bidirectional"}),
         ("rim", {"readouts_see_question": False}),
     ],
 )
 def test_every_method_is_timed_on_a_trained_variant(encoder, tmp_path, method, blocks):
-    trained_format = PromptFormat(method=method, blocks=BlocksConfig(num_blocks=2, **blocks))
+    trained_format = PromptFormat(method=method, memory=MemoryConfig(blocks=2, **blocks))
     scratch = ModelConfig(scratch=ScratchConfig(), tuning="full")
     model = tiny_model("gpt2", encoder.tokenizer)
     save_trained(model, encoder.tokenizer, trained_format, scratch, tmp_path)
@@ -290,8 +290,8 @@ def test_every_method_is_timed_on_a_trained_variant(encoder, tmp_path, method, b
     assert len(run_benchmark(subject, chosen)["rows"]) == len(SETUPS)
     rows = {row.method: row for row in measure.variants(subject, chosen, 10)}
     # Its own method as it was trained, the others as they are by themselves.
-    own = rows[method].encoder.format.blocks
-    assert rows["direct"].encoder.format.blocks.passes == 1
+    own = rows[method].encoder.format.memory
+    assert rows["direct"].encoder.format.memory.passes == 1
     if method == "rim":
         assert blocks.items() <= own.model_dump().items()
     else:

@@ -146,13 +146,13 @@ def test_make_targets_named_in_the_readme_exist():
 
 
 def test_demo_runs_and_ends_with_one_json_line(work, monkeypatch):
-    import rim.demo
+    import rim.study.demo
 
     for name in ("BASE_STEPS", "GROUNDING_STEPS", "REFINEMENT_STEPS", "CHAIN_OF_THOUGHT_STEPS"):
-        monkeypatch.setattr(rim.demo, name, 2)
-    monkeypatch.setattr(rim.demo, "TEST_QUESTIONS", 30)
-    monkeypatch.setattr(rim.demo, "TIMED_QUESTIONS", 2)
-    monkeypatch.setattr(rim.demo, "TRAINING_EXAMPLES", 200)
+        monkeypatch.setattr(rim.study.demo, name, 2)
+    monkeypatch.setattr(rim.study.demo, "TEST_QUESTIONS", 30)
+    monkeypatch.setattr(rim.study.demo, "TIMED_QUESTIONS", 2)
+    monkeypatch.setattr(rim.study.demo, "TRAINING_EXAMPLES", 200)
     output = rim_command("demo", "--seed", 3, "--out", "demo.json")
     result = json.loads(output.strip().splitlines()[-1])
     assert set(result["methods"]) == {"direct", "cot", "rim"}
@@ -222,7 +222,7 @@ def test_eval_never_overwrites(trained, tmp_path):
             ["data", "generate", "graph_search", "--out", "g.jsonl", "--set", "max_hop=4"],
             "unknown key 'graph_search.max_hop'; did you mean 'max_hops'?",
         ),
-        (["train", "recipes/my_data.yaml", "--set", "blocks.num_blocks=0"], "got 0"),
+        (["train", "recipes/my_data.yaml", "--set", "memory.blocks=0"], "got 0"),
         (["train", "recipes/my_data.yaml", "--set", "data.train.path=none.jsonl"], "no such file"),
         (["train", "recipes/my_data.yaml", "--set", "model.base=no/such"], "could not be loaded"),
     ],
@@ -237,10 +237,14 @@ def test_mistakes_end_in_one_sentence(work, arguments, message):
 @pytest.mark.parametrize(
     ("command", "target", "advice"),
     [
-        (["train", "r.yaml"], "rim.recipes.load_recipe", "The same command with --resume"),
-        (["compare", "r.yaml"], "rim.compare.load_comparison", "The same command continues."),
-        (["demo"], "rim.demo.run_demo", "A new demo begins in a folder of its own."),
-        (["bench"], "rim.benchmark.scratch_subject", "Nothing was written."),
+        (
+            ["train", "r.yaml"],
+            "rim.config.recipe_yaml.load_recipe",
+            "The same command with --resume",
+        ),
+        (["compare", "r.yaml"], "rim.study.compare.load_comparison", "The same command continues."),
+        (["demo"], "rim.study.demo.run_demo", "A new demo begins in a folder of its own."),
+        (["bench"], "rim.study.bench.scratch_subject", "Nothing was written."),
         (["data", "stats", "r.yaml"], "rim.data.sources.open_file", "Interrupted.\n"),
     ],
 )

@@ -12,7 +12,7 @@ from stub_server import Reply, event, stub
 from test_cli import plain_console, rim_command  # noqa: F401
 
 from rim.config import ConfigError
-from rim.serving.client import Client, normal_url
+from rim.deploy.serve.client import Client, normal_url
 
 
 def test_a_request_says_what_was_asked_and_no_more():
@@ -31,11 +31,11 @@ def test_a_request_says_what_was_asked_and_no_more():
     assert server.bodies[0] == base
     assert server.bodies[1] == base | {
         "max_tokens": 3,
-        "chat_template_kwargs": {"memory_blocks": 0},
+        "chat_template_kwargs": {"blocks": 0},
         "logit_bias": {"5": -100, "7": -100},
     }
     assert server.bodies[2] == base | {
-        "chat_template_kwargs": {"memory_blocks": 4},
+        "chat_template_kwargs": {"blocks": 4},
         "temperature": 0.5,
         "top_p": 0.9,
         "seed": 1,
@@ -119,8 +119,8 @@ WRONG = (
     ("reply", "message"),
     [
         (
-            Reply(['{"error": {"message": "memory_blocks must be", "code": 400}}'], 400),
-            "answered 400: memory_blocks must be",
+            Reply(['{"error": {"message": "blocks must be", "code": 400}}'], 400),
+            "answered 400: blocks must be",
         ),
         (Reply(['{"detail": "Server is pinned"}'], 422), "answered 422: Server is pinned"),
         (Reply(["Internal Server Error"], 500), "answered 500: Internal Server Error; it may"),
@@ -191,7 +191,7 @@ def test_ask_shows_a_servers_answers_one_a_line():
     assert [row.split(":")[0] for row in many.splitlines()] == ["0 blocks", "2 blocks", "5 blocks"]
     assert [(r["answer"], r["blocks"], r["finished"]) for r in record] == [("7", None, False)]
     assert server.bodies[0]["messages"][0]["content"] == "q [b]?"
-    asked = [body.get("chat_template_kwargs", {}).get("memory_blocks") for body in server.bodies]
+    asked = [body.get("chat_template_kwargs", {}).get("blocks") for body in server.bodies]
     # The first of several is asked once more beforehand, unmeasured.
     assert asked == [None, 0, 0, 2, 5, None]
 
@@ -222,7 +222,7 @@ def test_ask_without_run_and_server_says_what_is_missing():
 
 def test_asking_a_server_imports_nothing_heavy():
     code = (
-        "import sys, rim.serving, rim.serving.greeting\n"
+        "import sys, rim.deploy.serve, rim.deploy.serve.greeting\n"
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

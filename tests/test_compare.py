@@ -19,19 +19,19 @@ from rich.console import Console
 from test_cli import plain_console, rim_command  # noqa: F401  (a fixture that acts by itself)
 from test_training import raw_recipe
 
-import rim.compare.measure as measure
-import rim.curriculum
-import rim.trainer
-from rim.compare import aggregate, load_comparison, make_plan, run_comparison
-from rim.compare.plan import check_tokens
-from rim.compare.selection import select
-from rim.compare.statistics import joint_p, mcnemar, share_spread, t_quantile, value_spread
-from rim.compare.verdicts import verdict
-from rim.compare.worker import PARENT_GONE
+import rim.study.compare.measure as measure
+import rim.train.curriculum
+import rim.train.trainer
 from rim.config import ConfigError, Recipe
-from rim.reasoner import load
+from rim.evaluate.statistics import joint_p, mcnemar, share_spread, t_quantile, value_spread
+from rim.evaluate.verdicts import verdict
+from rim.infer.reasoner import load
 from rim.report.comparison import accuracy_table
 from rim.report.plot import accuracy_latency_svg, x_axis
+from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison
+from rim.study.compare.plan import check_tokens
+from rim.study.compare.selection import select
+from rim.study.compare.worker import PARENT_GONE
 
 QUIET = Console(quiet=True)
 
@@ -58,7 +58,7 @@ def raw_comparison(tmp_path, **changes):
         },
         "common": {
             "model": {"tuning": "full"},
-            **{key: recipe[key] for key in ("blocks", "templates", "validation")},
+            **{key: recipe[key] for key in ("memory", "templates", "validation")},
         },
         "starts": {
             "base": {
@@ -325,15 +325,15 @@ def test_a_comparison_states_accuracy_costs_and_latency_of_every_method(whole):
 def test_trained_tokens_are_those_of_the_batches(tmp_path, monkeypatch):
     """Against the layouts themselves, padding and all."""
     seen = []
-    original = rim.trainer.collate
+    original = rim.train.trainer.collate
 
     def collate(layouts, **options):
         seen.append(list(layouts))
         return original(layouts, **options)
 
-    monkeypatch.setattr(rim.trainer, "collate", collate)
-    from rim.curriculum import train
-    from rim.recipes import recipe_from_dict
+    monkeypatch.setattr(rim.train.trainer, "collate", collate)
+    from rim.config.recipe_yaml import recipe_from_dict
+    from rim.train.curriculum import train
 
     raw = raw_recipe(tmp_path)
     raw["stages"] = [raw["stages"][0] | {"max_steps": 8, "evaluate_every": 8}]
@@ -369,7 +369,7 @@ def test_an_interrupted_comparison_continues_to_the_same_results(
     whole, tmp_path, monkeypatch, where
 ):
     settings = settings_of(tmp_path)
-    original = rim.trainer.ReadoutTrainer.training_step
+    original = rim.train.trainer.ReadoutTrainer.training_step
 
     def stop(self, *args, **kwargs):
         if (self.stage.name, self.state.global_step + 1) == where:
@@ -377,7 +377,7 @@ def test_an_interrupted_comparison_continues_to_the_same_results(
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rim.trainer.ReadoutTrainer, "training_step", stop)
+        patched.setattr(rim.train.trainer.ReadoutTrainer, "training_step", stop)
         with pytest.raises(KeyboardInterrupt):
             run_comparison(settings, QUIET)
     run_comparison(settings, QUIET)
@@ -389,7 +389,7 @@ def test_a_stop_between_the_last_checkpoint_and_the_stages_model_takes_no_step_t
     whole, tmp_path, monkeypatch, saving
 ):
     settings = settings_of(tmp_path)
-    original, saved = rim.curriculum.save_trained, []
+    original, saved = rim.train.curriculum.save_trained, []
 
     def stop(*args, **kwargs):
         saved.append(args)
@@ -398,7 +398,7 @@ def test_a_stop_between_the_last_checkpoint_and_the_stages_model_takes_no_step_t
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rim.curriculum, "save_trained", stop)
+        patched.setattr(rim.train.curriculum, "save_trained", stop)
         with pytest.raises(KeyboardInterrupt):
             run_comparison(settings, QUIET)
     run_comparison(settings, QUIET)
@@ -457,7 +457,14 @@ def test_two_processes_give_the_results_of_one(whole, tmp_path):
 def test_a_worker_ends_when_its_parent_does(tmp_path):
     settings = settings_of(tmp_path)
     path = write(tmp_path, settings.model_dump(mode="json"))
-    command = [sys.executable, "-m", "rim.compare.worker", str(path), "chains/base-seed0", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "rim.study.compare.worker",
+        str(path),
+        "chains/base-seed0",
+        "1",
+    ]
     # An ended pipe is all that is left of a parent that was killed.
     process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
     assert process.returncode == PARENT_GONE, process.stderr

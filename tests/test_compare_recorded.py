@@ -11,11 +11,11 @@ import pytest
 from test_cli import plain_console, rim_command  # noqa: F401
 from test_compare import QUIET, raw_comparison, settings_of, write
 
-import rim.compare.measure as measure
-from rim.compare import aggregate, load_comparison, make_plan, run_comparison, sum_up
-from rim.compare.recorded import refuse_changes
+import rim.study.compare.measure as measure
 from rim.config import ConfigError
 from rim.data.examples import DataError
+from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison, sum_up
+from rim.study.compare.recorded import refuse_changes
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,7 +228,7 @@ def test_a_test_question_that_was_trained_on_is_refused_before_training(tmp_path
 
 
 def test_the_demo_trains_as_the_comparison_of_the_same_task_does(tmp_path):
-    from rim.demo import demo_recipes
+    from rim.study.demo import demo_recipes
 
     def relevant(recipe):
         raw = recipe.model_dump(mode="json")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rim.config import ConfigError, StageConfig
-from rim.recipes import dump_yaml, load_recipe, recipe_from_dict
+from rim.config.recipe_yaml import dump_yaml, load_recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[1]
 RAW = {
@@ -40,11 +40,11 @@ def test_overrides_reach_lists_by_name_and_number(tmp_path):
     path = write(tmp_path, RAW)
     recipe = load_recipe(
         path,
-        ("stages.one.learning_rate=1e-3", "stages.0.max_steps=7", "blocks.num_blocks=3", "seed=4"),
+        ("stages.one.learning_rate=1e-3", "stages.0.max_steps=7", "memory.blocks=3", "seed=4"),
     )
     assert recipe.stages[0].learning_rate == 1e-3
     assert recipe.stages[0].max_steps == 7
-    assert (recipe.blocks.num_blocks, recipe.seed) == (3, 4)
+    assert (recipe.memory.blocks, recipe.seed) == (3, 4)
 
 
 def test_overrides_that_are_not_yaml_are_text(tmp_path):
@@ -76,9 +76,9 @@ def test_environment_variables_with_defaults(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("blocks.num_blocks=0", r"blocks\.num_blocks.* 1, got 0"),
-        ("blocks.memory_tokens=0", r"blocks\.memory_tokens.* 1, got 0"),
-        ("blocks.num_block=3", r"unknown key 'blocks\.num_block'; did you mean 'num_blocks'"),
+        ("memory.blocks=0", r"memory\.blocks.* 1, got 0"),
+        ("memory.tokens=0", r"memory\.tokens.* 1, got 0"),
+        ("memory.block=3", r"unknown key 'memory\.block'; did you mean 'blocks'"),
         ("metod=rim", r"unknown key 'metod'; did you mean 'method'"),
         (
             "stages.one.lerning_rate=1",
@@ -95,7 +95,7 @@ def test_environment_variables_with_defaults(tmp_path, monkeypatch):
         ("stages.one.objective=solution", "does not belong to method 'rim'"),
         ("stages.one.dropout=1.0", "dropout"),
         ("templates.answer=none", r"must contain \{answer\}"),
-        ("blocks.end=<|mem|>", "three different"),
+        ("memory.end_token=<|mem|>", "three different"),
         ("stages.one.micro_batch_size=3", "not a multiple"),
         ("data.train.path=null", "needs a path"),
     ],

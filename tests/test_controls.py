@@ -6,13 +6,14 @@ import pytest
 import torch
 from conftest import EXAMPLES, tiny_model
 
-from rim.config import BlocksConfig, ConfigError, PromptFormat
-from rim.controls import choose_partners, num_answers, run_controls
+from rim.config import ConfigError, MemoryConfig, PromptFormat
+from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError, Example
-from rim.generation import generate
-from rim.interventions import Intervention, decoder_layers
-from rim.reasoner import Reasoner
-from rim.tokens import PromptEncoder, add_memory_tokens
+from rim.evaluate.accuracy import score
+from rim.evaluate.controls import choose_partners, num_answers, run_controls
+from rim.evaluate.interventions import Intervention, decoder_layers
+from rim.infer.decode import generate
+from rim.infer.reasoner import Reasoner
 
 K = 3
 QUESTIONS = [example.question for example in EXAMPLES]
@@ -22,16 +23,16 @@ PARTNERS = dict(zip(QUESTIONS, QUESTIONS[1:] + QUESTIONS[:1], strict=True))
 @pytest.fixture(params=["rim", "coconut", "rim-looped"])
 def blocks(request):
     return {
-        "rim": ("rim", BlocksConfig(num_blocks=K)),
-        "coconut": ("coconut", BlocksConfig(num_blocks=K, memory_tokens=2, framing="once")),
-        "rim-looped": ("rim", BlocksConfig(num_blocks=K, passes=2)),
+        "rim": ("rim", MemoryConfig(blocks=K)),
+        "coconut": ("coconut", MemoryConfig(blocks=K, tokens=2, framing="once")),
+        "rim-looped": ("rim", MemoryConfig(blocks=K, passes=2)),
     }[request.param]
 
 
 @pytest.fixture
 def encoder(blocks, tokenizer):
-    prompt_format = PromptFormat(method=blocks[0], blocks=blocks[1])
-    add_memory_tokens(tokenizer, prompt_format.blocks)
+    prompt_format = PromptFormat(method=blocks[0], memory=blocks[1])
+    add_memory_tokens(tokenizer, prompt_format.memory)
     return PromptEncoder(tokenizer, prompt_format)
 
 
@@ -103,9 +104,9 @@ def test_interventions_equal_overwriting_the_layers_inputs_by_hand(family, kind,
     model = tiny_model(family, encoder.tokenizer)
     intervention = Intervention(kind, partners=PARTNERS)
     answers = generate(
-        model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=1, intervention=intervention
+        model, encoder, QUESTIONS, blocks=K, max_new_tokens=1, intervention=intervention
     )
-    plain = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=1)
+    plain = generate(model, encoder, QUESTIONS, blocks=K, max_new_tokens=1)
     for question, (answer,) in zip(QUESTIONS, answers, strict=True):
         token, logprobs = naive_first_token(model, encoder, question, intervention)
         assert (*answer.token_ids, encoder.stop_id)[0] == token
@@ -118,8 +119,8 @@ def test_swapping_in_its_own_blocks_changes_nothing(family, encoder):
     """The whole machinery (two passes, hooks, the live last token) is exact where it should be."""
     model = tiny_model(family, encoder.tokenizer)
     own = Intervention("swap", partners={question: question for question in QUESTIONS})
-    answers = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=5, intervention=own)
-    plain = generate(model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=5)
+    answers = generate(model, encoder, QUESTIONS, blocks=K, max_new_tokens=5, intervention=own)
+    plain = generate(model, encoder, QUESTIONS, blocks=K, max_new_tokens=5)
     for (answer,), (expected,) in zip(answers, plain, strict=True):
         assert answer.token_ids == expected.token_ids
         assert answer.logprob == pytest.approx(expected.logprob, abs=1e-3)
@@ -129,9 +130,7 @@ def test_swapping_in_its_own_blocks_changes_nothing(family, encoder):
 def test_a_hidden_question_equals_a_mask_over_the_readouts_rows(family, encoder):
     model = tiny_model(family, encoder.tokenizer)
     hidden = Intervention("hide_question")
-    answers = generate(
-        model, encoder, QUESTIONS, num_blocks=K, max_new_tokens=1, intervention=hidden
-    )
+    answers = generate(model, encoder, QUESTIONS, blocks=K, max_new_tokens=1, intervention=hidden)
     for question, (answer,) in zip(QUESTIONS, answers, strict=True):
         prompt, trunk = encoder.prompt(question), trunk_inputs(model, encoder, question)
         suffix = torch.tensor(encoder.readout_prefix_ids(prompt, K), dtype=torch.long)
@@ -153,7 +152,7 @@ def test_an_answer_under_intervention_does_not_depend_on_its_batch_mates(family,
     model = tiny_model(family, encoder.tokenizer)
     for kind in ("zero", "shuffle", "swap", "hide_question"):
         intervention = Intervention(kind, partners=PARTNERS)
-        options = {"num_blocks": K, "max_new_tokens": 3, "intervention": intervention}
+        options = {"blocks": K, "max_new_tokens": 3, "intervention": intervention}
         together = generate(model, encoder, QUESTIONS, **options)
         for question, (answer,) in zip(QUESTIONS, together, strict=True):
             ((alone,),) = generate(model, encoder, [question], **options)
@@ -163,7 +162,7 @@ def test_an_answer_under_intervention_does_not_depend_on_its_batch_mates(family,
 
 def test_interventions_need_one_number_of_blocks_and_the_final_answer(encoder):
     model = tiny_model("llama", encoder.tokenizer)
-    for options in ({"num_blocks": K, "after": "all"}, {"num_blocks": [1, 2, 3]}):
+    for options in ({"blocks": K, "after": "all"}, {"blocks": [1, 2, 3]}):
         with pytest.raises(ConfigError, match="an intervention needs"):
             generate(model, encoder, QUESTIONS, intervention=Intervention("zero"), **options)
 
@@ -196,7 +195,7 @@ def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
     ]
     outcomes = {o.name: o.right for o in run_controls(reasoner, examples, max_new_tokens=2)}
     expected = tuple(
-        reasoner.evaluate([e], blocks=5, max_new_tokens=2).accuracy == 1 for e in examples
+        score(reasoner, [e], blocks=5, max_new_tokens=2).accuracy == 1 for e in examples
     )
     assert outcomes["K = 5"] == expected and any(expected)
     assert any(outcomes[f"K = {k}"] != expected for k in range(1, 2 * K + 1)), "K matters"
@@ -225,16 +224,16 @@ def test_the_sweep_ends_where_the_models_positions_end(encoder):
 
 
 def test_without_blocks_there_is_no_room_to_write_steps(encoder, monkeypatch):
-    import rim.controls
+    import rim.evaluate.controls
 
     limits = {}
-    original = rim.controls.generate
+    original = rim.evaluate.controls.generate
 
-    def noting(*args, num_blocks, max_new_tokens, **options):
-        limits.setdefault(num_blocks, set()).add(max_new_tokens)
-        return original(*args, num_blocks=num_blocks, max_new_tokens=max_new_tokens, **options)
+    def noting(*args, blocks, max_new_tokens, **options):
+        limits.setdefault(blocks, set()).add(max_new_tokens)
+        return original(*args, blocks=blocks, max_new_tokens=max_new_tokens, **options)
 
-    monkeypatch.setattr(rim.controls, "generate", noting)
+    monkeypatch.setattr(rim.evaluate.controls, "generate", noting)
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     run_controls(reasoner, EXAMPLES, max_new_tokens=20)
     answer = max(len(encoder.answer_ids(e.answer)) for e in EXAMPLES)
@@ -243,11 +242,11 @@ def test_without_blocks_there_is_no_room_to_write_steps(encoder, monkeypatch):
 
 @pytest.mark.parametrize("passes", [1, 2])
 def test_a_latent_that_the_readout_begins_at_is_out_of_reach(passes, tokenizer):
-    blocks = BlocksConfig(num_blocks=K, framing="none", passes=passes)
-    add_memory_tokens(tokenizer, blocks)
-    encoder = PromptEncoder(tokenizer, PromptFormat(method="rim", blocks=blocks))
+    memory = MemoryConfig(blocks=K, framing="none", passes=passes)
+    add_memory_tokens(tokenizer, memory)
+    encoder = PromptEncoder(tokenizer, PromptFormat(method="rim", memory=memory))
     model = tiny_model("llama", tokenizer)
-    options = {"num_blocks": K, "max_new_tokens": 1, "intervention": Intervention("zero")}
+    options = {"blocks": K, "max_new_tokens": 1, "intervention": Intervention("zero")}
     if passes == 1:
         assert len(generate(model, encoder, QUESTIONS, **options)) == len(QUESTIONS)
     else:
@@ -265,7 +264,7 @@ def test_partners_have_another_answer():
 
 def test_methods_without_blocks_have_nothing_to_control(tokenizer):
     prompt_format = PromptFormat(method="direct")
-    add_memory_tokens(tokenizer, prompt_format.blocks)
+    add_memory_tokens(tokenizer, prompt_format.memory)
     encoder = PromptEncoder(tokenizer, prompt_format)
     with pytest.raises(ConfigError, match="no memory blocks to control"):
         run_controls(Reasoner(tiny_model("llama", tokenizer), encoder), EXAMPLES)
@@ -280,7 +279,7 @@ def test_the_command_prints_a_verdict_for_each_control_and_writes_them(tmp_path,
 
     import rim.cli.common
     from rim.cli import app
-    from rim.curriculum import train
+    from rim.train.curriculum import train
 
     monkeypatch.setattr(rim.cli.common, "console", Console(width=80))
     monkeypatch.setattr(rim.cli.common, "quiet_libraries", lambda: None)

@@ -10,10 +10,7 @@ import pytest
 from conftest import real_data
 
 from rim.config import ArithmeticConfig, DataConfig, DataSource
-from rim.data.answers import extract_answer, find_numbers, is_right
-from rim.data.arithmetic import generate_arithmetic
 from rim.data.examples import DataError
-from rim.data.generators import split_of
 from rim.data.sources import (
     describe,
     find_problems,
@@ -23,6 +20,9 @@ from rim.data.sources import (
     load_training_data,
     open_file,
 )
+from rim.data.tasks.arithmetic import generate_arithmetic
+from rim.data.tasks.generators import split_of
+from rim.infer.answers import extract_answer, find_numbers, is_right
 
 
 @pytest.mark.parametrize(

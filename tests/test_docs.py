@@ -32,10 +32,10 @@ def test_links_lead_somewhere(document):
 
 
 def test_every_setting_is_documented():
-    from rim.config import BlocksConfig, Recipe, StageConfig, TemplatesConfig
+    from rim.config import MemoryConfig, Recipe, StageConfig, TemplatesConfig
 
     text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    for settings in (Recipe, StageConfig, BlocksConfig, TemplatesConfig):
+    for settings in (Recipe, StageConfig, MemoryConfig, TemplatesConfig):
         for name in settings.model_fields:
             assert f"`{name}" in text or f".{name}" in text, f"{settings.__name__}.{name}"
 
@@ -43,7 +43,7 @@ def test_every_setting_is_documented():
 def test_every_setting_of_a_comparison_is_documented():
     from pydantic import BaseModel
 
-    from rim.compare.settings import (
+    from rim.study.compare.settings import (
         BudgetSettings,
         Comparison,
         ControlSettings,

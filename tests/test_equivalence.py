@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
 
-from rim.config import BlocksConfig
-from rim.data.collator import collate
-from rim.forward import forward_readouts, readout_logits
-from rim.layout import build_trunk
+from rim.config import MemoryConfig
+from rim.core.collate import collate
+from rim.core.forward import forward_readouts, readout_logits
+from rim.core.layout import build_trunk
+from rim.core.schedules import readout_weights
 from rim.methods import METHODS, lay_out
-from rim.schedules import readout_weights
 
-BLOCKS = BlocksConfig(num_blocks=4)
+BLOCKS = MemoryConfig(blocks=4)
 
 STAGES = {
     "steps-next": stage(objective="steps", alignment="next_step"),
@@ -137,7 +137,7 @@ def test_readouts_never_see_each_other_nor_later_blocks(encoder):
 
 
 def test_question_can_be_hidden_from_readouts_but_not_from_blocks(encoder):
-    hidden = BlocksConfig(num_blocks=4, readouts_see_question=False)
+    hidden = MemoryConfig(blocks=4, readouts_see_question=False)
     model = tiny_model("llama", encoder.tokenizer, layers=1)
     batch = collate([layouts_of("answer", encoder)[0]])
     visible_logits, hidden_logits = (
@@ -153,7 +153,7 @@ def test_question_can_be_hidden_from_readouts_but_not_from_blocks(encoder):
 
 
 def test_bidirectional_blocks_change_blocks_only(encoder):
-    both_ways = BlocksConfig(num_blocks=4, attention="bidirectional")
+    both_ways = MemoryConfig(blocks=4, attention="bidirectional")
     model = tiny_model("llama", encoder.tokenizer)
     batch = collate([layouts_of("answer", encoder)[0]])
     causal, bidirectional = (

@@ -9,12 +9,14 @@ from conftest import tiny_model
 
 from rim.config import ConfigError
 from rim.data.examples import Example
-from rim.evaluation import evaluate, pass_at_k, write_evaluation
-from rim.generation import Generated
-from rim.reasoner import Answer, Reasoner, load
+from rim.evaluate.accuracy import pass_at_k, score, write_evaluation
+from rim.evaluate.statistics import wilson_interval
+from rim.infer.decode import Generated
+from rim.infer.reasoner import Answer, Reasoner, load
+from rim.infer.sampling import Sampling
 from rim.report.tables import evaluation_table
-from rim.results import environment, wilson_interval
-from rim.sampling import Sampling
+from rim.results import environment
+from rim.study.bench.timing import time_answers
 
 EXAMPLES = [Example("a?", ("x",), "1"), Example("b?", ("x", "y"), "2"), Example("c?", (), "3")]
 
@@ -56,7 +58,7 @@ def scripted(monkeypatch):
                 for per_question in answers
             ]
 
-        monkeypatch.setattr("rim.evaluation.generate", fake)
+        monkeypatch.setattr("rim.evaluate.accuracy.generate", fake)
 
     return script
 
@@ -69,7 +71,7 @@ def test_final_any_and_per_block_accuracy(scripted, encoder):
             [(1, "9"), (2, "9")],  # never
         ]
     )
-    result = evaluate(None, encoder, EXAMPLES, num_blocks=2)
+    result = score(Reasoner(None, encoder), EXAMPLES, blocks=2)
     summary = result.summary
     assert summary["final"]["right"] == 1
     assert summary["any_block"]["right"] == 2
@@ -85,20 +87,20 @@ def test_final_any_and_per_block_accuracy(scripted, encoder):
 def test_samples_give_pass_at_k(scripted, encoder):
     scripted([[(1, "1"), (1, "9")], [(1, "9"), (1, "2")], [(1, "9"), (1, "9")]])
     sampling = Sampling(temperature=1.0, num_samples=2)
-    summary = evaluate(None, encoder, EXAMPLES, num_blocks=1, sampling=sampling).summary
+    summary = score(Reasoner(None, encoder), EXAMPLES, blocks=1, sampling=sampling).summary
     assert summary["final"]["right"] == 1, "accuracy counts the first sample"
     assert summary["pass_at_k"] == pytest.approx({"1": 1 / 3, "2": 2 / 3})
 
 
 def test_a_real_model_is_scored_and_written(family, encoder, tmp_path):
     reasoner = Reasoner(tiny_model(family, encoder.tokenizer), encoder)
-    result = reasoner.evaluate(EXAMPLES, blocks=3, max_new_tokens=4, batch_size=2)
+    result = score(reasoner, EXAMPLES, blocks=3, max_new_tokens=4, batch_size=2)
     record, wrong_file = write_evaluation(
         result, tmp_path / "out" / "x.json", tmp_path, "data.jsonl", EXAMPLES, {"blocks": 3}
     )
     assert json.loads((tmp_path / "out" / "x.json").read_text()) == record
     assert len(wrong_file.read_text().splitlines()) == len(result.wrong) > 0
-    assert record["summary"]["num_blocks"] == 3
+    assert record["summary"]["blocks"] == 3
     assert len(record["summary"]["per_block"]) == 3
     assert record["data"]["hash"]
     assert {"packages", "git_commit", "processor"} <= record["environment"].keys()
@@ -108,13 +110,13 @@ def test_a_real_model_is_scored_and_written(family, encoder, tmp_path):
 def test_blocks_at_test_time_are_free(encoder):
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     for blocks in (0, 1, 9):
-        summary = reasoner.evaluate(EXAMPLES, blocks=blocks, max_new_tokens=2).summary
+        summary = score(reasoner, EXAMPLES, blocks=blocks, max_new_tokens=2).summary
         assert len(summary.get("per_block", [])) == blocks
 
 
 def test_latency_is_measured_per_question(encoder):
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
-    times = reasoner.latency(["a?", "b?"], max_new_tokens=8, warmup=1)
+    times = time_answers(reasoner, ["a?", "b?"], max_new_tokens=8, warmup=1)
     assert times["ttft_ms"] > 0 and times["answer_ms"] > 0
     assert 1 <= times["tokens"] <= 8
 
@@ -134,12 +136,12 @@ def test_the_first_token_is_the_answers_after_the_steps_of_a_chain_of_thought(en
         )
 
     monkeypatch.setattr(reasoner, "ask", writes_the_solution)
-    reasoner.latency(["q"], max_new_tokens=64, warmup=0)
+    time_answers(reasoner, ["q"], max_new_tokens=64, warmup=0)
     before_the_answer = len(solution) - len(encoder.answer_ids("12"))
     assert limits == [64, before_the_answer + 1]
     # Without steps it is the very first token.
     solution = encoder.answer_ids("12")
-    reasoner.latency(["q"], max_new_tokens=64, warmup=0)
+    time_answers(reasoner, ["q"], max_new_tokens=64, warmup=0)
     assert limits[2:] == [64, 1]
 
 

@@ -21,13 +21,13 @@ from test_tokens import HOSTILE
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rim
-from rim.config import BlocksConfig, ConfigError, PromptFormat, TemplatesConfig
-from rim.export import check, export_run, plan_push, probe, push
-from rim.export.exporting import refuse_unservable
-from rim.export.files import write_model
-from rim.export.template import block_text, build_template
-from rim.reasoner import load
-from rim.tokens import PromptEncoder, add_memory_tokens
+from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
+from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.deploy.export import check, export_run, plan_push, probe, push
+from rim.deploy.export.exporting import refuse_unservable
+from rim.deploy.export.files import write_model
+from rim.deploy.export.template import block_text, build_template
+from rim.infer.reasoner import load
 
 HARMLESS = [
     "hi",
@@ -59,7 +59,7 @@ def kind(request):
 
 def encoder_of(kind: str, plain_tokenizer, wanted: PromptFormat | None = None) -> PromptEncoder:
     tokenizer, wanted = KINDS[kind][1](plain_tokenizer), wanted or prompt_format(kind)
-    add_memory_tokens(tokenizer, wanted.blocks)
+    add_memory_tokens(tokenizer, wanted.memory)
     return PromptEncoder(tokenizer, wanted)
 
 
@@ -100,7 +100,7 @@ def test_exported_prompt_ids_equal_training_ids(kind, question, plain_tokenizer)
     assert ids(tokenizer, question) == encoder.prompt_ids(question, 3)
     for blocks in (0, 1, 8, 64):
         expected = encoder.prompt_ids(question, blocks)
-        assert ids(tokenizer, question, memory_blocks=blocks) == expected
+        assert ids(tokenizer, question, blocks=blocks) == expected
 
 
 @pytest.mark.parametrize("placement", ["user_end", "assistant_start"])
@@ -109,10 +109,10 @@ def test_a_ragged_chat_template_keeps_every_blank(template, placement, plain_tok
     tokenizer = copy.deepcopy(plain_tokenizer)
     tokenizer.chat_template = template
     wanted = PromptFormat(templates=TemplatesConfig(placement=placement))
-    add_memory_tokens(tokenizer, wanted.blocks)
+    add_memory_tokens(tokenizer, wanted.memory)
     encoder = PromptEncoder(tokenizer, wanted)
     for blocks in (0, 2):
-        assert ids(exported_tokenizer(encoder), "q", memory_blocks=blocks) == encoder.prompt_ids(
+        assert ids(exported_tokenizer(encoder), "q", blocks=blocks) == encoder.prompt_ids(
             "q", blocks
         )
 
@@ -144,7 +144,7 @@ def test_any_mixture_of_control_strings_is_cleaned_as_in_training(kind, plain_to
 def test_a_wrong_number_of_blocks_is_refused(kind, wrong, plain_tokenizer):
     tokenizer = exported_tokenizer(encoder_of(kind, plain_tokenizer))
     with pytest.raises(jinja2.TemplateError, match="whole number from 0 to 64"):
-        ids(tokenizer, "q", memory_blocks=wrong)
+        ids(tokenizer, "q", blocks=wrong)
 
 
 def test_a_model_without_blocks_takes_none(plain_tokenizer):
@@ -152,11 +152,11 @@ def test_a_model_without_blocks_takes_none(plain_tokenizer):
     tokenizer = exported_tokenizer(encoder)
     assert ids(tokenizer, "q") == encoder.prompt_ids("q", 0)
     with pytest.raises(jinja2.TemplateError, match="without memory blocks"):
-        ids(tokenizer, "q", memory_blocks=1)
+        ids(tokenizer, "q", blocks=1)
 
 
 def test_more_blocks_than_the_limit_are_served_if_they_were_trained(plain_tokenizer):
-    wanted = PromptFormat(blocks=BlocksConfig(num_blocks=70))
+    wanted = PromptFormat(memory=MemoryConfig(blocks=70))
     encoder = encoder_of("gpt2", plain_tokenizer, wanted)
     assert ids(exported_tokenizer(encoder), "q") == encoder.prompt_ids("q", 70)
 
@@ -164,7 +164,7 @@ def test_more_blocks_than_the_limit_are_served_if_they_were_trained(plain_tokeni
 @pytest.mark.parametrize("placement", ["user_end", "assistant_start"])
 def test_a_conversation_has_its_blocks_in_the_last_turn_only(placement, plain_tokenizer):
     wanted = PromptFormat(
-        blocks=BlocksConfig(num_blocks=1), templates=TemplatesConfig(placement=placement)
+        memory=MemoryConfig(blocks=1), templates=TemplatesConfig(placement=placement)
     )
     tokenizer = exported_tokenizer(encoder_of("qwen chat", plain_tokenizer, wanted))
     block = "<|mem_start|><|mem|><|mem|><|mem_end|>"
@@ -243,8 +243,8 @@ def test_tools_cannot_bring_in_memory_tokens(plain_tokenizer):
     tokenizer.chat_template = (
         "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}"
     )
-    add_memory_tokens(tokenizer, BlocksConfig())
-    encoder = PromptEncoder(tokenizer, PromptFormat(blocks=BlocksConfig(num_blocks=1)))
+    add_memory_tokens(tokenizer, MemoryConfig())
+    encoder = PromptEncoder(tokenizer, PromptFormat(memory=MemoryConfig(blocks=1)))
     tools = [{"name": "<|mem|> <|mem_start|>"}]
     text = tokenizer.decode(ids(exported_tokenizer(encoder), "q", tools=tools))
     assert text == ('[{"name": "< |mem|> < |mem_start|>"}]q<|mem_start|><|mem|><|mem|><|mem_end|>')
@@ -285,7 +285,7 @@ def test_an_adapted_run_and_its_export_answer_the_same(kind, exported):
         inputs = tokenizer.apply_chat_template(
             [{"role": "user", "content": example.question}],
             add_generation_prompt=True,
-            memory_blocks=4,
+            blocks=4,
             return_tensors="pt",
             return_dict=True,
         )
@@ -304,7 +304,7 @@ def test_a_pipeline_takes_the_number_of_blocks(kind, exported):
     answer = pipeline("text-generation", str(report.folder), device="cpu")(
         [{"role": "user", "content": "2+2?"}],
         max_new_tokens=12,
-        tokenizer_encode_kwargs={"memory_blocks": 2},
+        tokenizer_encode_kwargs={"blocks": 2},
     )[0]["generated_text"][-1]["content"]
     assert answer == load(run, device="cpu").ask("2+2?", blocks=2, max_new_tokens=12).text
 
@@ -356,7 +356,7 @@ def test_the_card_shows_how_to_ask_and_what_was_measured(exported):
     assert "| a.jsonl | 10 | 3 | 50.0 (25.0-75.0) |" in card
     assert "library_name: transformers" in card
     code = card.split("```python\n")[1].split("```")[0]
-    assert "memory_blocks=3" in code
+    assert "blocks=3" in code
     run = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, check=False)
     assert run.returncode == 0
 
@@ -377,7 +377,7 @@ def test_nothing_is_overwritten(plain_tokenizer, tmp_path):
     ],
 )
 def test_what_no_stock_engine_does_is_refused(changes, message, plain_tokenizer, tmp_path):
-    wanted = PromptFormat(blocks=BlocksConfig(**changes))
+    wanted = PromptFormat(memory=MemoryConfig(**changes))
     run = make_run("gpt2", plain_tokenizer, tmp_path / "run", wanted=wanted)
     with pytest.raises(ConfigError, match=f"{message}.*no stock engine"):
         export_run(run, tmp_path / "out")
@@ -386,7 +386,7 @@ def test_what_no_stock_engine_does_is_refused(changes, message, plain_tokenizer,
 
 @pytest.mark.parametrize(("method", "passes"), [("coconut", 1), ("codi", 1), ("rim", 2)])
 def test_methods_that_feed_hidden_states_back_are_refused(method, passes):
-    fed_back = PromptFormat(method=method, blocks=BlocksConfig(passes=passes))
+    fed_back = PromptFormat(method=method, memory=MemoryConfig(passes=passes))
     with pytest.raises(ConfigError, match="feeds hidden states back"):
         refuse_unservable(fed_back)
 
@@ -394,13 +394,11 @@ def test_methods_that_feed_hidden_states_back_are_refused(method, passes):
 @pytest.mark.parametrize("framing", ["once", "none"])
 @pytest.mark.parametrize("kind", ["gpt2", "qwen chat"])
 def test_pause_tokens_are_exported_under_every_framing(kind, framing, plain_tokenizer):
-    blocks = BlocksConfig(num_blocks=3, memory_tokens=2, framing=framing)
-    encoder = encoder_of(kind, plain_tokenizer, PromptFormat(method="pause", blocks=blocks))
+    memory = MemoryConfig(blocks=3, tokens=2, framing=framing)
+    encoder = encoder_of(kind, plain_tokenizer, PromptFormat(method="pause", memory=memory))
     tokenizer = exported_tokenizer(encoder)
     for count in (0, 1, 3, 7):
-        assert ids(tokenizer, "a question", memory_blocks=count) == encoder.prompt_ids(
-            "a question", count
-        )
+        assert ids(tokenizer, "a question", blocks=count) == encoder.prompt_ids("a question", count)
 
 
 # --- the document ---
@@ -507,7 +505,7 @@ def test_the_self_check_notices(sabotage, message, plain_tokenizer, tmp_path, in
 def test_a_failed_self_check_leaves_nothing_behind(plain_tokenizer, tmp_path, monkeypatch):
     run = make_run("gpt2", plain_tokenizer, tmp_path / "run")
     broken = "{{- raise_exception('no') -}}"
-    monkeypatch.setattr("rim.export.files.build_template", lambda encoder: broken)
+    monkeypatch.setattr("rim.deploy.export.files.build_template", lambda encoder: broken)
     with pytest.raises(ConfigError, match="does not run on transformers alone"):
         export_run(run, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

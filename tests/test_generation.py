@@ -6,19 +6,19 @@ import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
 
-from rim.config import BlocksConfig, ConfigError, PromptFormat
-from rim.generation import generate
-from rim.layout import FIELDS
+from rim.config import ConfigError, MemoryConfig, PromptFormat
+from rim.core.layout import FIELDS
+from rim.core.prompt import PromptEncoder
+from rim.infer.decode import generate
+from rim.infer.sampling import Sampling, TokenChooser
 from rim.methods import METHODS, lay_out
-from rim.sampling import Sampling, TokenChooser
-from rim.tokens import PromptEncoder
 
 QUESTIONS = [example.question for example in EXAMPLES]
 
 
-def greedy_by_hand(model, encoder, question, num_blocks, count):
+def greedy_by_hand(model, encoder, question, blocks, count):
     """No cache, no batch, no padding: the whole sequence again for every token."""
-    ids = encoder.prompt_ids(question, num_blocks)
+    ids = encoder.prompt_ids(question, blocks)
     start = len(ids)
     while len(ids) < start + count:
         with torch.no_grad():
@@ -36,7 +36,7 @@ def test_generation_after_any_block_equals_generation_from_the_truncated_prompt(
     family, attention, encoder
 ):
     model = tiny_model(family, encoder.tokenizer, attention)
-    results = generate(model, encoder, QUESTIONS, num_blocks=4, after="all", max_new_tokens=8)
+    results = generate(model, encoder, QUESTIONS, blocks=4, after="all", max_new_tokens=8)
     seen = set()
     for question, texts in zip(QUESTIONS, results, strict=True):
         assert [g.after_block for g in texts] == [1, 2, 3, 4]
@@ -48,8 +48,8 @@ def test_generation_after_any_block_equals_generation_from_the_truncated_prompt(
 
 def test_final_answer_equals_the_last_of_all_blocks(family, encoder):
     model = tiny_model(family, encoder.tokenizer)
-    every = generate(model, encoder, QUESTIONS, num_blocks=3, after="all", max_new_tokens=6)
-    final = generate(model, encoder, QUESTIONS, num_blocks=3, max_new_tokens=6)
+    every = generate(model, encoder, QUESTIONS, blocks=3, after="all", max_new_tokens=6)
+    final = generate(model, encoder, QUESTIONS, blocks=3, max_new_tokens=6)
     for texts, (last,) in zip(every, final, strict=True):
         assert texts[-1].token_ids == last.token_ids
         assert texts[-1].logprob == pytest.approx(last.logprob, abs=1e-4)
@@ -61,13 +61,13 @@ def test_answers_do_not_depend_on_batch_mates(family, batch_size, encoder):
     sampling = Sampling(temperature=1.0, num_samples=2, seed=3)
     for options in ({}, {"sampling": sampling}):
         together = generate(
-            model, encoder, QUESTIONS, num_blocks=2, max_new_tokens=6, batch_size=3, **options
+            model, encoder, QUESTIONS, blocks=2, max_new_tokens=6, batch_size=3, **options
         )
         apart = generate(
             model,
             encoder,
             QUESTIONS,
-            num_blocks=2,
+            blocks=2,
             max_new_tokens=6,
             batch_size=batch_size,
             **options,
@@ -79,7 +79,7 @@ def test_answers_do_not_depend_on_batch_mates(family, batch_size, encoder):
 
 def test_questions_of_one_batch_may_have_different_numbers_of_blocks(family, encoder):
     model = tiny_model(family, encoder.tokenizer)
-    mixed = generate(model, encoder, QUESTIONS, num_blocks=[0, 3, 1], max_new_tokens=6)
+    mixed = generate(model, encoder, QUESTIONS, blocks=[0, 3, 1], max_new_tokens=6)
     for question, count, (g,) in zip(QUESTIONS, [0, 3, 1], mixed, strict=True):
         assert g.after_block == count
         assert g.token_ids == greedy_by_hand(model, encoder, question, count, 6)
@@ -87,7 +87,7 @@ def test_questions_of_one_batch_may_have_different_numbers_of_blocks(family, enc
 
 def test_logprob_is_that_of_the_emitted_tokens(encoder):
     model = tiny_model("llama", encoder.tokenizer)
-    (g,) = generate(model, encoder, QUESTIONS[:1], num_blocks=2, max_new_tokens=5)[0]
+    (g,) = generate(model, encoder, QUESTIONS[:1], blocks=2, max_new_tokens=5)[0]
     prompt = encoder.prompt_ids(QUESTIONS[0], 2)
     emitted = [*g.token_ids, *([encoder.stop_id] if g.finished else [])]
     logits = model(input_ids=torch.tensor([[*prompt, *emitted]])).logits[0, len(prompt) - 1 : -1]
@@ -104,27 +104,27 @@ def test_decoding_continues_the_training_forward_in_every_variant(
     variant, placement_suffix, tokenizer
 ):
     """Greedy tokens from the decoder are the training forward's own predictions."""
-    from rim.data.collator import collate
-    from rim.forward import readout_logits
-    from rim.layout import Readout, build_layout
-    from rim.tokens import Prompt, add_memory_tokens
+    from rim.core.collate import collate
+    from rim.core.forward import readout_logits
+    from rim.core.layout import Readout, build_layout
+    from rim.core.prompt import Prompt, add_memory_tokens
 
-    blocks = BlocksConfig(num_blocks=3, **variant)
-    add_memory_tokens(tokenizer, blocks)
-    encoder = PromptEncoder(tokenizer, PromptFormat(blocks=blocks))
+    memory = MemoryConfig(blocks=3, **variant)
+    add_memory_tokens(tokenizer, memory)
+    encoder = PromptEncoder(tokenizer, PromptFormat(memory=memory))
     suffix = tuple(encoder.text_ids(placement_suffix)) if placement_suffix else ()
     plain = encoder.prompt(QUESTIONS[0])
-    encoder.prompt = lambda question, num_blocks: Prompt(plain.question_ids, suffix)
+    encoder.prompt = lambda question, blocks: Prompt(plain.question_ids, suffix)
     model = tiny_model("llama", tokenizer)
     for after in ("all", "final"):
-        for g in generate(
-            model, encoder, QUESTIONS[:1], num_blocks=3, after=after, max_new_tokens=5
-        )[0]:
+        for g in generate(model, encoder, QUESTIONS[:1], blocks=3, after=after, max_new_tokens=5)[
+            0
+        ]:
             target = (*g.token_ids, encoder.stop_id)
             layout = build_layout(
                 plain.question_ids, encoder.block_ids, 3, [Readout(g.after_block, target, suffix)]
             )
-            logits = readout_logits(model, collate([layout]), blocks)
+            logits = readout_logits(model, collate([layout]), memory)
             logits[:, list(encoder.memory_ids)] = float("-inf")
             predicted = logits.argmax(-1).tolist()
             assert tuple(predicted[: len(g.token_ids)]) == g.token_ids
@@ -156,9 +156,9 @@ def test_bad_requests_are_refused(encoder):
     with pytest.raises(
         ConfigError, match=r"too long: with 4 blocks it needs \d+ positions, the model has 64"
     ):
-        generate(model, encoder, ["word " * 60], num_blocks=4)
+        generate(model, encoder, ["word " * 60], blocks=4)
     with pytest.raises(ConfigError, match="must be >= 0"):
-        generate(model, encoder, ["a"], num_blocks=-1)
+        generate(model, encoder, ["a"], blocks=-1)
     with pytest.raises(ValueError, match="temperature"):
         Sampling(num_samples=3)
 
@@ -171,7 +171,7 @@ def test_decoding_is_without_dropout_and_leaves_the_mode_as_it_was(training, enc
     monkeypatch.setattr(
         model, "forward", lambda **inputs: modes.add(model.training) or forward(**inputs)
     )
-    generate(model, encoder, QUESTIONS[:1], num_blocks=1, max_new_tokens=2)
+    generate(model, encoder, QUESTIONS[:1], blocks=1, max_new_tokens=2)
     assert modes == {False}
     assert {module.training for module in model.modules()} == {training}
 
@@ -179,7 +179,7 @@ def test_decoding_is_without_dropout_and_leaves_the_mode_as_it_was(training, enc
 def test_a_long_question_does_not_shorten_its_batch_mates(family, encoder):
     model = tiny_model(family, encoder.tokenizer, max_positions=48)
     questions = ["a?", "a " * 18]
-    options = {"num_blocks": 2, "after": "all", "max_new_tokens": 30}
+    options = {"blocks": 2, "after": "all", "max_new_tokens": 30}
     together = generate(model, encoder, questions, **options)
     for question, texts in zip(questions, together, strict=True):
         alone = generate(model, encoder, [question], **options)[0]
@@ -193,7 +193,7 @@ def test_an_answer_ends_where_the_positions_end(encoder):
     model = tiny_model("gpt2", encoder.tokenizer, max_positions=64)
     question = "a " * 24
     length = len(encoder.prompt_ids(question, 1))
-    (g,) = generate(model, encoder, [question], num_blocks=1, max_new_tokens=500)[0]
+    (g,) = generate(model, encoder, [question], blocks=1, max_new_tokens=500)[0]
     assert g.finished or len(g.token_ids) == 64 - length + 1
 
 

@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 from rim.cli import app
 from rim.cli import gguf as gguf_command
 from rim.config import ConfigError
-from rim.export import export_run
-from rim.export.gguf import WEIGHTS, write_gguf
-from rim.export.gguf.pretokenizers import pretokenizer_name
-from rim.export.gguf.vocabulary import read_vocabulary
-from rim.export.record import EXPORT_FILE, file_hashes
+from rim.deploy.export import export_run
+from rim.deploy.export.gguf import WEIGHTS, write_gguf
+from rim.deploy.export.gguf.pretokenizers import pretokenizer_name
+from rim.deploy.export.gguf.vocabulary import read_vocabulary
+from rim.deploy.export.record import EXPORT_FILE, file_hashes
+from rim.models.scratch import train_tokenizer
 from rim.results import write_json
-from rim.scratch import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from rim.cli import app
 from rim.config import ConfigError
 from rim.data.examples import DataError
 from rim.data.sources import load_examples, open_file, task_source
-from rim.export import export_run
-from rim.harness import TaskFolder, model_command, server_command, write_tasks
-from rim.harness.scoring import load_questions, score
-from rim.harness.writing import shipped_sources
+from rim.deploy.export import export_run
+from rim.deploy.harness import TaskFolder, model_command, server_command, write_tasks
+from rim.deploy.harness.scoring import load_questions, score
+from rim.deploy.harness.writing import shipped_sources
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,11 @@ def test_the_command_prints_what_to_run(exported, tmp_path):
     )
     assert json.loads(here[here.index("--model_args") + 1]) == {
         "pretrained": str(exported),
-        "chat_template_args": {"memory_blocks": 4},
+        "chat_template_args": {"blocks": 4},
     }
     assert json.loads(server[server.index("--model_args") + 1])["eos_string"] == "<|endoftext|>"
     assert json.loads(server[server.index("--gen_kwargs") + 1]) == {
-        "chat_template_kwargs": {"memory_blocks": 4}
+        "chat_template_kwargs": {"blocks": 4}
     }
     for command in (here, server):
         assert command[command.index("--include_path") + 1] == str(to)

@@ -8,25 +8,23 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "rim"
 
-LAYERS = [
-    {"config", "layout", "masks", "schedules", "losses", "tokens", "timing", "results", "recipes"},
-    {"data", "scratch", "modeling", "adapting", "families", "latents", "forward", "sampling"},
-    {
-        "methods",
-        "interventions",
-        "columns",
-        "prefill",
-        "generation",
-        "trainer",
-        "callbacks",
-        "cost",
-        "runs",
-    },
-    {"curriculum", "evaluation", "reasoner", "controls", "benchmark", "export", "harness"},
-    {"compare", "serving"},
-    {"report", "demo", "cli"},
-]
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+#: The packages from the ground up: a package imports those before it and none behind it.
+FLOORS = (
+    "results",
+    "config",
+    "data",
+    "core",
+    "methods",
+    "models",
+    "infer",
+    "train",
+    "evaluate",
+    "report",
+    "deploy",
+    "study",
+    "cli",
+)
+LEVEL = {package: level for level, package in enumerate(FLOORS)}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -8,25 +8,25 @@ import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
 
-from rim.adapting import prepare_for_training
-from rim.config import BlocksConfig, ModelConfig, PromptFormat, TemplatesConfig
-from rim.data.collator import collate
-from rim.forward import forward_readouts
-from rim.generation import generate
-from rim.interventions import decoder_layers
-from rim.latents import attach_projection, feedback_of
-from rim.layout import Readout, build_layout, build_trunk
+from rim.config import MemoryConfig, ModelConfig, PromptFormat, TemplatesConfig
+from rim.core.collate import collate
+from rim.core.feedback import attach_projection, feedback_of
+from rim.core.forward import forward_readouts
+from rim.core.layout import Readout, build_layout, build_trunk
+from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.evaluate.interventions import decoder_layers
+from rim.infer.decode import generate
 from rim.methods import METHODS, lay_out
-from rim.tokens import PromptEncoder, add_memory_tokens
+from rim.models.lora import prepare_for_training
 
 # memory_tokens 1 and 2, one latent and several, each framing somewhere
 FORMATS = {
-    "coconut": BlocksConfig(num_blocks=2, memory_tokens=2, framing="once"),
-    "coconut-framed-each": BlocksConfig(num_blocks=2, memory_tokens=1, framing="each"),
-    "codi": BlocksConfig(num_blocks=3, memory_tokens=1, framing="once"),
-    "lotus": BlocksConfig(num_blocks=2, memory_tokens=4, framing="once", passes=3),
-    "rim": BlocksConfig(num_blocks=3, passes=3),
-    "rim-unframed": BlocksConfig(num_blocks=3, memory_tokens=2, framing="none", passes=2),
+    "coconut": MemoryConfig(blocks=2, tokens=2, framing="once"),
+    "coconut-framed-each": MemoryConfig(blocks=2, tokens=1, framing="each"),
+    "codi": MemoryConfig(blocks=3, tokens=1, framing="once"),
+    "lotus": MemoryConfig(blocks=2, tokens=4, framing="once", passes=3),
+    "rim": MemoryConfig(blocks=3, passes=3),
+    "rim-unframed": MemoryConfig(blocks=3, tokens=2, framing="none", passes=2),
 }
 STAGES = {
     "coconut": [
@@ -54,9 +54,9 @@ def method_of(name):
 
 def encoder_for(name, tokenizer):
     prompt_format = PromptFormat(
-        method=method_of(name), blocks=FORMATS[name], templates=TemplatesConfig()
+        method=method_of(name), memory=FORMATS[name], templates=TemplatesConfig()
     )
-    add_memory_tokens(tokenizer, prompt_format.blocks)
+    add_memory_tokens(tokenizer, prompt_format.memory)
     return PromptEncoder(tokenizer, prompt_format)
 
 
@@ -75,13 +75,13 @@ def last_states(model, embeddings):
     return model.base_model(inputs_embeds=embeddings[None], use_cache=False).last_hidden_state[0]
 
 
-def naive_embeddings(model, encoder, question, num_blocks):
+def naive_embeddings(model, encoder, question, blocks):
     """Input embeddings of a trunk, latents filled as the papers say."""
     ids = torch.tensor(
         build_trunk(
             encoder.prompt(question).question_ids,
             encoder.block_ids,
-            num_blocks,
+            blocks,
             encoder.opening_ids,
         )
     )
@@ -96,7 +96,7 @@ def naive_embeddings(model, encoder, question, num_blocks):
             rows.append(row)
         return torch.stack(rows)
     filled = tokens
-    for _ in range(encoder.format.blocks.passes - 1):
+    for _ in range(encoder.format.memory.passes - 1):
         filled = tokens + is_latent[:, None] * last_states(model, filled)
     return filled
 
@@ -148,7 +148,7 @@ def test_training_equals_the_naive_loop(family, name, index, tokenizer):
     batch = collate(layouts, align_trunks=True)
     weights_BR = torch.ones(len(EXAMPLES), int(batch["num_readouts"].max()))
     loss = forward_readouts(
-        model, batch, encoder.format.blocks, weights_BR, feedback=feedback_of(encoder)
+        model, batch, encoder.format.memory, weights_BR, feedback=feedback_of(encoder)
     )
     # A matrix of the first layer: the embedding is tied to the head, whose share would hide much.
     weight = next(p for p in decoder_layers(model)[0].parameters() if p.ndim == 2)
@@ -175,7 +175,7 @@ def test_codis_loss_by_hand(family, drop_last_step, tokenizer):
         return forward_readouts(
             model,
             batch,
-            encoder.format.blocks,
+            encoder.format.memory,
             torch.ones(3, 2),
             feedback=feedback_of(encoder),
             distillation_weight=weight,
@@ -205,11 +205,11 @@ def test_codis_loss_by_hand(family, drop_last_step, tokenizer):
     )
 
 
-def naive_answer(model, encoder, question, num_blocks, limit):
+def naive_answer(model, encoder, question, blocks, limit):
     """Greedy decoding by whole passes over an ever longer sequence."""
     prompt = encoder.prompt(question)
-    sequence = naive_embeddings(model, encoder, question, num_blocks)
-    prefix = torch.tensor(encoder.readout_prefix_ids(prompt, num_blocks), dtype=torch.long)
+    sequence = naive_embeddings(model, encoder, question, blocks)
+    prefix = torch.tensor(encoder.readout_prefix_ids(prompt, blocks), dtype=torch.long)
     sequence = torch.cat([sequence, model.get_input_embeddings()(prefix)])
     tokens = []
     while len(tokens) < limit:
@@ -232,10 +232,10 @@ def test_answers_equal_the_naive_loop_for_any_number_of_blocks(family, name, tok
     encoder = encoder_for(name, tokenizer)
     model = model_for(name, family, encoder)
     counts = [3, 0, 1]
-    together = generate(model, encoder, QUESTIONS, num_blocks=counts, max_new_tokens=6)
+    together = generate(model, encoder, QUESTIONS, blocks=counts, max_new_tokens=6)
     for question, count, (answer,) in zip(QUESTIONS, counts, together, strict=True):
         assert answer.token_ids == naive_answer(model, encoder, question, count, 6)
-    every = generate(model, encoder, QUESTIONS, num_blocks=3, after="all", max_new_tokens=6)
+    every = generate(model, encoder, QUESTIONS, blocks=3, after="all", max_new_tokens=6)
     for question, answers in zip(QUESTIONS, every, strict=True):
         assert [a.after_block for a in answers] == [1, 2, 3]
         for answer in answers:
@@ -264,12 +264,12 @@ def test_a_chat_models_closing_token_comes_before_the_assistants_header(tokenize
 def test_answers_have_the_training_passs_probability_where_the_question_is_hidden(
     family, name, tokenizer
 ):
-    blocks = FORMATS[name].model_copy(update={"readouts_see_question": False})
-    add_memory_tokens(tokenizer, blocks)
-    encoder = PromptEncoder(tokenizer, PromptFormat(method=method_of(name), blocks=blocks))
+    memory = FORMATS[name].model_copy(update={"readouts_see_question": False})
+    add_memory_tokens(tokenizer, memory)
+    encoder = PromptEncoder(tokenizer, PromptFormat(method=method_of(name), memory=memory))
     model = model_for(name, family, encoder)
-    count = blocks.num_blocks
-    answers = generate(model, encoder, QUESTIONS, num_blocks=count, after="all", max_new_tokens=4)
+    count = memory.blocks
+    answers = generate(model, encoder, QUESTIONS, blocks=count, after="all", max_new_tokens=4)
     for question, row in zip(QUESTIONS, answers, strict=True):
         prompt = encoder.prompt(question)
         for answer in row:
@@ -285,7 +285,7 @@ def test_answers_have_the_training_passs_probability_where_the_question_is_hidde
             loss = forward_readouts(
                 model,
                 collate([layout], align_trunks=True),
-                blocks,
+                memory,
                 torch.ones(1, 1),
                 feedback=feedback_of(encoder),
             )
@@ -309,7 +309,7 @@ def test_lora_trains_through_the_loop(family, name, tokenizer):
     )
     weights_BR = torch.ones(3, int(batch["num_readouts"].max()))
     loss = forward_readouts(
-        model, batch, encoder.format.blocks, weights_BR, feedback=feedback_of(encoder)
+        model, batch, encoder.format.memory, weights_BR, feedback=feedback_of(encoder)
     )
     plain = model.get_base_model()
     naive = torch.cat([naive_losses(plain, encoder, e, chosen)[0] for e in EXAMPLES])

@@ -13,33 +13,34 @@ import torch
 from rich.console import Console
 
 from rim.config import ConfigError
-from rim.curriculum import train
+from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.sources import open_file
-from rim.modeling import load_trained
-from rim.reasoner import load
-from rim.recipes import recipe_from_dict
+from rim.evaluate.accuracy import score
+from rim.infer.reasoner import load
+from rim.models.loading import load_trained
+from rim.train.curriculum import train
 
-ONCE = {"num_blocks": 2, "memory_tokens": 1, "framing": "once"}
+ONCE = {"blocks": 2, "tokens": 1, "framing": "once"}
 REMOVE = {"for_each": {"removed_steps": [1, "all"]}}
 #: method (with its switches): blocks, stages as (objective, steps, more settings)
 METHODS = {
     "direct": ({}, [("answer", 60, {})]),
     "cot": ({}, [("solution", 60, {})]),
-    "pause": ({"num_blocks": 4, "memory_tokens": 1, "framing": "none"}, [("answer", 60, {})]),
+    "pause": ({"blocks": 4, "tokens": 1, "framing": "none"}, [("answer", 60, {})]),
     "pause-curriculum": (
-        {"num_blocks": 2},
+        {"blocks": 2},
         [("solution", 30, {}), ("remaining", 40, REMOVE)],
     ),
     "icot": (
         {},
         [("solution", 40, {}), ("remaining", 40, {"for_each": {"removed_tokens": [2, "all"]}})],
     ),
-    "rim": ({"num_blocks": 2}, [("steps", 40, {"alignment": "own_step"}), ("answer", 30, {})]),
-    "rim-looped": ({"num_blocks": 2, "passes": 2}, [("steps", 40, {}), ("answer", 30, {})]),
+    "rim": ({"blocks": 2}, [("steps", 40, {"alignment": "own_step"}), ("answer", 30, {})]),
+    "rim-looped": ({"blocks": 2, "passes": 2}, [("steps", 40, {}), ("answer", 30, {})]),
     "coconut": (ONCE, [("solution", 30, {}), ("remaining", 40, REMOVE)]),
     "codi": (ONCE, [("distillation", 80, {"drop_last_step": False, "reduction": "mean"})]),
     "lotus": (
-        ONCE | {"memory_tokens": 3, "passes": 2},
+        ONCE | {"tokens": 3, "passes": 2},
         [("solution", 30, {}), ("steps", 60, {"step_weight": 0.05})],
     ),
 }
@@ -63,7 +64,7 @@ def write_data(folder: Path) -> None:
 
 
 def recipe_for(name: str, folder: Path, family: str = "llama", **changes: object):
-    blocks, stages = METHODS[name]
+    memory, stages = METHODS[name]
     raw = {
         "name": name,
         "method": name.partition("-")[0],
@@ -83,7 +84,7 @@ def recipe_for(name: str, folder: Path, family: str = "llama", **changes: object
             },
             "tuning": "full",
         },
-        "blocks": blocks,
+        "memory": memory,
         "templates": {"question": "{question}", "answer": "{answer}", "step_separator": ";"},
         "stages": [
             {
@@ -108,7 +109,7 @@ def test_learns_a_trivially_small_task_and_survives_the_disk(name, tmp_path):
     run = train(recipe_for(name, tmp_path), console=Console(quiet=True))
     test = open_file(tmp_path / "test.jsonl")
     reasoner = load(run.path)
-    assert reasoner.evaluate(test, max_new_tokens=8).accuracy >= 0.9
+    assert score(reasoner, test, max_new_tokens=8).accuracy >= 0.9
     # An untrained projection, or one lost on the way, would change the answers' probabilities.
     again = load(run.path)
     for example in test[:3]:
@@ -117,7 +118,7 @@ def test_learns_a_trivially_small_task_and_survives_the_disk(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["coconut", "codi", "lotus", "icot", "pause-curriculum"])
 def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
-    import rim.trainer
+    import rim.train.trainer
 
     write_data(tmp_path)
     recipe = recipe_for(name, tmp_path)
@@ -127,7 +128,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
     whole = train(recipe, console=Console(quiet=True))
     reference = load_trained(whole.model_dir)[0].state_dict()
     shutil.move(whole.path, tmp_path / "whole")
-    original, calls = rim.trainer.ReadoutTrainer.training_step, [0]
+    original, calls = rim.train.trainer.ReadoutTrainer.training_step, [0]
 
     def dies(self, *args, **kwargs):
         calls[0] += 1
@@ -136,7 +137,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rim.trainer.ReadoutTrainer, "training_step", dies)
+        patched.setattr(rim.train.trainer.ReadoutTrainer, "training_step", dies)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, console=Console(quiet=True))
     resumed = train(recipe, resume=True, console=Console(quiet=True))
@@ -163,13 +164,13 @@ def test_codis_projection_trains_saves_and_merges_under_lora(tmp_path):
     assert not torch.equal(saved, untouched)
     assert not any("latent_projection" in n and "lora" in n for n, _ in adapted.named_parameters())
     test = open_file(tmp_path / "test.jsonl")
-    assert load(run.path).evaluate(test, max_new_tokens=8).accuracy >= 0.9
+    assert score(load(run.path), test, max_new_tokens=8).accuracy >= 0.9
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_codi_run_continues_with_its_own_projection(tuning, tmp_path):
     from rim.config import ModelConfig
-    from rim.modeling import load_base
+    from rim.models.loading import load_base
 
     write_data(tmp_path)
     first = recipe_for("codi", tmp_path)
@@ -216,9 +217,9 @@ def test_stages_that_do_not_fit_are_refused(name, stage, message, tmp_path):
 def test_passes_belong_to_rim_and_lotus(tmp_path):
     write_data(tmp_path)
     with pytest.raises(ConfigError, match="passes is for rim and lotus"):
-        recipe_for("coconut", tmp_path, blocks={"num_blocks": 2, "passes": 2})
+        recipe_for("coconut", tmp_path, memory={"blocks": 2, "passes": 2})
     with pytest.raises(ConfigError, match="lotus needs"):
-        recipe_for("lotus", tmp_path, blocks={"num_blocks": 2, "passes": 2})
+        recipe_for("lotus", tmp_path, memory={"blocks": 2, "passes": 2})
 
 
 def test_a_sweep_of_stages_needs_a_name(tmp_path):

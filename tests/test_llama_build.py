@@ -14,8 +14,8 @@ import llama_server
 import pytest
 
 from rim.config import ConfigError
-from rim.serving import Subject, find_engine
-from rim.serving.engines import LLAMA_VARIABLE, find_llama, llama_cache
+from rim.deploy.serve import Subject, find_engine
+from rim.deploy.serve.engines import LLAMA_VARIABLE, find_llama, llama_cache
 
 ROOT = Path(__file__).parents[1]
 GGUF = Subject(None, Path("m.gguf"), None)

@@ -23,13 +23,13 @@ from server_contract import (  # noqa: F401
 from servers import KINDS, QUESTIONS, TOKENS, Served
 from transformers import AutoTokenizer
 
-from rim.export import export_run
-from rim.export.gguf import write_gguf
-from rim.generation import generate
-from rim.reasoner import load
-from rim.scratch import train_tokenizer
-from rim.serving import Client, Server, serve
-from rim.serving.engines import find_llama
+from rim.deploy.export import export_run
+from rim.deploy.export.gguf import write_gguf
+from rim.deploy.serve import Client, Server, serve
+from rim.deploy.serve.engines import find_llama
+from rim.infer.decode import generate
+from rim.infer.reasoner import load
+from rim.models.scratch import train_tokenizer
 
 pytestmark = [
     pytest.mark.serve,
@@ -84,11 +84,11 @@ def test_the_number_of_blocks_changes_the_answer(served):
 
 
 def test_the_server_may_have_a_default_of_its_own(plain_tokenizer, tmp_path):
-    flags = ("--chat-template-kwargs", '{"memory_blocks": 2}')
+    flags = ("--chat-template-kwargs", '{"blocks": 2}')
     with serving("qwen base", plain_tokenizer, tmp_path, *flags) as served:
         question = QUESTIONS["plain"]
         assert served.answer(question) == served.expected(question, 2)
-        kwargs = {"memory_blocks": 8}
+        kwargs = {"blocks": 8}
         assert served.answer(question, chat_template_kwargs=kwargs) == served.expected(question, 8)
         assert served.expected(question, 8) != served.expected(question, 2)
 
@@ -97,7 +97,7 @@ def test_the_server_may_have_a_default_of_its_own(plain_tokenizer, tmp_path):
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name != "empty"])
 def test_prompt_ids_are_those_of_training(name, blocks, served):
     encoder = served.reasoner.encoder
-    kwargs = {"memory_blocks": blocks}
+    kwargs = {"blocks": blocks}
     messages = conversation(QUESTIONS[name])
     rendered = asked(served, "/apply-template", messages=messages, chat_template_kwargs=kwargs)
     found = asked(
@@ -131,7 +131,7 @@ def test_both_template_engines_render_the_same(name, served):
     if not served.reasoner.encoder.is_chat and name != "parts":
         return base_models_take_one_message(name, served)
     tokenizer = AutoTokenizer.from_pretrained(served.folder)
-    for more in ({}, {"memory_blocks": 0}, {"memory_blocks": 5}):
+    for more in ({}, {"blocks": 0}, {"blocks": 5}):
         expected = tokenizer.apply_chat_template(
             CONVERSATIONS[name], tokenize=False, add_generation_prompt=True, **more
         )
@@ -162,10 +162,10 @@ def begin_of_text(served: Served) -> str:
 @pytest.mark.parametrize("wrong", [-1, 65, 1.5, "4", True, None], ids=repr)
 def test_a_wrong_number_gives_an_error_and_no_answer(wrong, served):
     with pytest.raises(urllib.error.HTTPError) as error:
-        served.answer("q", chat_template_kwargs={"memory_blocks": wrong})
+        served.answer("q", chat_template_kwargs={"blocks": wrong})
     with error.value:
         assert error.value.code == 500
-        assert "memory_blocks must be a whole number" in error.value.read().decode()
+        assert "blocks must be a whole number" in error.value.read().decode()
     # The server lives on.
     assert served.answer("q") == served.expected("q")
 
@@ -178,7 +178,7 @@ def test_the_log_probability_is_that_of_the_answer_and_its_end(served):
             reasoner.model,
             reasoner.encoder,
             [question],
-            num_blocks=reasoner.trained_blocks,
+            blocks=reasoner.trained_blocks,
             max_new_tokens=TOKENS,
         )
         prompt = reasoner.encoder.prompt_ids(question, reasoner.trained_blocks)
@@ -227,5 +227,5 @@ def test_the_documents_request_is_answered_as_we_answer(served):
     (body,) = re.findall(r"curl -s http://localhost:8080(\S+) .*?-d '(.*?)'", text, re.S)
     request = json.loads(body[1]) | {"max_tokens": TOKENS}
     answer = asked(served, body[0], **request)["choices"][0]["message"]["content"]
-    blocks = request["chat_template_kwargs"]["memory_blocks"]
+    blocks = request["chat_template_kwargs"]["blocks"]
     assert answer == served.expected(request["messages"][0]["content"], blocks)

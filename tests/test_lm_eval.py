@@ -10,9 +10,10 @@ from harness_runs import run_harness
 from question_files import gsm8k_file, svamp_file
 
 from rim.data.sources import open_file
-from rim.export import export_run
-from rim.harness import write_tasks
-from rim.reasoner import load
+from rim.deploy.export import export_run
+from rim.deploy.harness import write_tasks
+from rim.evaluate.accuracy import score
+from rim.infer.reasoner import load
 
 pytestmark = [
     pytest.mark.serve,
@@ -44,7 +45,7 @@ def asked(request, plain_tokenizer, tmp_path_factory):
 
 
 def run_in_process(tasks, blocks):
-    template = {"memory_blocks": blocks}
+    template = {"blocks": blocks}
     model = {"pretrained": str(tasks.exported), "chat_template_args": template}
     return run_harness(tasks, model="hf", model_args=model, batch_size=4, device="cpu")
 
@@ -59,7 +60,7 @@ def test_every_answer_and_every_score_are_those_of_rim_eval(asked, tmp_path):
             examples, samples = open_file(file), results["samples"][name]
             expected = reasoner.ask_many([e.question for e in examples], blocks=blocks)
             assert [s["filtered_resps"] for s in samples] == [[t[0].text] for t in expected]
-            evaluation = reasoner.evaluate(examples, blocks=blocks, all_blocks=False)
+            evaluation = score(reasoner, examples, blocks=blocks, all_blocks=False)
             assert "".join(f"{s['accuracy']:.0f}" for s in samples) == evaluation.right["final"]
             scores[name, blocks] = results["results"][name]["accuracy,none"]
             assert scores[name, blocks] == evaluation.accuracy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import EXAMPLES, stage
 
+from rim.core.layout import Readout, build_layout
 from rim.data.examples import DataError, Example
-from rim.layout import Readout, build_layout
 from rim.methods import METHODS, lay_out
 
 EXAMPLE = EXAMPLES[1]  # three steps; K = 4
@@ -84,4 +84,4 @@ def test_layout_in_numbers():
         [-1, -1, -1, 0, -1, -1, 0, 1, 1, 1],  # readout_ids
         [-1] * 10,  # marks
     ]
-    assert (layout.num_blocks, layout.num_readouts, layout.max_position) == (2, 2, 8)
+    assert (layout.blocks, layout.num_readouts, layout.max_position) == (2, 2, 8)

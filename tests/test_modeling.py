@@ -6,24 +6,24 @@ import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
 
-from rim.adapting import prepare_for_training, set_adapter_dropout, set_dropout
 from rim.config import (
-    BlocksConfig,
     ConfigError,
     LoraSettings,
+    MemoryConfig,
     ModelConfig,
     PromptFormat,
     ScratchConfig,
 )
-from rim.data.collator import collate
-from rim.forward import forward_readouts
-from rim.generation import generate
+from rim.core.collate import collate
+from rim.core.forward import forward_readouts
+from rim.core.prompt import PromptEncoder
+from rim.infer.decode import generate
 from rim.methods import METHODS, lay_out
-from rim.modeling import load_base, load_for_training, load_trained, save_trained
-from rim.scratch import build_model
-from rim.tokens import PromptEncoder
+from rim.models.loading import load_base, load_for_training, load_trained, save_trained
+from rim.models.lora import prepare_for_training, set_adapter_dropout, set_dropout
+from rim.models.scratch import build_model
 
-FORMAT = PromptFormat(blocks=BlocksConfig(num_blocks=2))
+FORMAT = PromptFormat(memory=MemoryConfig(blocks=2))
 QUESTIONS = [example.question for example in EXAMPLES]
 
 
@@ -46,7 +46,7 @@ def train_some(model, encoder, steps=3):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
     model.train()
     for _ in range(steps):
-        loss = forward_readouts(model, batch, FORMAT.blocks, torch.ones(3, 2)).per_example_B.sum()
+        loss = forward_readouts(model, batch, FORMAT.memory, torch.ones(3, 2)).per_example_B.sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -84,7 +84,7 @@ def test_a_saved_model_answers_as_before(base_dir, tuning, tmp_path):
     encoder = PromptEncoder(tokenizer, FORMAT)
     model = prepare_for_training(model, config, list(encoder.memory_ids), dropout=0.0)
     train_some(model, encoder)
-    expected = generate(model, encoder, QUESTIONS, num_blocks=2, after="all", max_new_tokens=6)
+    expected = generate(model, encoder, QUESTIONS, blocks=2, after="all", max_new_tokens=6)
     folder = tmp_path / "saved"
     save_trained(model, tokenizer, FORMAT, config, folder)
     files = {path.name for path in folder.iterdir()}
@@ -95,7 +95,7 @@ def test_a_saved_model_answers_as_before(base_dir, tuning, tmp_path):
             loaded,
             PromptEncoder(tokenizer, FORMAT),
             QUESTIONS,
-            num_blocks=2,
+            blocks=2,
             after="all",
             max_new_tokens=6,
         )

@@ -9,7 +9,7 @@ import pytest
 from stub_server import Reply, event, stub
 
 from rim.config import ConfigError
-from rim.serving import Client, Router, calibrate_blocks, calibrate_confidence
+from rim.deploy.serve import Client, Router, calibrate_blocks, calibrate_confidence
 
 
 def reply(text: str, *probabilities: float, reason: str = "stop") -> Reply:
@@ -35,7 +35,7 @@ def test_a_sure_answer_is_believed_and_the_second_model_not_asked():
     assert routed.answer is routed.first and routed.answer_ms == routed.first.answer_ms
     assert first.bodies[0]["logprobs"] is True and not first.bodies[0]["stream"]
     assert not second.bodies
-    assert first.bodies[0]["chat_template_kwargs"] == {"memory_blocks": 3}
+    assert first.bodies[0]["chat_template_kwargs"] == {"blocks": 3}
 
 
 def test_an_unsure_answer_goes_to_the_second_model_and_costs_both():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rim.losses import readout_loss
-from rim.schedules import readout_weights
+from rim.core.losses import readout_loss
+from rim.core.schedules import readout_weights
 
 
 def weights(kind, readouts, steps, progress=0.0, width=None, max_readouts=4):

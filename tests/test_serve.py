@@ -20,9 +20,10 @@ from server_contract import (  # noqa: F401
 from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine, start
 
 from rim.data.sources import open_file
-from rim.export import export_run
-from rim.harness import write_tasks
-from rim.reasoner import load
+from rim.deploy.export import export_run
+from rim.deploy.harness import write_tasks
+from rim.evaluate.accuracy import score
+from rim.infer.reasoner import load
 
 pytestmark = needs_engine
 ROOT = Path(__file__).parents[1]
@@ -55,7 +56,7 @@ def test_the_documents_request_is_answered_as_we_answer(document, served):
     limit = {"max_tokens": TOKENS}
     with served.post(path, request | limit) as response:
         answer = json.load(response)["choices"][0]["message"]["content"]
-    blocks = request["chat_template_kwargs"]["memory_blocks"]
+    blocks = request["chat_template_kwargs"]["blocks"]
     assert answer == served.expected(request["messages"][0]["content"], blocks)
 
 
@@ -72,7 +73,7 @@ def test_the_documents_client_is_answered_as_we_answer(served, capsys):
 @pytest.mark.parametrize("wrong", [-1, 65, 1.5, "4", True, None], ids=repr)
 def test_a_wrong_number_gives_an_error_and_no_answer(wrong, served):
     with pytest.raises(urllib.error.HTTPError) as error:
-        served.answer("q", chat_template_kwargs={"memory_blocks": wrong})
+        served.answer("q", chat_template_kwargs={"blocks": wrong})
     with error.value:
         assert error.value.code >= 400
     # The server lives on.
@@ -113,11 +114,11 @@ def test_lm_eval_scores_a_server_as_we_score_the_run(served, tmp_path):
             "base_url": f"{served.url}/v1/chat/completions",
             "eos_string": tasks.stop,
         },
-        gen_kwargs={"chat_template_kwargs": {"memory_blocks": blocks}},
+        gen_kwargs={"chat_template_kwargs": {"blocks": blocks}},
     )
     examples = open_file(file)
     expected = served.reasoner.ask_many([e.question for e in examples], blocks=blocks)
     samples = results["samples"]["rim_gsm8k"]
     assert [s["filtered_resps"] for s in samples] == [[t[0].text] for t in expected]
-    evaluation = served.reasoner.evaluate(examples, blocks=blocks, all_blocks=False)
+    evaluation = score(served.reasoner, examples, blocks=blocks, all_blocks=False)
     assert "".join(f"{s['accuracy']:.0f}" for s in samples) == evaluation.right["final"]

@@ -21,8 +21,8 @@ from stub_server import Reply, event, stub
 from test_cli import plain_console, rim_command  # noqa: F401
 from test_serving import lives
 
-from rim.reasoner import load
-from rim.serving import Client, page_url
+from rim.deploy.serve import Client, page_url
+from rim.infer.reasoner import load
 
 pytestmark = needs_engine
 needs_browser = pytest.mark.skipif(
@@ -91,7 +91,7 @@ def test_the_printed_python_works_as_printed(command, capsys):
 def test_the_documents_python_starts_a_server(command, capsys):
     served, _ = command
     text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(from rim import serving.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(from rim.deploy import serve.*?)```", text, re.DOTALL)
     options = '"transformers", port=0, extra=["--device", "cpu"]'
     code = code.replace('"exported"', f"{served.folder!r}, engine={options}")
     exec(compile(code, "serving.md", "exec"), {})
@@ -168,7 +168,7 @@ def test_answers_appear_as_they_come_and_can_be_stopped(tmp_path):
         page.wait_for("document.body.dataset.state === 'stopped'", seconds=5)
         assert page.evaluate(TEXT).startswith("one two ")
         # The second question was never asked.
-        assert [b["chat_template_kwargs"]["memory_blocks"] for b in server.bodies] == [1]
+        assert [b["chat_template_kwargs"]["blocks"] for b in server.bodies] == [1]
 
 
 @needs_browser

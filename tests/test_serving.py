@@ -20,17 +20,17 @@ from stub_server import Reply, fake_engine, stub
 from test_cli import plain_console, rim_command  # noqa: F401
 
 import rim.cli.serving
-import rim.serving.child
-import rim.serving.process
+import rim.deploy.serve.child
+import rim.deploy.serve.process
 from rim.config import ConfigError
-from rim.serving import Engine, serve
-from rim.serving.engines import LLAMA_VARIABLE
+from rim.deploy.serve import Engine, serve
+from rim.deploy.serve.engines import LLAMA_VARIABLE
 
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     """Installs a fake llama-server of a certain behaviour; gives the file of its process ids."""
-    monkeypatch.setattr(rim.serving.child, "STOPPING_SECONDS", 0.5)
+    monkeypatch.setattr(rim.deploy.serve.child, "STOPPING_SECONDS", 0.5)
     (tmp_path / "m.gguf").touch()
 
     def install(mode: str = "") -> Path:
@@ -98,7 +98,7 @@ def test_an_engine_that_cannot_be_started_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     gone = Engine("llama.cpp", (str(tmp_path / "gone"),))
-    monkeypatch.setattr(rim.serving.process, "find_engine", lambda *_: gone)
+    monkeypatch.setattr(rim.deploy.serve.process, "find_engine", lambda *_: gone)
     with pytest.raises(ConfigError, match=r"cannot run .*gone: No such file"):
         serve(tmp_path / "m.gguf", port=0)
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -106,7 +106,7 @@ def test_an_engine_that_cannot_be_started_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_server_that_nobody_stops_ends_with_python(engine, tmp_path):
     pids = engine("leaves a child")
-    code = f"import rim.serving; s = rim.serving.serve({str(tmp_path / 'm.gguf')!r}, port=0); 1 / 0"
+    code = f"import rim.deploy.serve; s = rim.deploy.serve.serve({str(tmp_path / 'm.gguf')!r}, port=0); 1 / 0"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert b"ZeroDivisionError" in ended.stderr
     assert all_gone(pids)
@@ -140,7 +140,7 @@ def test_another_process_on_the_port_is_not_taken_for_ours(
     with stub(Reply()) as other:
         # It took the port after we had seen that it was free.
         port = int(other.url.rpartition(":")[2])
-        monkeypatch.setattr(rim.serving.process, "_free_port", lambda *_: port)
+        monkeypatch.setattr(rim.deploy.serve.process, "_free_port", lambda *_: port)
         with pytest.raises(ConfigError, match=message):
             serve(tmp_path / "m.gguf", timeout=2)
 
@@ -148,7 +148,7 @@ def test_another_process_on_the_port_is_not_taken_for_ours(
 def test_a_budget_that_the_model_does_not_take_is_told_before_ready(engine, tmp_path):
     pids = engine("takes no budget")
     output = rim_command("serve", tmp_path / "m.gguf", "--port", 0, "--budget", 999, code=2)
-    assert re.search(r"no answer with --budget 999: .* answered 500: memory_blocks must be", output)
+    assert re.search(r"no answer with --budget 999: .* answered 500: blocks must be", output)
     assert "Ready" not in output
     assert all_gone(pids)
 
@@ -261,4 +261,4 @@ def test_a_signal_stops_the_command_and_its_engine(number, engine, tmp_path):
     assert all_gone(pids)
     curl = next(line for line in shown if "curl" in line)
     body = json.loads(shlex.split(curl)[-1])
-    assert body["chat_template_kwargs"] == {"memory_blocks": 2}
+    assert body["chat_template_kwargs"] == {"blocks": 2}

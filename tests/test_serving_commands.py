@@ -21,12 +21,12 @@ from serving_subjects import (
 )
 from stub_server import fake_engine
 
-import rim.serving.engines
+import rim.deploy.serve.engines
 from rim.config import ConfigError
-from rim.serving import Engine, Subject, command_line, find_engine
-from rim.serving.engines import KEY_VARIABLES, LLAMA_VARIABLE, api_key
+from rim.deploy.serve import Engine, Subject, command_line, find_engine
+from rim.deploy.serve.engines import KEY_VARIABLES, LLAMA_VARIABLE, api_key
 
-BLOCKS = shlex.quote('{"memory_blocks": 5}')
+BLOCKS = shlex.quote('{"blocks": 5}')
 GREEDY = "--override-generation-config " + shlex.quote('{"temperature": 0}')
 
 
@@ -121,7 +121,7 @@ def test_a_program_that_cannot_be_run_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(LLAMA_VARIABLE, str(program))
     with pytest.raises(ConfigError, match=r"cannot run .*llama-server: Exec format error"):
         find_engine("auto", GGUF)
-    monkeypatch.setattr(rim.serving.engines.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(rim.deploy.serve.engines.sys, "executable", str(tmp_path / "python"))
     (tmp_path / "vllm").touch(mode=0o644)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="no engine to serve with is installed"):
@@ -140,12 +140,12 @@ def installed(monkeypatch, tmp_path):
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     monkeypatch.setattr(
-        rim.serving.engines,
+        rim.deploy.serve.engines,
         "_program",
         lambda name: str(tmp_path / "bin" / name) if name in found else None,
     )
     monkeypatch.setattr(
-        rim.serving.engines.importlib.util,
+        rim.deploy.serve.engines.importlib.util,
         "find_spec",
         lambda name: name if "transformers" in found else None,
     )

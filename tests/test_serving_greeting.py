@@ -19,9 +19,9 @@ from serving_subjects import (
     VLLM,
 )
 
-from rim.serving import Engine, Server, Subject, page_url
-from rim.serving.greeting import greeting
-from rim.serving.page import PAGE
+from rim.deploy.serve import Engine, Server, Subject, page_url
+from rim.deploy.serve.greeting import greeting
+from rim.deploy.serve.page import PAGE
 
 
 def server_of(engine: Engine, subject: Subject, **more: Any) -> Server:
@@ -51,15 +51,15 @@ def test_printed_lines_name_the_keys_variable_and_not_the_key():
 @pytest.mark.parametrize(
     ("engine", "subject", "options", "body"),
     [
-        (TRANSFORMERS, FOLDER, {}, {"chat_template_kwargs": {"memory_blocks": 3}}),
+        (TRANSFORMERS, FOLDER, {}, {"chat_template_kwargs": {"blocks": 3}}),
         (LLAMA, GGUF, {}, {}),
-        (LLAMA, GGUF, {"budget": 0}, {"chat_template_kwargs": {"memory_blocks": 0}}),
+        (LLAMA, GGUF, {"budget": 0}, {"chat_template_kwargs": {"blocks": 0}}),
         (
             VLLM,
             FOLDER,
             {"budget": 5},
             {
-                "chat_template_kwargs": {"memory_blocks": 5},
+                "chat_template_kwargs": {"blocks": 5},
                 "logit_bias": {"7": -100, "8": -100, "9": -100},
             },
         ),

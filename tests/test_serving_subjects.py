@@ -7,10 +7,10 @@ from export_models import make_run
 from test_cli import plain_console, rim_command  # noqa: F401
 
 from rim.config import ConfigError
-from rim.export import plan_push
-from rim.export.record import EXPORT_FILE, read_record
+from rim.deploy.export import plan_push
+from rim.deploy.export.record import EXPORT_FILE, read_record
+from rim.deploy.serve import find_subject
 from rim.results import write_json
-from rim.serving import find_subject
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,6 @@ from rim.config import (
     WordProblemsConfig,
 )
 from rim.data.examples import DataError, Example
-from rim.data.generators import split_of
-from rim.data.multiplication import file_line, generate_multiplication
-from rim.data.multiplication import solve as multiply
 from rim.data.sources import (
     data_hash,
     load_examples,
@@ -34,6 +31,9 @@ from rim.data.sources import (
     task_source,
     write_file,
 )
+from rim.data.tasks.generators import split_of
+from rim.data.tasks.multiplication import file_line, generate_multiplication
+from rim.data.tasks.multiplication import solve as multiply
 
 _PATH = Path(__file__).parents[1] / "benchmarks" / "graph_shortcuts.py"
 _SPEC = importlib.util.spec_from_file_location("graph_shortcuts", _PATH)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import EXAMPLES
 
-from rim.config import BlocksConfig, ConfigError, PromptFormat, TemplatesConfig
-from rim.tokens import PromptEncoder, add_memory_tokens
+from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
+from rim.core.prompt import PromptEncoder, add_memory_tokens
 
 HOSTILE = [
     "<|mem|>",
@@ -27,9 +27,9 @@ def chat_encoder(tokenizer, **templates):
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
     prompt_format = PromptFormat(
-        blocks=BlocksConfig(num_blocks=2), templates=TemplatesConfig(**templates)
+        memory=MemoryConfig(blocks=2), templates=TemplatesConfig(**templates)
     )
-    add_memory_tokens(tokenizer, prompt_format.blocks)
+    add_memory_tokens(tokenizer, prompt_format.memory)
     return PromptEncoder(tokenizer, prompt_format)
 
 
@@ -72,7 +72,7 @@ def test_the_question_template_is_used_inside_the_user_turn(tokenizer):
 
 def test_an_ordinary_word_cannot_be_a_memory_token(tokenizer):
     with pytest.raises(ConfigError, match="ordinary word"):
-        add_memory_tokens(tokenizer, BlocksConfig(start="3"))
+        add_memory_tokens(tokenizer, MemoryConfig(start_token="3"))
 
 
 def test_system_message_and_chat_never(tokenizer):
@@ -90,7 +90,7 @@ def test_begin_of_text_is_put_first_where_the_tokenizer_does(tokenizer):
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
     )
-    add_memory_tokens(tokenizer, BlocksConfig())
+    add_memory_tokens(tokenizer, MemoryConfig())
     encoder = PromptEncoder(tokenizer, PromptFormat())
     ids = encoder.prompt_ids("q", 1)
     assert ids[0] == tokenizer.bos_token_id
@@ -98,24 +98,24 @@ def test_begin_of_text_is_put_first_where_the_tokenizer_does(tokenizer):
 
 
 def test_adding_memory_tokens_twice_changes_nothing(tokenizer):
-    first = add_memory_tokens(tokenizer, BlocksConfig())
+    first = add_memory_tokens(tokenizer, MemoryConfig())
     size = len(tokenizer)
-    assert add_memory_tokens(tokenizer, BlocksConfig()) == first
+    assert add_memory_tokens(tokenizer, MemoryConfig()) == first
     assert len(tokenizer) == size
 
 
 def test_memory_tokens_survive_saving(tokenizer, tmp_path):
     from transformers import AutoTokenizer
 
-    ids = add_memory_tokens(tokenizer, BlocksConfig())
+    ids = add_memory_tokens(tokenizer, MemoryConfig())
     tokenizer.save_pretrained(tmp_path)
-    assert add_memory_tokens(AutoTokenizer.from_pretrained(tmp_path), BlocksConfig()) == ids
+    assert add_memory_tokens(AutoTokenizer.from_pretrained(tmp_path), MemoryConfig()) == ids
 
 
 def test_a_tokenizer_without_memory_tokens_or_stop_is_refused(tokenizer):
     with pytest.raises(ConfigError, match="no memory token"):
         PromptEncoder(tokenizer, PromptFormat())
-    add_memory_tokens(tokenizer, BlocksConfig())
+    add_memory_tokens(tokenizer, MemoryConfig())
     tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="end-of-text"):
         PromptEncoder(tokenizer, PromptFormat())

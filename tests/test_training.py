@@ -10,13 +10,13 @@ import torch
 from conftest import tiny_model
 from rich.console import Console
 
-import rim.trainer
+import rim.train.trainer
 from rim.config import ConfigError
-from rim.curriculum import train
+from rim.config.recipe_yaml import load_recipe, recipe_from_dict
 from rim.data.examples import DataError
-from rim.reasoner import load
-from rim.recipes import load_recipe, recipe_from_dict
-from rim.trainer import TrainingDivergedError
+from rim.infer.reasoner import load
+from rim.train.curriculum import train
+from rim.train.trainer import TrainingDivergedError
 
 QUIET = Console(quiet=True)
 
@@ -37,7 +37,7 @@ def raw_recipe(tmp_path, **changes):
             "scratch": {"layers": 2, "width": 32, "heads": 2, "vocab_size": 16, "alphabet": "data"},
             "tuning": "full",
         },
-        "blocks": {"num_blocks": 5},
+        "memory": {"blocks": 5},
         "templates": {"question": "{question}", "answer": "{answer}", "step_separator": ";"},
         "stages": [
             {
@@ -110,17 +110,17 @@ def test_resuming_gives_the_same_losses_as_never_stopping(
     whole = run(raw)
     stopped = raw | {"name": "stopped"}
 
-    original = rim.trainer.ReadoutTrainer.training_step
+    original = rim.train.trainer.ReadoutTrainer.training_step
 
     def stop(self, *args, **kwargs):
         if self.stage.name == interrupt_at[0] and self.state.global_step + 1 == interrupt_at[1]:
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", stop)
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "training_step", stop)
     with pytest.raises(KeyboardInterrupt):
         run(stopped)
-    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", original)
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "training_step", original)
     resumed = run(stopped, resume=True)
     for key in ("eval_loss", "eval_accuracy"):
         # The last word on every step: a resumed run repeats the steps since its checkpoint.
@@ -132,13 +132,13 @@ def test_resuming_gives_the_same_losses_as_never_stopping(
 
 
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    original = rim.trainer.ReadoutTrainer.compute_loss
+    original = rim.train.trainer.ReadoutTrainer.compute_loss
 
     def poisoned(self, model, *args, **kwargs):
         loss = original(self, model, *args, **kwargs)
         return loss * float("nan") if model.training and self.state.global_step == 4 else loss
 
-    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "compute_loss", poisoned)
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "compute_loss", poisoned)
     with pytest.raises(
         TrainingDivergedError, match=r"became nan at step 5 .*'grounding'.*checkpoint-3"
     ):
@@ -168,17 +168,17 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
 
 def test_resuming_with_other_data_or_a_broken_checkpoint(tmp_path, monkeypatch):
     raw = raw_recipe(tmp_path)
-    original = rim.trainer.ReadoutTrainer.training_step
+    original = rim.train.trainer.ReadoutTrainer.training_step
 
     def stop(self, *args, **kwargs):
         if self.state.global_step == 5:
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", stop)
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "training_step", stop)
     with pytest.raises(KeyboardInterrupt):
         run(raw)
-    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "training_step", original)
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "training_step", original)
     environment_file = tmp_path / "runs/run/environment.json"
     good = environment_file.read_text()
     environment_file.write_text(json.dumps(json.loads(good) | {"data": {}}))
@@ -234,7 +234,7 @@ def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):
         metrics = {"eval_loss": 1.0, "eval_accuracy": scores[step]}
         return metrics | {"eval_selection": metrics["eval_accuracy"]}
 
-    monkeypatch.setattr(rim.trainer.ReadoutTrainer, "evaluate", evaluate)
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "evaluate", evaluate)
     final = weights_of(run(raw))
     assert all(torch.equal(final[name], kept[2][name]) for name in final)
     assert not all(torch.equal(final[name], kept[4][name]) for name in final)

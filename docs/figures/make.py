@@ -1,7 +1,7 @@
 """Draws the figures of the docs from the library's own code: `python docs/figures/make.py`.
 
-layout.svg    one example's flat sequence and its attention mask, from rim.layout and rim.masks
-schedules.svg lambda and alpha, from rim.schedules
+layout.svg    one example's flat sequence and its attention mask, from rim.core.layout and rim.core.masks
+schedules.svg lambda and alpha, from rim.core.schedules
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from rim.data.collator import collate
-from rim.layout import Readout, build_layout
-from rim.masks import dense_mask, get_readout_mask_mod
-from rim.schedules import readout_weights
+from rim.core.collate import collate
+from rim.core.layout import Readout, build_layout
+from rim.core.masks import dense_mask, get_readout_mask_mod
+from rim.core.schedules import readout_weights
 
 HERE = Path(__file__).parent
 INK, MUTED, PAPER = "#1f2933", "#7b8794", "#ffffff"

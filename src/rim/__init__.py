@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Answer": "rim.reasoner",
+    "Answer": "rim.infer.reasoner",
     "ConfigError": "rim.config",
     "DataError": "rim.data.examples",
     "DataSource": "rim.config",
-    "Evaluation": "rim.evaluation",
+    "Evaluation": "rim.evaluate.accuracy",
     "Example": "rim.data.examples",
-    "PromptEncoder": "rim.tokens",
-    "Reasoner": "rim.reasoner",
+    "PromptEncoder": "rim.core.prompt",
+    "Reasoner": "rim.infer.reasoner",
     "Recipe": "rim.config",
-    "Sampling": "rim.sampling",
-    "export_run": "rim.export",
-    "load": "rim.reasoner",
+    "Sampling": "rim.infer.sampling",
+    "export_run": "rim.deploy.export",
+    "load": "rim.infer.reasoner",
     "load_examples": "rim.data.sources",
-    "load_recipe": "rim.recipes",
-    "train": "rim.curriculum",
+    "load_recipe": "rim.config.recipe_yaml",
+    "train": "rim.train.curriculum",
 }
 
 __all__ = [
@@ -53,15 +53,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from rim.config import ConfigError, DataSource, Recipe
-    from rim.curriculum import train
+    from rim.config.recipe_yaml import load_recipe
+    from rim.core.prompt import PromptEncoder
     from rim.data.examples import DataError, Example
     from rim.data.sources import load_examples
-    from rim.evaluation import Evaluation
-    from rim.export import export_run
-    from rim.reasoner import Answer, Reasoner, load
-    from rim.recipes import load_recipe
-    from rim.sampling import Sampling
-    from rim.tokens import PromptEncoder
+    from rim.deploy.export import export_run
+    from rim.evaluate.accuracy import Evaluation
+    from rim.infer.reasoner import Answer, Reasoner, load
+    from rim.infer.sampling import Sampling
+    from rim.train.curriculum import train
 
 
 def __getattr__(name: str) -> Any:

@@ -77,7 +77,7 @@ def ask(
         if all_blocks and len(counts) > 1:
             raise ConfigError("--all-blocks goes with one number of --blocks")
         if server is not None:
-            from rim.serving.client import Client
+            from rim.deploy.serve.client import Client
 
             client = Client(server, model=model, api_key=_key(api_key_env))
             options = {"temperature": temperature, "top_p": top_p, "seed": seed}
@@ -187,11 +187,11 @@ def evaluate(
     intervals.
     """
     with common.clear_errors():
-        from rim.callbacks import progress_bar
         from rim.config import ConfigError
         from rim.data.sources import open_file
-        from rim.evaluation import write_evaluation
+        from rim.evaluate.accuracy import score, write_evaluation
         from rim.report.tables import evaluation_table
+        from rim.train.callbacks import progress_bar
 
         examples = open_file(data, format_, limit)
         sampling = common.sampling(temperature, 0, top_p, samples, seed)
@@ -202,7 +202,8 @@ def evaluate(
             raise ConfigError(f"{target} exists; give --overwrite or another --out")
         with progress_bar(common.console) as bar:
             task = bar.add_task("answering", total=len(examples), note="")
-            result = reasoner.evaluate(
+            result = score(
+                reasoner,
                 examples,
                 blocks=count,
                 sampling=sampling,

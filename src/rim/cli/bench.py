@@ -63,11 +63,11 @@ def bench(
         common.quiet_libraries()
         import torch
 
-        from rim.benchmark import FULL_GRID, SETUPS, BenchmarkSettings, run_benchmark
-        from rim.callbacks import progress_bar
-        from rim.reasoner import best_device
+        from rim.infer.reasoner import best_device
         from rim.report.latency import latency_tables
         from rim.results import environment, write_json
+        from rim.study.bench import FULL_GRID, SETUPS, BenchmarkSettings, run_benchmark
+        from rim.train.callbacks import progress_bar
 
         given = {
             "methods": list(SETUPS) if methods == "all" else _words(methods),
@@ -105,8 +105,8 @@ def _words(text: str | None) -> list[str] | None:
 
 def _subject(model: str, device: str, dtype: str, seed: int) -> Any:
     """The model that `--model` means: a preset, sizes, or a trained run."""
-    from rim.benchmark import PRESETS, scratch_subject, trained_subject
     from rim.config import ConfigError, ScratchConfig
+    from rim.study.bench import PRESETS, scratch_subject, trained_subject
 
     if model in PRESETS:
         return scratch_subject(model, PRESETS[model], device, dtype, seed)

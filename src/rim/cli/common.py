@@ -104,7 +104,7 @@ def quiet_libraries() -> None:
 
 def load(run: Path, device: str | None) -> Any:
     quiet_libraries()
-    from rim.reasoner import best_device, load
+    from rim.infer.reasoner import best_device, load
 
     return load(run, device=device or best_device())
 
@@ -127,7 +127,7 @@ def block_counts(text: str | None) -> list[int | None]:
 
 def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: int) -> Any:
     from rim.config import ConfigError
-    from rim.sampling import Sampling
+    from rim.infer.sampling import Sampling
 
     try:
         return Sampling(temperature, top_k, top_p, samples, seed)

@@ -42,9 +42,9 @@ def compare(
     """
     with common.clear_errors("The same command continues."):
         common.quiet_libraries()
-        from rim.compare import load_comparison, run_comparison, sum_up
         from rim.config import ConfigError
         from rim.results import write_json
+        from rim.study.compare import load_comparison, run_comparison, sum_up
 
         if out is not None and out.suffix != ".json":
             raise ConfigError(f"--out {out}: the result is a .json file")

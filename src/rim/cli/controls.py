@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,15 +24,16 @@ def controls(
     swapped or multiplied, and with the question hidden from the answer: one verdict each.
     """
     with common.clear_errors():
-        from rim.callbacks import progress_bar
-        from rim.compare.verdicts import control_verdicts
-        from rim.controls import num_answers, run_controls
         from rim.data.sources import data_hash, open_file
+        from rim.evaluate.accuracy import score
+        from rim.evaluate.controls import num_answers, run_controls
+        from rim.evaluate.verdicts import control_verdicts
         from rim.results import environment, write_json
+        from rim.train.callbacks import progress_bar
 
         examples = open_file(data, format_, limit)
         reasoner = common.load(run, device)
-        options = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        options: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         total = num_answers(reasoner.trained_blocks, len(examples)) + len(examples)
         with progress_bar(common.console) as bar:
             task = bar.add_task("answering", total=total, note="")
@@ -40,7 +41,7 @@ def controls(
             def advance(done: int) -> None:
                 bar.advance(task, done)
 
-            result = reasoner.evaluate(examples, all_blocks=False, progress=advance, **options)
+            result = score(reasoner, examples, all_blocks=False, progress=advance, **options)
             outcomes = run_controls(reasoner, examples, progress=advance, **options)
         records = [outcome.as_record() for outcome in outcomes]
         verdicts = control_verdicts(run.name, [result.right["final"]], [records])

@@ -26,10 +26,10 @@ def export(
     """
     with common.clear_errors():
         common.quiet_libraries()
-        from rim.callbacks import progress_bar
         from rim.data.sources import open_file
-        from rim.export import export_run
-        from rim.export.check import QUESTIONS
+        from rim.deploy.export import export_run
+        from rim.deploy.export.check import QUESTIONS
+        from rim.train.callbacks import progress_bar
 
         questions = list(QUESTIONS)
         if data is not None:
@@ -67,8 +67,8 @@ def push(
 ) -> None:
     """Send an exported folder to the hub, without files that were put into it later."""
     with common.clear_errors():
-        from rim.export.pushing import plan_push
-        from rim.export.pushing import push as send
+        from rim.deploy.export.pushing import plan_push
+        from rim.deploy.export.pushing import push as send
 
         plan = plan_push(folder, repo, private=not public)
         for name, size in plan.files:

@@ -25,8 +25,8 @@ def gguf(
     """
     with common.clear_errors():
         common.quiet_libraries()
-        from rim.callbacks import progress_bar
-        from rim.export.gguf import write_gguf
+        from rim.deploy.export.gguf import write_gguf
+        from rim.train.callbacks import progress_bar
 
         with progress_bar(common.console) as bar:
             task = bar.add_task("tensors", total=None, note="")

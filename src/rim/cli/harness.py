@@ -41,7 +41,7 @@ def lm_eval(
     with common.clear_errors():
         common.quiet_libraries()
         from rim.config import ConfigError
-        from rim.harness import model_command, server_command, write_tasks
+        from rim.deploy.harness import model_command, server_command, write_tasks
 
         files: dict[str, Path] = {}
         for entry in data or []:

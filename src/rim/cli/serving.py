@@ -63,9 +63,9 @@ def serve(
     """
     with common.clear_errors(), _ended_as_by_ctrl_c():
         from rim.config import ConfigError
-        from rim.serving.greeting import greeting
-        from rim.serving.process import serve as start
-        from rim.serving.subject import needs_export
+        from rim.deploy.serve.greeting import greeting
+        from rim.deploy.serve.process import serve as start
+        from rim.deploy.serve.subject import needs_export
 
         if extra and not extra[0].startswith("-"):
             raise ConfigError(

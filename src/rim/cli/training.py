@@ -27,8 +27,8 @@ def train(
     """Train a model as a recipe says, stage by stage, into a run folder."""
     with common.clear_errors("The same command with --resume continues."):
         common.quiet_libraries()
-        from rim.curriculum import train as run_training
-        from rim.recipes import load_recipe
+        from rim.config.recipe_yaml import load_recipe
+        from rim.train.curriculum import train as run_training
 
         run = run_training(
             load_recipe(recipe, tuple(set_ or ())), resume=resume, console=common.console
@@ -47,7 +47,7 @@ def demo(
     """
     with common.clear_errors("A new demo begins in a folder of its own."):
         common.quiet_libraries()
-        from rim.demo import run_demo
+        from rim.study.demo import run_demo
 
         result = run_demo(seed, runs_dir, common.console, out)
         sys.stdout.flush()

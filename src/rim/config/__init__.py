@@ -1,6 +1,6 @@
 """Settings: frozen, validated when read, explicit when written. Nothing is guessed later.
 
-A recipe is written as YAML; `rim.recipes` reads it.
+A recipe is written as YAML; `rim.config.recipe_yaml` reads it.
 """
 
 from rim.config.base import ConfigError, Settings
@@ -16,7 +16,7 @@ from rim.config.data import (
     WordProblemsConfig,
 )
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
-from rim.config.prompt import BLOCK_METHODS, BlocksConfig, Method, PromptFormat, TemplatesConfig
+from rim.config.prompt import BLOCK_METHODS, MemoryConfig, Method, PromptFormat, TemplatesConfig
 from rim.config.recipe import Recipe, ValidationConfig
 from rim.config.stages import StageConfig
 
@@ -24,7 +24,6 @@ __all__ = [
     "BLOCK_METHODS",
     "ArithmeticConfig",
     "Attention",
-    "BlocksConfig",
     "ConfigError",
     "DataConfig",
     "DataFormat",
@@ -33,6 +32,7 @@ __all__ = [
     "GraphSearchConfig",
     "HubColumns",
     "LoraSettings",
+    "MemoryConfig",
     "Method",
     "ModelConfig",
     "MultiplicationConfig",

@@ -21,8 +21,10 @@ class ScratchConfig(Settings):
     feed_forward: PositiveInt | None = None
     max_positions: PositiveInt = 512
     vocab_size: PositiveInt = 512
-    alphabet: Literal["bytes", "data"] = "bytes"  # see rim.scratch.train_tokenizer
-    initializer_range: PositiveFloat | None = None  # the family's if left out, see rim.scratch
+    alphabet: Literal["bytes", "data"] = "bytes"  # see rim.models.scratch.train_tokenizer
+    initializer_range: PositiveFloat | None = (
+        None  # the family's if left out, see rim.models.scratch
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

@@ -15,7 +15,7 @@ Method = Literal["direct", "cot", "pause", "icot", "rim", "coconut", "codi", "lo
 BLOCK_METHODS: tuple[Method, ...] = ("pause", "rim", "coconut", "codi", "lotus")
 
 
-class BlocksConfig(Settings):
+class MemoryConfig(Settings):
     """Memory blocks: K blocks of a start token, M memory tokens and an end token.
 
     framing: "each" block has its start and end token (RiM); "once": one start token, the memory
@@ -25,22 +25,22 @@ class BlocksConfig(Settings):
     input is its embedding plus its last hidden state of the pass before (LOTUS; a variant for RiM).
     """
 
-    num_blocks: PositiveInt = 8
-    memory_tokens: PositiveInt = 2
+    blocks: PositiveInt = 8
+    tokens: PositiveInt = 2
     framing: Literal["each", "once", "none"] = "each"
     passes: PositiveInt = 1
-    start: str = "<|mem_start|>"
-    memory: str = "<|mem|>"
-    end: str = "<|mem_end|>"
+    start_token: str = "<|mem_start|>"
+    memory_token: str = "<|mem|>"
+    end_token: str = "<|mem_end|>"
     attention: Literal["causal", "bidirectional"] = "causal"
     readouts_see_question: bool = True
 
     @model_validator(mode="after")
     def _distinct_tokens(self) -> Self:
-        strings = [self.start, self.memory, self.end]
+        strings = [self.start_token, self.memory_token, self.end_token]
         if len(set(strings)) < 3 or not all(s.strip() for s in strings):
             raise ValueError(
-                f"start, memory and end must be three different non-empty strings, got {strings}"
+                f"start_token, memory_token and end_token must be three different non-empty strings, got {strings}"
             )
         return self
 
@@ -96,26 +96,26 @@ class PromptFormat(Settings):
     """All that fixes the tokens around a question; saved beside a trained model."""
 
     method: Method = "rim"
-    blocks: BlocksConfig = BlocksConfig()
+    memory: MemoryConfig = MemoryConfig()
     templates: TemplatesConfig = TemplatesConfig()
 
     @model_validator(mode="after")
     def _blocks_fit_method(self) -> Self:
-        blocks = self.blocks
-        if blocks.passes > 1 and self.method not in ("rim", "lotus"):
+        memory = self.memory
+        if memory.passes > 1 and self.method not in ("rim", "lotus"):
             raise ValueError(
-                f"blocks.passes is for rim and lotus, not for {self.method}; leave it at 1"
+                f"memory.passes is for rim and lotus, not for {self.method}; leave it at 1"
             )
-        if self.method == "lotus" and blocks.framing != "once":
-            raise ValueError("lotus needs blocks.framing: once (its latents stand side by side)")
-        if self.feedback != "none" and blocks.attention != "causal":
+        if self.method == "lotus" and memory.framing != "once":
+            raise ValueError("lotus needs memory.framing: once (its latents stand side by side)")
+        if self.feedback != "none" and memory.attention != "causal":
             raise ValueError("blocks that hidden states are fed back to need attention: causal")
         return self
 
     @property
     def trained_blocks(self) -> int:
         """Blocks in a prompt by default: K for a memory-block method, none for the others."""
-        return self.blocks.num_blocks if self.method in BLOCK_METHODS else 0
+        return self.memory.blocks if self.method in BLOCK_METHODS else 0
 
     @property
     def feedback(self) -> Literal["none", "chain", "loop"]:
@@ -125,4 +125,4 @@ class PromptFormat(Settings):
         """
         if self.method in ("coconut", "codi"):
             return "chain"
-        return "loop" if self.blocks.passes > 1 else "none"
+        return "loop" if self.memory.passes > 1 else "none"

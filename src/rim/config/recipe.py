@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from rim.config.base import NonNegativeInt, PositiveInt, Settings
 from rim.config.data import DataConfig
 from rim.config.model import ModelConfig
-from rim.config.prompt import BlocksConfig, Method, PromptFormat, TemplatesConfig
+from rim.config.prompt import MemoryConfig, Method, PromptFormat, TemplatesConfig
 from rim.config.stages import StageConfig, expand_stages
 
 #: What the stages of each method may train on.
@@ -48,7 +48,7 @@ class Recipe(Settings):
     runs_dir: str = "runs"
     data: DataConfig
     model: ModelConfig
-    blocks: BlocksConfig = BlocksConfig()
+    memory: MemoryConfig = MemoryConfig()
     templates: TemplatesConfig = TemplatesConfig()
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     validation: ValidationConfig = ValidationConfig()
@@ -82,7 +82,7 @@ class Recipe(Settings):
 
     @property
     def prompt_format(self) -> PromptFormat:
-        return PromptFormat(method=self.method, blocks=self.blocks, templates=self.templates)
+        return PromptFormat(method=self.method, memory=self.memory, templates=self.templates)
 
     @property
     def needs_steps(self) -> bool:

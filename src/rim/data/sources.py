@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rim.config import DataConfig, DataSource
-from rim.data.arithmetic import generate_arithmetic
+from rim.config.recipe_yaml import apply_override, settings_from_dict
 from rim.data.examples import DataError, Example
-from rim.data.graph_search import generate_graph_search
-from rim.data.multiplication import generate_multiplication
 from rim.data.readers import (
     FILE_FORMATS,
     is_multiplication,
@@ -24,8 +22,10 @@ from rim.data.readers import (
     read_text,
     split_array,
 )
-from rim.data.word_problems import generate_word_problems
-from rim.recipes import apply_override, settings_from_dict
+from rim.data.tasks.arithmetic import generate_arithmetic
+from rim.data.tasks.graph_search import generate_graph_search
+from rim.data.tasks.multiplication import generate_multiplication
+from rim.data.tasks.word_problems import generate_word_problems
 
 # By format; each takes the settings of that name and the questions to leave out.
 GENERATORS: dict[str, Callable[[Any, Collection[str]], list[Example]]] = {

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rim.config import StageConfig
+from rim.core.layout import Layout, Readout, build_layout
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import DataError, Example
-from rim.layout import Layout, Readout, build_layout
-from rim.tokens import PromptEncoder
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Target:
     """What block `after_block` must say (0: right after the question).
 
     `is_step` targets come first and may anneal; `in_place` and `marked` as in
-    `rim.layout.Readout`.
+    `rim.core.layout.Readout`.
     """
 
     after_block: int
@@ -52,8 +52,8 @@ def lay_out(method: Method, example: Example, stage: StageConfig, encoder: Promp
             "(`rim data validate` lists all such examples)"
         )
     targets = method.targets(example, stage, encoder)
-    num_blocks = max(t.after_block for t in targets)
-    prompt = encoder.prompt(example.question, num_blocks)
+    blocks = max(t.after_block for t in targets)
+    prompt = encoder.prompt(example.question, blocks)
     readouts = [
         Readout(
             t.after_block,
@@ -67,7 +67,7 @@ def lay_out(method: Method, example: Example, stage: StageConfig, encoder: Promp
     return build_layout(
         prompt.question_ids,
         encoder.block_ids,
-        num_blocks,
+        blocks,
         readouts,
         sum(t.is_step for t in targets),
         encoder.opening_ids,

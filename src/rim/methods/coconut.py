@@ -8,18 +8,18 @@ and all K blocks are there. A latent's input is the last hidden state of the tok
 """
 
 from rim.config import StageConfig
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.methods.base import Target
-from rim.tokens import PromptEncoder
 
 
 class Coconut:
     def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
         if stage.objective == "solution":
             return [Target(0, encoder.solution_ids(example.steps, example.answer))]
-        removed, num_blocks = stage.removed_steps, encoder.format.blocks.num_blocks
+        removed, blocks = stage.removed_steps, encoder.format.memory.blocks
         assert removed is not None, "the recipe's validator wants it"
         if removed == "all":
-            return [Target(num_blocks, encoder.answer_ids(example.answer))]
+            return [Target(blocks, encoder.answer_ids(example.answer))]
         rest = encoder.solution_ids(example.steps[removed:], example.answer)
-        return [Target(min(removed, num_blocks), rest)]
+        return [Target(min(removed, blocks), rest)]

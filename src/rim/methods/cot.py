@@ -1,9 +1,9 @@
 """SFT with chain of thought: question, steps and answer as one read-out."""
 
 from rim.config import StageConfig
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.methods.base import Target
-from rim.tokens import PromptEncoder
 
 
 class ChainOfThought:

@@ -1,9 +1,9 @@
 """SFT without chain of thought: question, answer."""
 
 from rim.config import StageConfig
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.methods.base import Target
-from rim.tokens import PromptEncoder
 
 
 class Direct:

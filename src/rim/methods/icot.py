@@ -11,9 +11,9 @@ import math
 import random
 
 from rim.config import StageConfig
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.methods.base import Target
-from rim.tokens import PromptEncoder
 
 
 class ImplicitChainOfThought:

@@ -6,14 +6,14 @@ the latents replaced by tokens.
 """
 
 from rim.config import StageConfig
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.methods.base import Target
 from rim.methods.coconut import Coconut
-from rim.tokens import PromptEncoder
 
 
 class Pause:
     def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
         if stage.objective == "answer":
-            return [Target(encoder.format.blocks.num_blocks, encoder.answer_ids(example.answer))]
+            return [Target(encoder.format.memory.blocks, encoder.answer_ids(example.answer))]
         return Coconut().targets(example, stage, encoder)

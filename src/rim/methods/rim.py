@@ -8,22 +8,22 @@ already runs with K blocks. Stage 2 ("answer"): all K blocks say y.
 """
 
 from rim.config import StageConfig
+from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.methods.base import Target
-from rim.tokens import PromptEncoder
 
 
 class ReasoningInMemory:
     def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
-        num_blocks = encoder.format.blocks.num_blocks
+        blocks = encoder.format.memory.blocks
         answer_ids = encoder.answer_ids(example.answer)
         if stage.objective == "answer":
-            return [Target(k, answer_ids) for k in range(1, num_blocks + 1)]
+            return [Target(k, answer_ids) for k in range(1, blocks + 1)]
         steps = example.steps[1:] if stage.alignment == "next_step" else example.steps
         targets = [
             Target(k, encoder.step_ids(step), is_step=True) for k, step in enumerate(steps, 1)
         ]
         last = len(steps) + 1
         if stage.surplus_blocks == "answer":
-            last = max(last, num_blocks)
+            last = max(last, blocks)
         return [*targets, *(Target(k, answer_ids) for k in range(len(steps) + 1, last + 1))]

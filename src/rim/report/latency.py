@@ -40,7 +40,7 @@ def _cell_table(question_tokens: int, batch_size: int, rows: list[dict[str, Any]
 
 def method_label(row: dict[str, Any]) -> str:
     """`rim K=8`, or the method alone where it has no blocks."""
-    return f"{row['method']} K={row['num_blocks']}" if row["num_blocks"] else row["method"]
+    return f"{row['method']} K={row['blocks']}" if row["blocks"] else row["method"]
 
 
 def spread(values: dict[str, float] | None, digits: int | None = None) -> str:

@@ -19,7 +19,7 @@ def evaluation_table(result: dict[str, Any]) -> Table:
     table = Table(title=f"{result['run']} on {result['data']['name']}", title_justify="left")
     table.add_column("score")
     table.add_column("accuracy %, 95 % interval", justify="right")
-    blocks = summary["num_blocks"]
+    blocks = summary["blocks"]
     table.add_row(f"final block ({blocks})" if blocks else "answer", percent(summary["final"]))
     if "any_block" in summary:
         table.add_row("any block (oracle)", percent(summary["any_block"]))

@@ -1,0 +1,86 @@
+"""The weighted read-out loss: the paper's L1 and L2 as one pure function.
+
+Shape legend: N target positions of the batch in row-major order, V vocabulary, B batch, R
+read-outs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rim.config.stages import Reduction
+
+
+@dataclass(frozen=True)
+class ReadoutLoss:
+    """`per_example_B` is differentiable; the rest is detached, for logging."""
+
+    per_example_B: Tensor
+    nll_BR: Tensor  # negative log-probability of each read-out's whole target
+    tokens_BR: Tensor  # target tokens of each read-out
+    correct_BR: Tensor  # target tokens predicted greedily
+
+
+def readout_loss(
+    logits_NV: Tensor,
+    targets_BT: Tensor,
+    readout_ids_BT: Tensor,
+    weights_BR: Tensor,
+    reduction: Reduction = "sum",
+) -> ReadoutLoss:
+    """L = - sum_r weight_r log p(target_r | question, blocks 1..k_r) for every example.
+
+    Args:
+        logits_NV: logits of the positions where `targets_BT >= 0`, in that order.
+        weights_BR: lambda or alpha, `rim.core.schedules.readout_weights`.
+        reduction: "sum" is the formula; "mean" divides each read-out's log-probability by its
+            length.
+    """
+    has_target_BT = targets_BT >= 0
+    targets_N = targets_BT[has_target_BT].long()
+    nll_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+    batch_size, width = weights_BR.shape
+    row_N = torch.nonzero(has_target_BT)[:, 0]
+    cell_N = row_N * width + readout_ids_BT[has_target_BT].long()
+
+    def per_readout(values_N: Tensor) -> Tensor:
+        flat = torch.zeros(batch_size * width, dtype=values_N.dtype, device=values_N.device)
+        return flat.index_add(0, cell_N, values_N).view(batch_size, width)
+
+    nll_BR = per_readout(nll_N)
+    tokens_BR = per_readout(torch.ones_like(nll_N))
+    scaled_BR = nll_BR if reduction == "sum" else nll_BR / tokens_BR.clamp(min=1)
+    with torch.no_grad():
+        correct_BR = per_readout((logits_NV.argmax(-1) == targets_N).float())
+    return ReadoutLoss((weights_BR * scaled_BR).sum(1), nll_BR.detach(), tokens_BR, correct_BR)
+
+
+def distillation_loss(hidden_states: Sequence[Tensor], marks_BT: Tensor) -> Tensor:
+    """CODI's knowledge distillation for each example, `[B]`, differentiable in the student only.
+
+    Read-out 0 is the teacher, read-out 1 the student; the marked position of each is the token
+    before its answer. Smooth L1 between their states, each layer divided by the standard
+    deviation of the teacher's states over the batch, mean over features and layers.
+
+    Args:
+        hidden_states: `[B, T, D]` of the embeddings and of every layer.
+
+    Source: arXiv 2502.21074; the mean over layers follows its public description.
+    """
+    marked_2BT = torch.stack([marks_BT == 0, marks_BT == 1])
+    if not bool((marked_2BT.sum(2) == 1).all()):
+        raise ValueError("distillation needs one marked token in either of two read-outs")
+    positions_B2 = marked_2BT.int().argmax(2).T
+    rows_B1 = torch.arange(len(positions_B2), device=marks_BT.device)[:, None]
+    total_B = torch.zeros(len(positions_B2), device=marks_BT.device)
+    for hidden_BTD in hidden_states:
+        teacher_BD, student_BD = hidden_BTD[rows_B1, positions_B2].float().unbind(1)
+        teacher_BD = teacher_BD.detach()
+        distance_BD = F.smooth_l1_loss(student_BD, teacher_BD, reduction="none")
+        total_B = total_B + distance_BD.mean(1) / teacher_BD.std()
+    return total_B / len(hidden_states)

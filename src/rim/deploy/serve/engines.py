@@ -1,0 +1,218 @@
+"""Engines: which are installed, and the command line that starts each."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from rim.config import ConfigError
+from rim.deploy.serve.subject import Subject
+
+EngineName = Literal["vllm", "transformers", "llama.cpp"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+#: Names the program where it is not on PATH.
+LLAMA_VARIABLE = "RIM_LLAMA_SERVER"
+#: llama-cpp-python's sdist whose llama.cpp `make llama-server` compiles.
+LLAMA_VERSION = "0.3.36"
+#: Where engines that ask for a key find it, if their command line has none.
+KEY_VARIABLES: dict[EngineName, str] = {"vllm": "VLLM_API_KEY", "llama.cpp": "LLAMA_API_KEY"}
+
+_HOW_TO_INSTALL: dict[EngineName, str] = {
+    "vllm": "vllm: pip install vllm (into an environment whose `vllm` is on PATH)",
+    "transformers": 'transformers: pip install "transformers[serving]"',
+    "llama.cpp": (
+        f"llama.cpp: put its `llama-server` on PATH, or its path into {LLAMA_VARIABLE}, and make "
+        "a GGUF file with `rim gguf`"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An installed engine. `web_pages` "chosen": its command line says whether they are let in;
+    "always": it lets them all in. `names_headers`: it says which headers they may send.
+    """
+
+    name: EngineName
+    program: tuple[str, ...]
+    web_pages: Literal["chosen", "always"] = "chosen"
+    names_headers: bool = False
+
+
+def find_engine(wanted: EngineName | Literal["auto"], subject: Subject) -> Engine:
+    """The engine that serves this model here.
+
+    Args:
+        wanted: "auto" takes the first of vllm, transformers, llama.cpp that is installed.
+
+    Raises:
+        ConfigError: none; the message says what to install.
+    """
+    if wanted != "auto" and wanted not in ENGINES:
+        raise ConfigError(f"unknown engine {wanted!r}; there are auto, {', '.join(ENGINES)}")
+    names: list[EngineName] = [
+        name for name in ENGINES if wanted in ("auto", name) and _reads(name, subject)
+    ]
+    for name in names:
+        if engine := _installed(name):
+            return engine
+    if not names:
+        raise ConfigError(_nothing_to_read(wanted, subject))
+    listed = "\n".join(f"- {_HOW_TO_INSTALL[name]}" for name in names)
+    raise ConfigError(f"no engine to serve with is installed; install one of\n{listed}")
+
+
+def _reads(name: EngineName, subject: Subject) -> bool:
+    return subject.gguf is not None if name == "llama.cpp" else subject.folder is not None
+
+
+def _nothing_to_read(wanted: str, subject: Subject) -> str:
+    if subject.folder is None:
+        return f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
+    file = str(subject.folder / "model.gguf")
+    return (
+        f"llama.cpp reads GGUF files, and {subject.folder} has none; make one with "
+        f"`{shlex.join(['rim', 'gguf', str(subject.folder), '--out', file])}`"
+    )
+
+
+def _installed(name: EngineName) -> Engine | None:
+    if name == "transformers":
+        needed = ("transformers", "fastapi", "uvicorn", "openai")
+        if any(importlib.util.find_spec(module) is None for module in needed):
+            return None
+        # -P: a folder of the current directory never stands in for a package.
+        program = (sys.executable, "-P", "-m", "transformers.cli.transformers", "serve")
+        return Engine(name, program)
+    if name == "vllm":
+        program = _program("vllm")
+        return Engine(name, (program, "serve")) if program else None
+    program = find_llama()
+    return _llama_engine(program) if program else None
+
+
+def find_llama(name: str = "llama-server") -> str | None:
+    """A program of llama.cpp: named by `RIM_LLAMA_SERVER` (others than the server: beside it), of
+    this environment, on PATH, or compiled by `make llama-server`.
+
+    Raises:
+        ConfigError: the variable names no program.
+    """
+    named = os.environ.get(LLAMA_VARIABLE)
+    if named:
+        server = shutil.which(named)
+        if server is None:
+            raise ConfigError(f"{LLAMA_VARIABLE} is {named}, which is no program")
+        if name == "llama-server":
+            return server
+        if beside := shutil.which(str(Path(server).with_name(name))):
+            return beside
+    return _program(name) or shutil.which(str(llama_cache() / name))
+
+
+def llama_cache() -> Path:
+    """Where `make llama-server` puts its programs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "rim" / f"llama.cpp-{LLAMA_VERSION}"
+
+
+def _program(name: str) -> str | None:
+    """A program of this environment, or one on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return shutil.which(str(beside)) or shutil.which(name)
+
+
+def _llama_engine(program: str) -> Engine:
+    """What this server can: older ones let every web page in, and have no option for it."""
+    try:
+        shown = subprocess.run([program, "--help"], capture_output=True, check=False)
+    except OSError as error:
+        raise ConfigError(f"cannot run {program}: {error.strerror}") from None
+    options = shown.stdout + shown.stderr
+    chosen = "chosen" if b"--cors-origins" in options else "always"
+    return Engine("llama.cpp", (program,), chosen, b"--cors-headers" in options)
+
+
+def command_line(
+    engine: Engine,
+    subject: Subject,
+    *,
+    host: str,
+    port: int,
+    budget: int | None = None,
+    page: bool = False,
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """The command that starts a server.
+
+    Args:
+        budget: memory blocks of a request that names no number; None: as in training.
+        page: whether web pages, ours among them, may ask the server.
+        extra: further arguments of the engine; they come last, and so win.
+
+    Raises:
+        ConfigError: a number of blocks, or a path, that this engine cannot take.
+    """
+    if budget is not None and subject.record is not None:
+        subject.record.check_blocks(budget)
+    kwargs = None if budget is None else json.dumps({"blocks": budget})
+    arguments = _ARGUMENTS[engine.name](engine, subject, kwargs, page)
+    return [*engine.program, *arguments, "--host", host, "--port", str(port), *extra]
+
+
+def api_key(name: EngineName, extra: Sequence[str] = ()) -> str | None:
+    """The key that an engine asks for: one of its arguments, or from its environment."""
+    for argument, following in zip(extra, [*extra, ""][1:], strict=True):
+        if argument == "--api-key":
+            return following.split(",")[0] or None
+        if argument.startswith("--api-key="):
+            return argument.removeprefix("--api-key=").split(",")[0] or None
+    variable = KEY_VARIABLES.get(name)
+    told = os.environ.get(variable, "") if variable else ""
+    return told.split(",")[0] or None
+
+
+def _transformers(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+    folder = str(subject.folder)
+    if "@" in folder:
+        raise ConfigError(f"transformers serve reads '@' as a revision: rename or move {folder}")
+    arguments = [folder]
+    if kwargs:
+        arguments += ["--chat-template-kwargs", kwargs]
+    return [*arguments, "--enable-cors"] if page else arguments
+
+
+def _vllm(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+    # Of generation_config.json it reads neither `do_sample` nor `suppress_tokens`.
+    arguments = [str(subject.folder), "--override-generation-config", '{"temperature": 0}']
+    if kwargs:
+        arguments += ["--default-chat-template-kwargs", kwargs]
+    # It lets every web page in unless told otherwise.
+    return arguments if page else [*arguments, "--allowed-origins", "[]"]
+
+
+def _llama(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+    # Its own chat parser shows the memory tokens of some templates as part of the answer.
+    arguments = ["-m", str(subject.gguf), "--jinja", "--skip-chat-parsing", "--temp", "0"]
+    if kwargs:
+        arguments += ["--chat-template-kwargs", kwargs]
+    for token in subject.forbidden_ids:
+        arguments += ["--logit-bias", f"{token}-inf"]
+    if engine.web_pages == "chosen":
+        arguments += ["--cors-origins", "*" if page else "localhost"]
+    if page and engine.names_headers:
+        # Its "*" has no room for a key: browsers want that header named.
+        arguments += ["--cors-headers", "Authorization,Content-Type"]
+    return arguments
+
+
+_ARGUMENTS = {"vllm": _vllm, "transformers": _transformers, "llama.cpp": _llama}

@@ -1,0 +1,225 @@
+"""Scores: final-block, per-block and any-block accuracy, pass@k, intervals, every wrong answer.
+
+The one place that compares predictions with gold answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
+
+from rim.core.prompt import PromptEncoder
+from rim.data.examples import Example
+from rim.data.sources import data_hash
+from rim.evaluate.statistics import wilson_interval
+from rim.infer.answers import grade, parse_answer
+from rim.infer.decode import After, Generated, generate
+from rim.infer.reasoner import Reasoner
+from rim.infer.sampling import Sampling
+from rim.results import environment, write_json
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % Wilson interval."""
+
+    right: int
+    total: int
+    accuracy: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, right: int, total: int) -> Accuracy:
+        low, high = wilson_interval(right, total)
+        return cls(right, total, right / total if total else 0.0, low, high)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`summary` is what goes to JSON and tables; `wrong` holds one record per wrongly answered
+    question. `right` says for every question, in order, whether the answer was right: a string of 0
+    and 1 for "final" and, with all blocks, for "any_block".
+    """
+
+    summary: dict[str, Any]
+    wrong: list[dict[str, Any]]
+    right: dict[str, str]
+
+    @property
+    def accuracy(self) -> float:
+        return self.summary["final"]["accuracy"]
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of k samples is right (Chen et al. 2021, arXiv
+    2107.03374).
+    """
+    if num_samples - num_right < k:
+        return 1.0
+    return 1.0 - comb(num_samples - num_right, k) / comb(num_samples, k)
+
+
+def score(
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    *,
+    blocks: int | Sequence[int] | None = None,
+    all_blocks: bool = True,
+    sampling: Sampling | None = None,
+    max_new_tokens: int = 64,
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Answer every question and compare.
+
+    Args:
+        blocks: K at test time, or one number per example; as in training if left out.
+        all_blocks: read out after every block, which per-block and any-block accuracy need.
+        sampling: with several samples, accuracies are those of the first and pass@k is added.
+    """
+    if not examples:
+        raise ValueError("there are no examples to evaluate")
+    blocks, encoder = reasoner.trained_blocks if blocks is None else blocks, reasoner.encoder
+    after: After = "all" if all_blocks and blocks != 0 else "final"
+    generated = generate(
+        reasoner.model,
+        encoder,
+        [example.question for example in examples],
+        blocks=blocks,
+        after=after,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    graded = [
+        _grade(texts, example, encoder) for texts, example in zip(generated, examples, strict=True)
+    ]
+    total = len(examples)
+    summary: dict[str, Any] = {
+        "questions": total,
+        "blocks": blocks if isinstance(blocks, int) else None,
+        "final": asdict(Accuracy.of(sum(g.final_right for g in graded), total)),
+        "tokens_generated_mean": sum(g.final_tokens for g in graded) / total,
+        "unfinished": sum(not g.finished for g in graded),
+        "by_steps": _by_steps(graded, examples),
+    }
+    if after == "all":
+        summary["any_block"] = asdict(
+            Accuracy.of(sum(any(g.right_by_block.values()) for g in graded), total)
+        )
+        last = max(max(g.right_by_block) for g in graded)
+        summary["per_block"] = [
+            asdict(_accuracy_after(block, graded)) | {"block": block}
+            for block in range(1, last + 1)
+        ]
+    if sampling and sampling.num_samples > 1:
+        count = sampling.num_samples
+        summary["pass_at_k"] = {
+            str(k): sum(pass_at_k(count, g.final_samples_right, k) for g in graded) / total
+            for k in sorted({1, *(2**i for i in range(1, count.bit_length())), count})
+            if k <= count
+        }
+    wrong = [
+        {
+            "question": example.question,
+            "gold": example.answer,
+            "predicted": g.predicted,
+            "text": g.text,
+            "right_after_blocks": [block for block, right in g.right_by_block.items() if right],
+            "finished": g.finished,
+            "origin": example.origin,
+        }
+        for g, example in zip(graded, examples, strict=True)
+        if not g.final_right
+    ]
+    right = {"final": _flags([g.final_right for g in graded])}
+    if after == "all":
+        right["any_block"] = _flags([any(g.right_by_block.values()) for g in graded])
+    return Evaluation(summary, wrong, right)
+
+
+def _flags(values: Sequence[bool]) -> str:
+    return "".join("1" if value else "0" for value in values)
+
+
+@dataclass(frozen=True)
+class _Graded:
+    right_by_block: dict[int, bool]  # first sample after each block
+    final_right: bool
+    final_samples_right: int
+    predicted: str
+    text: str
+    finished: bool
+    final_tokens: int
+
+
+def _grade(texts: Sequence[Generated], example: Example, encoder: PromptEncoder) -> _Graded:
+    right_by_block: dict[int, bool] = {}
+    for generated in texts:
+        if generated.after_block not in right_by_block:
+            right_by_block[generated.after_block] = grade(generated.text, example, encoder)
+    final = [g for g in texts if g.after_block == texts[-1].after_block]
+    rights = [grade(g.text, example, encoder) for g in final]
+    return _Graded(
+        right_by_block,
+        rights[0],
+        sum(rights),
+        parse_answer(final[0].text, encoder),
+        final[0].text,
+        final[0].finished,
+        len(final[0].token_ids) + final[0].finished,
+    )
+
+
+def _accuracy_after(block: int, graded: Sequence[_Graded]) -> Accuracy:
+    having = [g.right_by_block[block] for g in graded if block in g.right_by_block]
+    return Accuracy.of(sum(having), len(having))
+
+
+def _by_steps(graded: Sequence[_Graded], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Final-block accuracy by the number of steps of the gold solution, where steps are known."""
+    counts = sorted({len(example.steps) for example in examples if example.steps})
+    rows = []
+    for count in counts:
+        chosen = [
+            g.final_right for g, e in zip(graded, examples, strict=True) if len(e.steps) == count
+        ]
+        rows.append({"steps": count} | asdict(Accuracy.of(sum(chosen), len(chosen))))
+    return rows
+
+
+def write_evaluation(
+    evaluation: Evaluation,
+    path: Path,
+    run: Path,
+    data_name: str,
+    examples: Sequence[Example],
+    settings: dict[str, Any],
+) -> tuple[dict[str, Any], Path]:
+    """Write the result with everything needed to reproduce it, and the wrong answers beside it.
+
+    Returns:
+        The record as written to `path`, and the JSONL of wrong answers.
+    """
+    run_environment = run / "environment.json"
+    record = {
+        "run": run.name,
+        "data": {"name": data_name, "examples": len(examples), "hash": data_hash(examples)},
+        "settings": settings,
+        "summary": evaluation.summary,
+        "environment": environment(),
+        "training": json.loads(run_environment.read_text(encoding="utf-8"))
+        if run_environment.exists()
+        else None,
+    }
+    write_json(path, record)
+    wrong_file = path.with_name(f"{path.stem}-wrong.jsonl")
+    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in evaluation.wrong]
+    wrong_file.write_text("".join(lines), encoding="utf-8")
+    return record, wrong_file

@@ -1,0 +1,153 @@
+"""Do the blocks compute? A trained model asked again, its blocks removed, altered or multiplied.
+
+Every control answers the same questions as the model itself and returns one right-or-wrong mark for
+each, so that a paired test can tell a fall from chance. What the interventions do exactly stands in
+`rim.evaluate.interventions`; that these are the controls that latent reasoning owes its readers is our
+reading of the literature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rim.config import ConfigError
+from rim.data.examples import DataError, Example
+from rim.evaluate.interventions import Intervention
+from rim.infer.answers import grade
+from rim.infer.decode import generate, most_blocks
+from rim.infer.reasoner import Reasoner
+
+Group = Literal["blocks removed", "block states", "question", "number of blocks"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One control on one set of questions.
+
+    `right` has one mark a question, in their order. `follows` (swap only): the share of answers
+    that are the other question's, whose blocks were put in; `follows_unaltered`: the same share
+    with the question's own blocks, which is what chance gives.
+    """
+
+    name: str
+    group: Group
+    right: tuple[bool, ...]
+    follows: float | None = None
+    follows_unaltered: float | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """For JSON; the marks as a string of 0 and 1."""
+        marks = "".join("1" if right else "0" for right in self.right)
+        record = {"name": self.name, "group": self.group, "right": marks}
+        if self.follows is None:
+            return record
+        return record | {"follows": self.follows, "follows_unaltered": self.follows_unaltered}
+
+
+def run_controls(
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome]:
+    """Every control on a model with memory blocks; `progress` hears of each question answered
+    (`num_answers` in all).
+
+    Raises:
+        ConfigError: the model has no blocks, or not enough to shuffle.
+        DataError: all answers are the same, so that no question's blocks are another's.
+    """
+    blocks = reasoner.trained_blocks
+    if blocks == 0:
+        raise ConfigError(
+            f"method {reasoner.encoder.format.method!r} has no memory blocks to control"
+        )
+    questions = [example.question for example in examples]
+    partners = choose_partners(examples)
+    # A prompt without blocks is that of a chain of thought to a model that was once trained on one:
+    # it gets as many tokens as an answer takes, and no more to write steps with.
+    answer_tokens = max(len(reasoner.encoder.answer_ids(e.answer)) for e in examples)
+
+    def answer(blocks: int, **options: Any) -> list[list[str]]:
+        generated = generate(
+            reasoner.model,
+            reasoner.encoder,
+            questions,
+            blocks=blocks,
+            batch_size=batch_size,
+            **({"max_new_tokens": max_new_tokens, "progress": progress} | options),
+        )
+        return [[g.text for g in texts] for texts in generated]
+
+    def marks(texts: Sequence[str], golds: Sequence[Example]) -> tuple[bool, ...]:
+        encoder = reasoner.encoder
+        return tuple(grade(text, gold, encoder) for text, gold in zip(texts, golds, strict=True))
+
+    def intervene(name: str, group: Group, intervention: Intervention) -> Outcome:
+        texts = [row[0] for row in answer(blocks, intervention=intervention)]
+        right = marks(texts, examples)
+        if intervention.kind != "swap":
+            return Outcome(name, group, right)
+        return Outcome(name, group, right, partners_share(texts), partners_share(unaltered))
+
+    def partners_share(texts: Sequence[str]) -> float:
+        others = marks(texts, [partners[example.question] for example in examples])
+        return sum(others) / len(others)
+
+    # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
+    most = min(
+        2 * blocks,
+        most_blocks(reasoner.model, reasoner.encoder, [e.question for e in examples]),
+    )
+    sweep = answer(most, after="all") if most else []
+    unaltered = [
+        row[blocks - 1] for row in (sweep if most >= blocks else answer(blocks, after="all"))
+    ]
+    outcomes = [
+        Outcome(
+            "no blocks",
+            "blocks removed",
+            marks([row[0] for row in answer(0, max_new_tokens=answer_tokens)], examples),
+        ),
+        intervene("block states zeroed", "block states", Intervention("zero")),
+    ]
+    if blocks > 1:
+        outcomes.append(intervene("blocks shuffled", "block states", Intervention("shuffle")))
+    swapped = {question: other.question for question, other in partners.items()}
+    outcomes += [
+        intervene(
+            "blocks of another question", "block states", Intervention("swap", partners=swapped)
+        ),
+        intervene("question hidden from the read-out", "question", Intervention("hide_question")),
+    ]
+    outcomes += [
+        Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
+        for k in range(most)
+    ]
+    return outcomes
+
+
+def num_answers(blocks: int, num_questions: int) -> int:
+    """How many questions `run_controls` answers (for a progress bar)."""
+    return (5 + (blocks > 1)) * num_questions
+
+
+def choose_partners(examples: Sequence[Example]) -> dict[str, Example]:
+    """For every question the next one (in order, round about) whose answer is another.
+
+    Raises:
+        DataError: there is none.
+    """
+    partners = {}
+    for i, example in enumerate(examples):
+        for other in (*examples[i + 1 :], *examples[:i]):
+            if other.answer != example.answer:
+                partners[example.question] = other
+                break
+        else:
+            raise DataError("all answers are the same: blocks cannot be swapped for others")
+    return partners

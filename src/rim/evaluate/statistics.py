@@ -1,0 +1,115 @@
+"""Small exact statistics: McNemar's test, intervals over seeds. No dependency but the library's own
+Wilson interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+
+def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion, as shares. An empty sample gives (0, 1)."""
+    if total == 0:
+        return (0.0, 1.0)
+    share = successes / total
+    centre = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+
+
+#: With fewer seeds a t interval says little more than that there are few: shown is their range.
+SEEDS_FOR_T = 5
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two models on the same questions; p is exact and two-sided."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: str, second: str) -> McNemar:
+    """McNemar's exact test on two strings of 0 and 1, question by question.
+
+    Under the null hypothesis a question that one model alone gets right is as likely to be the
+    first's as the second's: p is the two-sided binomial probability of a split this uneven.
+    """
+    pairs = list(zip(first, second, strict=True))
+    only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
+    total = only_first + only_second
+    tail = sum(math.comb(total, i) for i in range(min(only_first, only_second) + 1))
+    return McNemar(only_first, only_second, min(1.0, 2 * tail / 2**total))
+
+
+def joint_p(tests: Sequence[McNemar]) -> float:
+    """One p for several seeds: the largest, and 1 where they point in different directions.
+
+    Small only if every seed alone shows the same. No correction: that is a bound, not a pooled p.
+    """
+    directions = {test.only_first > test.only_second for test in tests}
+    return max(test.p for test in tests) if len(directions) == 1 else 1.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds with an interval of a stated kind.
+
+    wilson: one seed, 95 % over its questions; range: least and most of the seeds; t: 95 % for the
+    mean over seeds, if seeds are normally distributed.
+    """
+
+    mean: float
+    low: float
+    high: float
+    kind: Literal["wilson", "range", "t", "none"]
+    seeds: int
+
+
+def share_spread(right: Sequence[str]) -> dict[str, Any]:
+    """Accuracies of several seeds, given as strings of 0 and 1."""
+    if len(right) == 1:
+        hits, total = right[0].count("1"), len(right[0])
+        low, high = wilson_interval(hits, total)
+        return asdict(Spread(hits / total, low, high, "wilson", 1))
+    spread = value_spread([text.count("1") / len(text) for text in right])
+    return spread | {"low": max(0.0, spread["low"]), "high": min(1.0, spread["high"])}
+
+
+def value_spread(values: Sequence[float]) -> dict[str, Any]:
+    """Any number over seeds."""
+    mean, count = fmean(values), len(values)
+    if count < SEEDS_FOR_T:
+        kind = "none" if count == 1 else "range"
+        return asdict(Spread(mean, min(values), max(values), kind, count))
+    half = t_quantile(0.975, count - 1) * stdev(values) / math.sqrt(count)
+    return asdict(Spread(mean, mean - half, mean + half, "t", count))
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile (above one half) of Student's t with whole degrees of freedom, by bisection."""
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_below(middle, freedom) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _t_below(value: float, freedom: int) -> float:
+    """P(T <= value) for value >= 0: the finite sums of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    angle = math.atan(value / math.sqrt(freedom))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(3 if odd else 2, freedom - 1, 2):
+        term *= (k - 1) / k * cosine**2
+        total += term
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return (1 + within) / 2

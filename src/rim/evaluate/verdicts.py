@@ -1,0 +1,108 @@
+"""One sentence a control: what it changes, on how many questions, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from rim.evaluate.statistics import joint_p, mcnemar
+
+LEVEL = 0.05
+#: The group of `rim.evaluate.controls` that is told in one line.
+SWEEP = "number of blocks"
+
+
+def verdict(
+    name: str,
+    reference: Sequence[str],
+    control: Sequence[str],
+    follows: Sequence[tuple[float, float]] = (),
+) -> dict[str, Any]:
+    """Compare a control with what it controls, seed by seed on the same questions.
+
+    Args:
+        reference: right-or-wrong of each seed, strings of 0 and 1.
+        control: those of the control; its questions may be the first part of the reference's.
+        follows: shares of answers that are another question's, with its blocks put in and without.
+
+    The claim is made only if it holds in every seed; p is `joint_p` of the seeds'.
+    """
+    pairs = [(ref[: len(con)], con) for ref, con in zip(reference, control, strict=True)]
+    before, after = (
+        fmean(t.count("1") / len(t) for t in texts) for texts in zip(*pairs, strict=True)
+    )
+    tests = [mcnemar(ref, con) for ref, con in pairs]
+    p = joint_p(tests)
+    sure = p < LEVEL
+    falls = tests[0].only_first > tests[0].only_second
+    change = ("falls" if falls else "rises") if sure else "shows no sure change:"
+    questions, seeds = len(pairs[0][1]), len(pairs)
+    many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
+    share, chance = map(fmean, zip(*follows, strict=True)) if follows else (None, None)
+    other = ""
+    if share is not None and chance is not None:
+        other = (
+            f"; {100 * share:.1f} % give the other question's answer "
+            f"({100 * chance:.1f} % do with their own blocks)"
+        )
+    return {
+        "name": name,
+        "follows": share,
+        "follows_unaltered": chance,
+        "from": before,
+        "to": after,
+        "questions": questions,
+        "seeds": seeds,
+        "p": p,
+        "line": f"{name}: accuracy {change} from {100 * before:.1f} to {100 * after:.1f} % "
+        f"({many}, McNemar {p_text(p)}{' in every seed' if seeds > 1 and sure else ''}){other}",
+    }
+
+
+def control_verdicts(
+    name: str, right: Sequence[str], controls: Sequence[Sequence[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """What was done to one method's trained models, each control against the model as it is.
+
+    Args:
+        right: right-or-wrong of the models as they are, one string a seed.
+        controls: for each seed the records of `rim.evaluate.controls.run_controls`.
+    """
+    outcomes: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for text, records in zip(right, controls, strict=True):
+        for record in records:
+            outcomes.setdefault(record["name"], []).append((text, record))
+    sweep = {n: pairs for n, pairs in outcomes.items() if pairs[0][1]["group"] == SWEEP}
+    verdicts = [
+        verdict(
+            f"{name}, {control}",
+            [text for text, _ in pairs],
+            [record["right"] for _, record in pairs],
+            [(r["follows"], r["follows_unaltered"]) for _, r in pairs if "follows" in r],
+        )
+        for control, pairs in outcomes.items()
+        if control not in sweep
+    ]
+    if sweep:
+        shares = {n: [record["right"] for _, record in pairs] for n, pairs in sweep.items()}
+        verdicts.append(_sweep_verdict(name, shares))
+    return verdicts
+
+
+def _sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Accuracy under each number of blocks at test time, in one line and without a test."""
+    means = {
+        control: fmean(t.count("1") / len(t) for t in texts) for control, texts in right.items()
+    }
+    listed = ", ".join(f"{100 * mean:.1f}" for mean in means.values())
+    first, *_, last = means
+    return {
+        "name": f"{name}, number of blocks",
+        "accuracies": means,
+        "line": f"{name}, number of blocks at test time, {first} to {last}: {listed} %",
+    }
+
+
+def p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,225 @@
+"""Models: load or build, save and load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rim.config import ConfigError, ModelConfig, PromptFormat
+from rim.core.feedback import PROJECTION, attach_projection
+from rim.core.prompt import add_memory_tokens
+from rim.models.families import family_of
+from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
+from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
+from rim.models.scratch import build_model, train_tokenizer
+
+# --- building and loading ------------------------------------------------------------------------
+
+
+def load_base(
+    config: ModelConfig, prompt_format: PromptFormat, texts: Iterable[str], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model that a run starts from, memory tokens added, in float32 unless said otherwise.
+
+    Args:
+        texts: what a from-scratch tokenizer is trained on.
+
+    Raises:
+        ConfigError: a base that cannot be loaded, with the reason.
+    """
+    if config.scratch is not None:
+        tokenizer = train_tokenizer(texts, config.scratch.vocab_size, config.scratch.alphabet)
+        add_memory_tokens(tokenizer, prompt_format.memory)
+        with _seeded(seed):
+            model = build_model(config.scratch, tokenizer, config.attention)
+            _complete(model, prompt_format)
+        check_attention(model, config.attention)
+        return model, tokenizer
+    assert config.base is not None
+    folder = _model_folder(Path(config.base))
+    source = str(folder) if folder else config.base
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        if folder and (folder / "adapter_config.json").exists():
+            model, tokenizer = load_trained(folder, merge=True, attention=config.attention)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=config.dtype,
+                attn_implementation=config.attention,
+                use_safetensors=True,
+                **options,
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"the base model {config.base!r} could not be loaded: {error}") from None
+    check_attention(model, config.attention)
+    old_size = len(tokenizer)
+    ids = add_memory_tokens(tokenizer, prompt_format.memory)
+    with _seeded(seed):
+        resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
+        _complete(model, prompt_format, folder)
+    return model, tokenizer
+
+
+def _complete(model: Any, prompt_format: PromptFormat, folder: Path | None = None) -> None:
+    """Add what a method needs beside the transformers model; `folder`: where it may be already."""
+    if prompt_format.method != "codi" or hasattr(model, PROJECTION):
+        return
+    attach_projection(model)
+    if folder is not None:
+        _load_projection(model, folder)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed, the caller's own stream undisturbed (models start on the CPU)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _model_folder(path: Path) -> Path | None:
+    """A local model folder: the path itself, or a run folder's `model`."""
+    for folder in (path, path / "model"):
+        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+            return folder
+    if path.exists():
+        raise ConfigError(
+            f"{path} exists but holds no model (no config.json); did that run finish?"
+        )
+    return None
+
+
+def check_attention(model: PreTrainedModel, attention: str) -> None:
+    if attention == "flex_attention" and not family_of(model.config.model_type).flex_attention:
+        raise ConfigError(
+            f"{model.config.model_type} models do not run on flex_attention; use sdpa"
+        )
+
+
+def resize_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase, new_ids: list[int]) -> None:
+    """Make room for new tokens and start each at the mean of the old rows plus a little noise.
+
+    The noise (a tenth of the rows' standard deviation) tells the tokens apart; the paper does not
+    say how it initialises them, so this is our choice. Old rows are left bit for bit.
+    """
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if not new_ids:
+        return
+    with torch.no_grad():
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if module is None:
+                continue
+            weight = module.weight
+            old = weight[: min(new_ids)].float()
+            noise = (
+                torch.randn(len(new_ids), weight.shape[1], device=weight.device) * old.std(0) * 0.1
+            )
+            weight[new_ids] = (old.mean(0) + noise).to(weight.dtype)
+            if model.config.tie_word_embeddings:
+                break
+
+
+# --- saving and loading --------------------------------------------------------------------------
+
+
+def save_trained(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_format: PromptFormat,
+    base: ModelConfig,
+    folder: Path,
+) -> None:
+    """Write weights (safetensors; the adapter alone under LoRA), tokenizer and `rim.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if base.base and Path(base.base).exists():
+        # An adapter needs its base again, from wherever it is loaded.
+        base = base.model_copy(update={"base": str(Path(base.base).resolve())})
+    description = {
+        "prompt_format": prompt_format.model_dump(mode="json"),
+        "model": base.model_dump(mode="json"),
+    }
+    (folder / FORMAT_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load_trained(
+    folder: Path,
+    *,
+    merge: bool = False,
+    trainable: bool = False,
+    attention: str | None = None,
+    device: str | None = None,
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load what `save_trained` wrote.
+
+    Args:
+        merge: fold a LoRA adapter into the weights (faster; the result is a plain transformers
+            model).
+        trainable: keep the adapter's weights open for further training.
+        attention: an attention implementation other than the trained one.
+    """
+    config = read_model_config(folder)
+    if attention:
+        config = config.model_copy(update={"attention": attention})
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    model: Any
+    if (folder / "adapter_config.json").exists():
+        base, _ = load_base(config, read_prompt_format(folder), (), seed=0)
+        model = slim_saving(PeftModel.from_pretrained(base, folder, is_trainable=trainable))
+        model = model.merge_and_unload() if merge else model
+    else:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=config.dtype,
+            attn_implementation=config.attention,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+        )
+        _complete(model, read_prompt_format(folder), folder)
+    model.eval()
+    if device:
+        model.to(device)
+    return model, tokenizer
+
+
+def _load_projection(model: Any, folder: Path) -> None:
+    """Read the projection's weights, which transformers leaves out as unknown to the model; a base
+    of another method has none, and the new ones stay.
+    """
+    weights = {}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                if name.startswith(f"{PROJECTION}."):
+                    weights[name.removeprefix(f"{PROJECTION}.")] = tensors.get_tensor(name)
+    if weights:
+        getattr(model, PROJECTION).load_state_dict(weights)
+
+
+def load_for_training(folder: Path, dropout: float) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A finished stage's model, ready for the next: adapters train again, dropout is the new
+    stage's.
+    """
+    model, tokenizer = load_trained(folder, trainable=True)
+    if isinstance(model, PeftModel):
+        set_adapter_dropout(model, dropout)
+    else:
+        set_dropout(model, dropout)
+    return model, tokenizer

@@ -1,0 +1,200 @@
+"""Run JSONs to one comparison: means, intervals, tests, controls, costs. Reads files only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rim.config import ConfigError
+from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
+from rim.evaluate.verdicts import control_verdicts, verdict
+from rim.results import environment
+from rim.study.compare.plan import Run, check_tokens
+from rim.study.compare.recorded import read_record
+from rim.study.compare.selection import select
+from rim.study.compare.settings import Comparison
+
+Record = dict[str, Any]
+
+_TRAINING_DATA = ("train", "validation")
+
+
+def read_results(plan: Sequence[Run], task: str) -> list[Record]:
+    """The finished results of a task, in the recipe's order."""
+    return [read_record(run) for run in plan if run.task == task and run.result and run.done]
+
+
+def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
+    """The comparison so far; `missing` names the runs that have no result yet.
+
+    Raises:
+        ConfigError: results of one task were made on different questions, or with unequal budgets.
+    """
+    tasks = {}
+    for task in settings.tasks:
+        records = read_results(plan, task)
+        _same_questions(task, records)
+        if settings.budget.kind == "tokens":
+            check_tokens(settings, task, records)
+        by_method = {name: [r for r in records if r["method"] == name] for name in settings.methods}
+        by_method = {name: rows for name, rows in by_method.items() if rows}
+        tasks[task] = {
+            **_origin(plan, task, records),
+            "methods": {n: _method(settings, n, by_method) for n in by_method},
+            "starts": _starts(settings, plan, task),
+            "controls": _controls(settings, by_method),
+            "selection": _selection(settings, by_method),
+        }
+    return {
+        "name": settings.name,
+        "seeds": list(settings.seeds),
+        "reference": settings.reference,
+        "budget": settings.budget.model_dump(mode="json"),
+        "latency": settings.latency.model_dump(mode="json"),
+        "tasks": tasks,
+        "missing": [run.name for run in plan if run.result and not run.done],
+        "settings": settings.model_dump(mode="json"),
+        "summed_up_by": environment(),
+    }
+
+
+def _same_questions(task: str, records: list[Record]) -> None:
+    hashes = {json.dumps({n: t["data"] for n, t in r["results"].items()}) for r in records}
+    if len(hashes) > 1:
+        raise ConfigError(
+            f"task {task}: its results were made on different test questions; delete those made on "
+            "the old ones"
+        )
+
+
+def _origin(plan: Sequence[Run], task: str, records: list[Record]) -> Record:
+    """What a task's models were trained and tested on, and by which commits of this library."""
+    starts = [
+        json.loads(run.folder.environment_file.read_text(encoding="utf-8"))
+        for run in plan
+        if run.task == task and run.result is None and run.done
+    ]
+    trainings = [r["trained"] for r in records] + starts
+    runs = [*trainings, *(again for t in trainings for again in t.get("resumed", []))]
+    commits = {e["git_commit"] or "unknown" for e in [*runs, *(r["environment"] for r in records)]}
+    tests = {name: t["data"] for name, t in records[0]["results"].items()} if records else {}
+    hashes = {part: sorted({t["data"][part] for t in trainings}) for part in _TRAINING_DATA}
+    return {"data": {"tests": tests, **hashes}, "commits": sorted(commits)}
+
+
+def _rights(records: Sequence[Record], test: str = "test", which: str = "final") -> list[str]:
+    return [r["results"][test]["right"][which] for r in records]
+
+
+def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]]) -> Record:
+    records = by_method[name]
+    tests, reference = records[0]["results"], settings.reference
+    row: Record = {
+        "seeds": [r["seed"] for r in records],
+        "final": share_spread(_rights(records)),
+        "per_seed": [r["results"]["test"]["summary"]["final"] for r in records],
+        "by_steps": _by_steps(records),
+        "extra_tests": {n: share_spread(_rights(records, n)) for n in tests if n != "test"},
+        **_against(records, [] if name == settings.reference else by_method.get(reference, [])),
+        "parameters": records[0]["training"]["stages"][-1]["parameters"],
+        "control_of": settings.methods[name].control_of,
+        "exempt": settings.budget.exempt.get(name),
+    }
+    if "any_block" in tests["test"]["right"]:
+        row["any_block"] = share_spread(_rights(records, which="any_block"))
+        row["per_block"] = _per_block(records)
+    for key in ("steps", "examples", "tokens", "target_tokens", "seconds"):
+        row[key] = value_spread([r["training"]["total"][key] for r in records])
+    timed = [r["latency"] for r in records if "latency" in r]
+    for key in ("ttft_ms", "answer_ms", "tokens"):
+        if timed:
+            row.setdefault("latency", {})[key] = value_spread([t[key] for t in timed])
+    return row
+
+
+def _against(records: list[Record], reference: list[Record]) -> Record:
+    """McNemar of each seed that both have (the same questions, paired), and their joint p."""
+    other = {r["seed"]: r for r in reference}
+    tests = {
+        r["seed"]: mcnemar(*_rights([r, other[r["seed"]]])) for r in records if r["seed"] in other
+    }
+    return {
+        "against_reference": [{"seed": seed} | asdict(test) for seed, test in tests.items()],
+        "p": joint_p(list(tests.values())) if tests else None,
+    }
+
+
+def _by_steps(records: list[Record]) -> list[Record]:
+    return _grouped(records, "by_steps", lambda row: row["steps"], "steps")
+
+
+def _per_block(records: list[Record]) -> list[Record]:
+    return _grouped(records, "per_block", lambda row: row["block"], "block")
+
+
+def _grouped(
+    records: list[Record], part: str, key: Callable[[Record], int], name: str
+) -> list[Record]:
+    """The rows of a summary's list, by key, over seeds."""
+    found: dict[int, list[Record]] = {}
+    for record in records:
+        for row in record["results"]["test"]["summary"][part]:
+            found.setdefault(key(row), []).append(row)
+    return [
+        {name: value, "questions": rows[0]["total"]}
+        | value_spread([row["accuracy"] for row in rows])
+        for value, rows in sorted(found.items())
+    ]
+
+
+def _starts(settings: Comparison, plan: Sequence[Run], task: str) -> dict[str, Record]:
+    """What the models that others start from cost, which no method's own budget counts."""
+    costs: dict[str, list[Record]] = {}
+    for run in plan:
+        if run.task == task and run.result is None and run.done:
+            cost = json.loads(run.folder.training_file.read_text(encoding="utf-8"))["total"]
+            costs.setdefault(run.method, []).append(cost)
+    return {
+        name: {key: value_spread([c[key] for c in found]) for key in found[0]}
+        | {"methods": [n for n, m in settings.methods.items() if m.start == name]}
+        for name, found in costs.items()
+    }
+
+
+def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[Record]:
+    """Verdicts: interventions on trained models first, then methods trained as controls."""
+    verdicts = [
+        v
+        for name, records in by_method.items()
+        for v in control_verdicts(name, _rights(records), [r["controls"] for r in records])
+    ]
+    for name, records in by_method.items():
+        controlled = settings.methods[name].control_of
+        of = {r["seed"]: r for r in by_method.get(controlled or "", [])}
+        both = [(of[r["seed"]], r) for r in records if r["seed"] in of]
+        if both:
+            before, after = (_rights(side) for side in zip(*both, strict=True))
+            verdicts.append(verdict(f"{name} instead of {controlled}", before, after))
+    return verdicts
+
+
+def _selection(settings: Comparison, by_method: dict[str, list[Record]]) -> dict[str, Record]:
+    chosen = settings.selection
+    if chosen is None:
+        return {}
+    grouped = {name for names in chosen.candidates.values() for name in names}
+    groups = dict(chosen.candidates) | {n: (n,) for n in by_method if n not in grouped}
+    selected = {}
+    for group, names in groups.items():
+        candidates = {
+            f"{name}-seed{r['seed']}": r["results"]["test"]["right"]["final"]
+            for name in names
+            for r in by_method.get(name, [])
+        }
+        if candidates:
+            selected[group] = select(
+                candidates, splits=chosen.splits, held_out=chosen.held_out, seed=chosen.seed
+            )
+    return selected

@@ -1,0 +1,166 @@
+"""From settings to runs: every training recipe resolved and checked before anything trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rim.config import ConfigError, Recipe
+from rim.config.recipe_yaml import merge, recipe_from_dict
+from rim.data.sources import load_training_data
+from rim.study.compare.settings import Comparison
+from rim.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model to train. `method` is its name in the comparison; a start has no result file."""
+
+    task: str
+    method: str
+    seed: int
+    recipe: Recipe
+    result: Path | None
+    needs: Run | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.recipe.name}"
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.recipe.runs_dir) / self.recipe.name)
+
+    @property
+    def log(self) -> Path:
+        """What a run in a process of its own printed."""
+        return self.folder.path.with_name(f"{self.recipe.name}.log")
+
+    @property
+    def start_file(self) -> Path:
+        """The recipe of the start that this run began with: the run's own names its folder only."""
+        return self.folder.path.with_name(f"{self.recipe.name}.start.yaml")
+
+    @property
+    def done(self) -> bool:
+        return self.folder.finished if self.result is None else self.result.exists()
+
+
+def make_plan(settings: Comparison) -> list[Run]:
+    """Every run of a comparison, each after the one it starts from.
+
+    Raises:
+        ConfigError: a training recipe is wrong, or the budgets differ.
+        DataError: training data are wrong (read only where a stage counts in epochs).
+    """
+    plan: list[Run] = []
+    for task in settings.tasks:
+        for seed in settings.seeds:
+            starts: dict[str, Run] = {}
+            for name, method in settings.methods.items():
+                if method.start and method.start not in starts:
+                    starts[method.start] = _start(settings, task, method.start, seed)
+                    plan.append(starts[method.start])
+                needs = starts.get(method.start or "")
+                plan.append(_method(settings, task, name, seed, needs))
+    if settings.budget.kind == "steps":
+        check_steps(settings, plan)
+    return plan
+
+
+def _start(settings: Comparison, task: str, name: str, seed: int) -> Run:
+    recipe = _resolve(settings, task, name, seed, settings.starts[name], f"starts.{name}")
+    return Run(task, name, seed, recipe, None)
+
+
+def _method(settings: Comparison, task: str, name: str, seed: int, needs: Run | None) -> Run:
+    part = settings.methods[name].recipe
+    if needs:
+        part = merge(part, {"model": {"base": str(needs.folder.model_dir)}})
+    recipe = _resolve(settings, task, name, seed, part, f"methods.{name}")
+    result = settings.folder / "results" / task / f"{recipe.name}.json"
+    return Run(task, name, seed, recipe, result, needs)
+
+
+def _resolve(
+    settings: Comparison, task: str, name: str, seed: int, part: dict[str, Any], origin: str
+) -> Recipe:
+    """common < the task < the method or start < what the comparison itself decides."""
+    task_settings = settings.tasks[task]
+    raw = merge(settings.common, task_settings.recipe)
+    raw = merge(raw, {"data": task_settings.data.model_dump(exclude_unset=True)})
+    fixed = {
+        "name": f"{name}-seed{seed}",
+        "seed": seed,
+        "runs_dir": str(settings.folder / task),
+    }
+    for key in fixed:
+        if key in raw or key in part:
+            raise ConfigError(f"{origin}: {key!r} is set by the comparison; leave it out")
+    return recipe_from_dict(merge(raw, part) | fixed, f"{origin} (task {task})")
+
+
+# --- equal budgets -------------------------------------------------------------------------------
+
+
+def training_steps(recipe: Recipe) -> tuple[int, int]:
+    """Optimizer steps of a recipe's stages, and the examples that they see."""
+    count = None
+    steps = examples = 0
+    for stage in recipe.stages:
+        if stage.max_steps is None and count is None:
+            count = len(load_training_data(recipe.data, recipe.seed)[0])
+        number = stage.max_steps or math.ceil(
+            math.ceil((count or 0) / stage.batch_size) * (stage.epochs or 0)
+        )
+        steps += number
+        examples += number * stage.batch_size
+    return steps, examples
+
+
+def check_steps(settings: Comparison, plan: list[Run]) -> None:
+    """Refuse methods of one task that train for different steps or examples, unless exempt."""
+    for task in settings.tasks:
+        runs = [r for r in plan if r.task == task and r.result and r.seed == settings.seeds[0]]
+        counted = {
+            r.method: training_steps(r.recipe)
+            for r in runs
+            if r.method not in settings.budget.exempt
+        }
+        if len(set(counted.values())) > 1:
+            listed = ", ".join(
+                f"{name} {steps} steps and {examples} examples"
+                for name, (steps, examples) in counted.items()
+            )
+            raise ConfigError(
+                f"task {task}: the training budgets differ ({listed}). Make them equal, or name a "
+                "method under budget.exempt with the reason"
+            )
+
+
+def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]]) -> None:
+    """Refuse methods of one seed whose measured training tokens differ by more than the tolerance,
+    unless exempt: the most against the least.
+
+    Tokens are known only once a run is done, so this is asked after every run.
+    """
+    for seed in settings.seeds:
+        trained = {
+            r["method"]: r["training"]["total"]
+            for r in results
+            if r["seed"] == seed and r["method"] not in settings.budget.exempt
+        }
+        if not trained:
+            continue
+        least, most = (pick(trained, key=lambda n: trained[n]["tokens"]) for pick in (min, max))
+        low, high = (trained[name]["tokens"] for name in (least, most))
+        if high > low * (1 + settings.budget.tolerance):
+            steps = trained[most]["steps"]
+            raise ConfigError(
+                f"task {task}, seed {seed}: {most} trained on {high:.0f} tokens, {least} on "
+                f"{low:.0f}. About {round(steps * low / high)} steps instead of {steps:.0f} would "
+                "make them equal (then delete that run and its result), or name a method under "
+                "budget.exempt with the reason"
+            )

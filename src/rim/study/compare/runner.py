@@ -1,0 +1,232 @@
+"""Every run of a comparison, in one process or several, continued where it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rim.config import ConfigError
+from rim.config.recipe_yaml import dump_yaml
+from rim.data.examples import DataError
+from rim.study.compare.aggregate import aggregate, read_results
+from rim.study.compare.measure import measure_latency, perform, redo_controls
+from rim.study.compare.plan import Run, check_tokens, make_plan
+from rim.study.compare.questions import check_questions
+from rim.study.compare.recorded import refuse_changes, refuse_other_measurements
+from rim.study.compare.settings import Comparison
+from rim.train.callbacks import progress_bar
+from rim.train.trainer import TrainingDivergedError
+
+#: A mistake in one run: the others go on.
+_RUN_ERRORS = (ConfigError, DataError, TrainingDivergedError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    run: Run
+    reason: str
+
+
+def run_comparison(
+    settings: Comparison, console: Console, *, only: Sequence[str] = (), jobs: int = 1
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Do what is not done yet, then sum up.
+
+    Args:
+        only: train and measure these methods only; the summary still has all finished ones.
+        jobs: runs at a time, each in a process of its own with its share of the cores.
+
+    Raises:
+        ConfigError, DataError: the recipe is wrong; found before anything trains, but for token
+            budgets, which are known only after training.
+    """
+    plan = make_plan(settings)
+    chosen = choose(settings, plan, only)
+    # What was not chosen but is done is in the summary too.
+    refuse_changes(settings, [run for run in plan if run.done or run in chosen])
+    open_runs = [run for run in chosen if not run.done]
+    check_questions(settings, open_runs)
+    console.print(
+        f"[bold]{settings.name}[/]: {len(chosen)} runs, {len(open_runs)} of them to do",
+        highlight=False,
+    )
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    if jobs == 1 or len(open_runs) < 2:
+        failures = _one_by_one(settings, plan, open_runs, console)
+    else:
+        failures = _side_by_side(settings, plan, open_runs, console, jobs)
+    for run in plan:
+        if run.result is not None and run.done:
+            redo_controls(settings, run, console)
+    for task in settings.tasks:
+        for seed in settings.seeds:
+            finished = [r for r in plan if (r.task, r.seed) == (task, seed) and r.result and r.done]
+            if finished:
+                measure_latency(settings, finished, console)
+    return aggregate(settings, plan), failures
+
+
+def sum_up(settings: Comparison) -> dict[str, Any]:
+    """The comparison of what is finished; nothing is run.
+
+    Raises:
+        ConfigError: there is nothing, or it was not made with these settings.
+    """
+    plan = make_plan(settings)
+    done = [run for run in plan if run.done]
+    refuse_changes(settings, done)
+    refuse_other_measurements(settings, done)
+    result = aggregate(settings, plan)
+    if not any(content["methods"] for content in result["tasks"].values()):
+        raise ConfigError(f"{settings.folder} has no results yet; leave out --table-only to run")
+    return result
+
+
+def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> list[Run]:
+    """The runs of the methods asked for (all if none), and the starts that those need."""
+    for name in only:
+        if name not in settings.methods:
+            raise ConfigError(
+                f"--only: no method {name!r}, there are {', '.join(settings.methods)}"
+            )
+    methods = [r for r in plan if r.result is not None and (not only or r.method in only)]
+    needed = {run.needs.name for run in methods if run.needs and not run.done}
+    return [run for run in plan if run in methods or run.name in needed]
+
+
+def _one_by_one(
+    settings: Comparison, plan: list[Run], runs: list[Run], console: Console
+) -> list[Failure]:
+    failures: list[Failure] = []
+    for number, run in enumerate(runs, 1):
+        console.rule(f"{number} of {len(runs)}: {run.name}", align="left")
+        if run.needs and not run.needs.done:
+            failures.append(Failure(run, f"its start {run.needs.name} failed"))
+            continue
+        try:
+            perform(settings, run, console)
+        except _RUN_ERRORS as error:
+            failures.append(Failure(run, str(error)))
+            console.print(f"[bold red]{run.name} failed[/], the others go on", highlight=False)
+        check_budget(settings, plan, run)
+    return failures
+
+
+def check_budget(settings: Comparison, plan: list[Run], run: Run) -> None:
+    """Unequal token budgets are told as soon as they show, not after the last run."""
+    if settings.budget.kind == "tokens":
+        check_tokens(settings, run.task, read_results(plan, run.task))
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Worker:
+    run: Run
+    process: subprocess.Popen[bytes]
+    began: float
+
+
+def _side_by_side(
+    settings: Comparison, plan: list[Run], runs: list[Run], console: Console, jobs: int
+) -> list[Failure]:
+    recipe = settings.folder / "comparison.yaml"
+    recipe.write_text(dump_yaml(settings), encoding="utf-8")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    waiting, failures = list(runs), []
+    with _workers() as workers, progress_bar(console) as bar:
+        task = bar.add_task("runs", total=len(runs), note="")
+        while waiting or workers:
+            for worker in [w for w in workers if w.process.poll() is not None]:
+                workers.remove(worker)
+                failures += _ended(worker, console)
+                check_budget(settings, plan, worker.run)
+            failures += _give_up(waiting, failures)
+            _fill(workers, waiting, jobs, lambda run: _start(recipe, run, threads))
+            names = ", ".join(w.run.name for w in workers)
+            bar.update(task, completed=len(runs) - len(waiting) - len(workers), note=names)
+            time.sleep(0.2)
+        bar.update(task, completed=len(runs), note="")
+    return failures
+
+
+@contextlib.contextmanager
+def _workers() -> Iterator[list[_Worker]]:
+    """Processes that end with this one, however it ends (see `rim.study.compare.worker`)."""
+    workers: list[_Worker] = []
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.wait()
+            _close(worker)
+
+
+def _close(worker: _Worker) -> None:
+    """Close this side of the pipe of a worker that has ended."""
+    if worker.process.stdin:
+        worker.process.stdin.close()
+
+
+def _fill(
+    workers: list[_Worker], waiting: list[Run], jobs: int, start: Callable[[Run], _Worker]
+) -> None:
+    """Start as many of the waiting runs as there is room for and whose start is there."""
+    ready = [run for run in waiting if run.needs is None or run.needs.done]
+    for run in ready[: jobs - len(workers)]:
+        waiting.remove(run)
+        workers.append(start(run))
+
+
+def _start(recipe: Path, run: Run, threads: int) -> _Worker:
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "rim.study.compare.worker",
+        str(recipe),
+        run.name,
+        str(threads),
+    ]
+    with run.log.open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+        )
+    return _Worker(run, process, time.monotonic())
+
+
+def _ended(worker: _Worker, console: Console) -> list[Failure]:
+    _close(worker)
+    seconds = time.monotonic() - worker.began
+    if worker.run.done:
+        console.print(f"{worker.run.name}: done in {seconds:.0f} s", highlight=False)
+        return []
+    last = [line for line in worker.run.log.read_text("utf-8", "replace").splitlines() if line]
+    reason = f"{last[-1].strip() if last else 'no output'} (log: {worker.run.log})"
+    console.print(f"[bold red]{worker.run.name} failed[/], the others go on", highlight=False)
+    return [Failure(worker.run, reason)]
+
+
+def _give_up(waiting: list[Run], failures: list[Failure]) -> list[Failure]:
+    """Runs whose start failed cannot begin."""
+    failed = {failure.run.name for failure in failures}
+    lost = [run for run in waiting if run.needs and run.needs.name in failed]
+    for run in lost:
+        waiting.remove(run)
+    return [Failure(run, f"its start {run.needs.name} failed") for run in lost if run.needs]

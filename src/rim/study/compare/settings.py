@@ -1,0 +1,164 @@
+"""Settings of a comparison: methods x tasks x seeds, how they are kept fair, what is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from rim.config import DataConfig, DataSource, Settings
+from rim.config.base import NonNegativeInt, PositiveInt, Share
+from rim.config.recipe_yaml import read_recipe, settings_from_dict
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+class TaskSettings(Settings):
+    """Training data, test questions, and tests beyond the training distribution (`extra_tests`).
+
+    `recipe` is a part of a training recipe that every model of this task shares.
+    """
+
+    data: DataConfig
+    test: DataSource
+    extra_tests: dict[Name, DataSource] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def all_tests(self) -> dict[str, DataSource]:
+        """The test set (named "test") and those beyond it."""
+        return {"test": self.test, **self.extra_tests}
+
+
+class MethodSettings(Settings):
+    """A method as written: a part of a training recipe, and the keys below beside it.
+
+    start: key `from`, the model of `starts` that training begins with.
+    control_of: this is a training control of that method: the comparison says what it changes.
+    """
+
+    start: str | None = Field(default=None, alias="from")
+    control_of: str | None = None
+    recipe: dict[str, Any]
+
+    model_config = Settings.model_config | {"populate_by_name": True}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or isinstance(data.get("recipe"), dict):
+            return data
+        own = {"from", "start", "control_of"}
+        rest = {key: value for key, value in data.items() if key not in own}
+        return {key: value for key, value in data.items() if key in own} | {"recipe": rest}
+
+
+class BudgetSettings(Settings):
+    """What must be equal between the methods of a task: optimizer steps (and examples a step), or
+    trained tokens up to `tolerance`. `exempt` names methods that differ, with the reason.
+    """
+
+    kind: Literal["steps", "tokens"] = "steps"
+    tolerance: Share = 0.05
+    exempt: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+
+
+class EvaluationSettings(Settings):
+    batch_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 64
+
+
+class LatencySettings(Settings):
+    """Questions timed one at a time, the methods taking turns."""
+
+    questions: PositiveInt = 50
+    threads: PositiveInt = 1
+
+
+class ControlSettings(Settings):
+    """Interventions on block states, on the first `questions` test questions."""
+
+    run: Literal["reference", "block_methods", "none"] = "reference"
+    questions: PositiveInt = 500
+
+
+class SelectionSettings(Settings):
+    """The paper's selection protocol. It chooses with TEST questions: off unless written.
+
+    candidates: a name for each group, and the methods of it that compete (such as learning rates);
+    each seed of each is a candidate. A method in no group competes with its own seeds.
+    """
+
+    splits: PositiveInt = 16
+    held_out: PositiveInt = 264
+    seed: int = 0
+    candidates: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class Comparison(Settings):
+    """A whole comparison."""
+
+    name: Name
+    runs_dir: str = "runs"
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
+    tasks: Annotated[dict[Name, TaskSettings], Field(min_length=1)]
+    common: dict[str, Any] = Field(default_factory=dict)
+    starts: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    methods: Annotated[dict[Name, MethodSettings], Field(min_length=1)]
+    reference: str = "rim"
+    budget: BudgetSettings = BudgetSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    latency: LatencySettings = LatencySettings()
+    controls: ControlSettings = ControlSettings()
+    selection: SelectionSettings | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs_dir) / self.name
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _drop(cls, methods: Any) -> Any:
+        """A method set to null is none: so a comparison that extends another leaves it out."""
+        if not isinstance(methods, dict):
+            return methods
+        return {name: method for name, method in methods.items() if method is not None}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        _known("reference", [self.reference], self.methods)
+        _known("budget.exempt", self.budget.exempt, self.methods)
+        for name, method in self.methods.items():
+            _known(f"methods.{name}.from", [method.start] if method.start else [], self.starts)
+            controlled = [method.control_of] if method.control_of else []
+            _known(f"methods.{name}.control_of", controlled, self.methods)
+        for group, names in (self.selection.candidates if self.selection else {}).items():
+            _known(f"selection.candidates.{group}", names, self.methods)
+        return self
+
+    @model_validator(mode="after")
+    def _folders_differ(self) -> Self:
+        both = set(self.starts) & set(self.methods)
+        if both:
+            raise ValueError(f"{sorted(both)[0]!r} names a start and a method; rename one")
+        if "results" in self.tasks:
+            raise ValueError("a task may not be called 'results': that folder holds the results")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds repeat: {list(self.seeds)}")
+        return self
+
+
+def _known(where: str, names: Any, known: Any) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where}: no {name!r} here, there are {', '.join(known) or 'none'}")
+
+
+def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Comparison:
+    """Read a comparison's YAML: `extends:`, overrides and hints as in training recipes.
+
+    Raises:
+        ConfigError: a missing file, YAML that does not parse, an unknown key, a value out of range.
+    """
+    return settings_from_dict(Comparison, read_recipe(path, overrides), str(path))

@@ -1,0 +1,307 @@
+"""Stages in order: each starts from the best model of the one before, with a fresh optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from transformers import PrinterCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from rim.config import ConfigError, Recipe, StageConfig
+from rim.core.layout import Layout
+from rim.core.prompt import PromptEncoder
+from rim.data.examples import DataError, Example
+from rim.data.sources import data_hash, load_training_data
+from rim.infer.answers import grade
+from rim.infer.decode import generate, position_limit
+from rim.methods import METHODS, lay_out
+from rim.models.loading import load_base, load_for_training, load_trained, save_trained
+from rim.models.lora import count_parameters, prepare_for_training
+from rim.results import environment, write_json
+from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
+from rim.train.cost import total_cost
+from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
+from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
+
+
+def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> RunFolder:
+    """Run a recipe from data to a finished model.
+
+    Raises:
+        ConfigError, DataError: the recipe or its data are wrong; found before training begins where
+        possible.
+        TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
+    """
+    console = console or Console()
+    _refuse_several_devices()
+    train_set, validation_set = load_training_data(recipe.data, recipe.seed)
+    run = open_run_folder(recipe, resume)
+    console.print(
+        f"[bold]{recipe.name}[/]: {len(train_set)} training and "
+        f"{len(validation_set)} validation examples"
+    )
+    _record_environment(recipe, run, train_set, validation_set)
+    try:
+        return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
+    except Exception:
+        # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
+        # stays free. The error itself goes on.
+        if not resume and not any(run.path.glob("stages/*/*")):
+            shutil.rmtree(run.path)
+        raise
+
+
+def _refuse_several_devices() -> None:
+    """Several devices would silently multiply the batch; until that is supported it is an error."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    devices = torch.cuda.device_count()
+    if processes > 1 or devices > 1:
+        raise ConfigError(
+            f"training on several devices is not supported yet ({processes} processes, {devices} "
+            "GPUs visible); choose one, for example with CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _record_environment(
+    recipe: Recipe, run: RunFolder, train_set: Sequence[Example], validation_set: Sequence[Example]
+) -> None:
+    """Write what the run began with; a resumed run needs the same data and is noted beside it."""
+    data = {"train": data_hash(train_set), "validation": data_hash(validation_set)}
+    record = environment() | {"seed": recipe.seed, "data": data}
+    if run.environment_file.exists():
+        first = json.loads(run.environment_file.read_text(encoding="utf-8"))
+        if first["data"] != data:
+            raise ConfigError(f"the data changed since {run.path} began; resume with the old data")
+        record = first | {"resumed": [*first.get("resumed", []), record]}
+    write_json(run.environment_file, record)
+
+
+class Curriculum:
+    """One run in progress."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, console: Console):
+        self.recipe = recipe
+        self.run = run
+        self.console = console
+
+    def run_stages(
+        self, train_set: Sequence[Example], validation_set: Sequence[Example]
+    ) -> RunFolder:
+        previous: Path | None = None
+        for index, stage in enumerate(self.recipe.stages):
+            result = self.run.stage_result(index, stage)
+            if not result.exists():
+                self._run_stage(index, stage, previous, train_set, validation_set)
+            previous = result
+        assert previous is not None
+        # The finished model is written last and under its own name: its presence means "done".
+        model, tokenizer = load_trained(previous)
+        self._record_cost()
+        partial = self.run.path / "model.partial"
+        save_trained(model, tokenizer, self.recipe.prompt_format, self.recipe.model, partial)
+        partial.replace(self.run.model_dir)
+        self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
+        return self.run
+
+    def _record_cost(self) -> None:
+        """Sum up the stages; a stage finished by an earlier version states nothing."""
+        files = [self.run.stage_cost(i, stage) for i, stage in enumerate(self.recipe.stages)]
+        stages = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
+        write_json(self.run.training_file, {"total": total_cost(stages), "stages": stages})
+
+    def _run_stage(
+        self,
+        index: int,
+        stage: StageConfig,
+        previous: Path | None,
+        train_set: Sequence[Example],
+        validation_set: Sequence[Example],
+    ) -> None:
+        recipe, folder = self.recipe, self.run.stage_dir(index, stage)
+        set_seed(recipe.seed + index)
+        model, tokenizer = self._starting_model(stage, previous, train_set)
+        encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+        validation = list(validation_set[: recipe.validation.num_examples])
+        train_layouts = self._lay_out(train_set, stage, encoder, model)
+        validation_layouts = self._lay_out(validation, stage, encoder, model)
+        counts = count_parameters(model)
+        self.console.print(
+            f"Stage {index + 1} of {len(recipe.stages)}, {stage.name}: "
+            f"{_length(stage, len(train_layouts))}, "
+            f"{counts['trainable']:,} of {counts['total']:,} parameters train",
+            highlight=False,
+        )
+        progress = StageProgress(self.console, stage.name)
+        trainer = ReadoutTrainer(
+            stage=stage,
+            encoder=encoder,
+            score=self._scorer(encoder, validation, validation_layouts),
+            model=model,
+            args=training_arguments(recipe, stage, index, folder, len(train_layouts)),
+            train_dataset=LayoutDataset(train_layouts),
+            eval_dataset=LayoutDataset(validation_layouts),
+            callbacks=[progress, EvaluateAtEnd(), MetricsFile(self.run.metrics_file, stage.name)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        checkpoint = self.run.last_checkpoint(index, stage)
+        try:
+            trainer.train_from(checkpoint)
+        except TrainingDivergedError as error:
+            kept = self.run.last_checkpoint(index, stage) or previous
+            raise TrainingDivergedError(
+                f"{error} of stage {stage.name!r}; last good weights: {kept or 'none yet'}. "
+                f"Try a lower learning_rate (now {stage.learning_rate}) or a longer warmup"
+            ) from None
+        finally:
+            progress.stop()
+        best = trainer.state.best_global_step
+        self.console.print(f"  best validation at step {best}", highlight=False)
+        partial = folder / "final.partial"
+        if trainer.is_world_process_zero():
+            trained = trainer.accelerator.unwrap_model(trainer.model)
+            save_trained(trained, tokenizer, recipe.prompt_format, recipe.model, partial)
+            cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
+            write_json(self.run.stage_cost(index, stage), cost)
+            partial.replace(self.run.stage_result(index, stage))
+            remove_checkpoints(folder)
+
+    def _starting_model(
+        self, stage: StageConfig, previous: Path | None, train_set: Sequence[Example]
+    ) -> tuple[Any, Any]:
+        recipe = self.recipe
+        if previous is not None:
+            return load_for_training(previous, stage.dropout)
+        templates = recipe.templates
+        texts = (
+            text
+            for example in train_set
+            for text in (
+                templates.question_text(example.question),
+                templates.solution_text(example.steps, example.answer),
+            )
+        )
+        model, tokenizer = load_base(recipe.model, recipe.prompt_format, texts, recipe.seed)
+        memory_ids = list(PromptEncoder(tokenizer, recipe.prompt_format).memory_ids)
+        return prepare_for_training(model, recipe.model, memory_ids, stage.dropout), tokenizer
+
+    def _lay_out(
+        self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder, model: Any
+    ) -> list[Layout]:
+        """Encode a data set once; refuse an example that the model has no positions for."""
+        method, limit = METHODS[self.recipe.method], position_limit(model)
+        layouts = []
+        # track() shows itself only on a terminal, and only work of some seconds is worth a bar.
+        shown = track(
+            examples, "encoding", console=self.console, transient=True, disable=len(examples) < 5000
+        )
+        for example in shown:
+            layout = lay_out(method, example, stage, encoder)
+            if limit is not None and layout.max_position >= limit:
+                raise DataError(
+                    f"{example.origin}: too long, needs {layout.max_position + 1} positions, "
+                    f"the model has {limit}; "
+                    "drop the example or use a model with more positions"
+                )
+            layouts.append(layout)
+        return layouts
+
+    def _scorer(
+        self, encoder: PromptEncoder, examples: list[Example], layouts: list[Layout]
+    ) -> Score:
+        """Validation accuracy after the last block that the stage trains for each example."""
+        last_blocks = [layout.blocks for layout in layouts]
+        settings = self.recipe.validation
+
+        def score(model: Any) -> dict[str, float]:
+            generated = generate(
+                model,
+                encoder,
+                [example.question for example in examples],
+                blocks=last_blocks,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+            )
+            right = sum(
+                grade(texts[-1].text, example, encoder)
+                for texts, example in zip(generated, examples, strict=True)
+            )
+            return {"accuracy": right / len(examples)}
+
+        return score
+
+
+def _length(stage: StageConfig, num_examples: int) -> str:
+    if stage.max_steps:
+        return f"{stage.max_steps} steps of {stage.batch_size} examples"
+    return f"{stage.epochs:g} epochs of {num_examples} examples, batch {stage.batch_size}"
+
+
+def training_arguments(
+    recipe: Recipe, stage: StageConfig, index: int, folder: Path, num_examples: int
+) -> TrainingArguments:
+    """A stage's settings in transformers' terms."""
+    if stage.bf16 and recipe.model.dtype == "bfloat16":
+        raise ConfigError(
+            f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
+            "but model.dtype is bfloat16"
+        )
+    total = stage.max_steps or math.ceil(num_examples / stage.batch_size * (stage.epochs or 0))
+    every = stage.evaluate_every or max(1, total // 10)
+    transformers_logging.disable_progress_bar()
+    micro = stage.micro_batch_size or stage.batch_size
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=stage.max_steps or -1,
+        num_train_epochs=stage.epochs or 1.0,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=recipe.validation.batch_size,
+        gradient_accumulation_steps=stage.accumulation_steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.scheduler,
+        lr_scheduler_kwargs={"min_lr_rate": 0.1} if stage.scheduler == "cosine_with_min_lr" else {},
+        warmup_steps=stage.warmup,
+        weight_decay=stage.weight_decay,
+        adam_beta1=stage.betas[0],
+        adam_beta2=stage.betas[1],
+        max_grad_norm=stage.max_grad_norm,
+        bf16=stage.bf16,
+        **_checkpointing(stage),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_selection",
+        greater_is_better=True,
+        logging_steps=max(1, min(10, every)),
+        logging_nan_inf_filter=False,
+        label_names=["targets"],
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=list(recipe.report_to) or "none",
+        run_name=f"{recipe.name}-{stage.name}",
+        seed=recipe.seed + index,
+        data_seed=recipe.seed + index,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _checkpointing(stage: StageConfig) -> dict[str, Any]:
+    """Gradient checkpointing under its name in this transformers (renamed in 5.23)."""
+    if not stage.gradient_checkpointing:
+        return {}
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    new_name = "activation_checkpointing"
+    return {new_name if new_name in known else "gradient_checkpointing": True}

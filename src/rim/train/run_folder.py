@@ -1,0 +1,101 @@
+"""The run folder: what a training run leaves behind, and how it is found again.
+
+runs/NAME/
+  config.yaml         the resolved recipe
+  environment.json    versions, commit, machine, data hashes
+  metrics.jsonl       every log record of every stage
+  training.json       what training cost: steps, tokens and seconds of every stage
+  stages/01-NAME/     checkpoints of a stage; `final/` is its best, there once the stage is done
+  model/              the finished model: weights, tokenizer, rim.json
+  evaluations/        written by `rim eval`
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rim.config import ConfigError, Recipe, StageConfig
+from rim.config.recipe_yaml import dump_yaml, load_recipe
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def training_file(self) -> Path:
+        return self.path / "training.json"
+
+    @property
+    def model_dir(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def finished(self) -> bool:
+        return self.model_dir.exists()
+
+    def stage_dir(self, index: int, stage: StageConfig) -> Path:
+        return self.path / "stages" / f"{index + 1:02d}-{stage.name}"
+
+    def stage_result(self, index: int, stage: StageConfig) -> Path:
+        """Best model of a finished stage; does not exist before."""
+        return self.stage_dir(index, stage) / "final"
+
+    def stage_cost(self, index: int, stage: StageConfig) -> Path:
+        """What a finished stage cost; written before its result."""
+        return self.stage_dir(index, stage) / "training.json"
+
+    def last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
+        """Newest whole checkpoint of an unfinished stage (the trainer's state is written last)."""
+        whole = self.stage_dir(index, stage).glob("checkpoint-*/trainer_state.json")
+        found = [state.parent for state in whole]
+        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
+    """Create the folder of a new run, or reopen that of an interrupted one.
+
+    Raises:
+        ConfigError: the folder exists and `resume` was not asked for, there is nothing to resume,
+            the
+            run is finished, or its recipe was another one. Nothing is ever overwritten.
+    """
+    run = RunFolder(Path(recipe.runs_dir) / recipe.name)
+    if not resume:
+        if run.path.exists():
+            raise ConfigError(
+                f"{run.path} exists; continue it with --resume, "
+                "or choose another name with --set name=..."
+            )
+        run.path.mkdir(parents=True)
+        run.config_file.write_text(dump_yaml(recipe), encoding="utf-8")
+        return run
+    if not run.config_file.exists():
+        raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")
+    if run.finished:
+        raise ConfigError(f"{run.path} is finished: its model is in {run.model_dir}")
+    if load_recipe(run.config_file) != recipe:
+        raise ConfigError(
+            f"{run.config_file} differs from this recipe; resume with the recipe the run began with"
+        )
+    return run
+
+
+def remove_checkpoints(stage_dir: Path) -> None:
+    """Drop the optimizer checkpoints of a finished stage; its best model stays."""
+    for folder in stage_dir.glob("checkpoint-*"):
+        shutil.rmtree(folder)
