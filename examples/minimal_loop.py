@@ -17,12 +17,13 @@ import torch
 from rim.config import ArithmeticConfig, MemoryConfig, PromptFormat, StageConfig, TemplatesConfig
 from rim.core.collate import collate
 from rim.core.forward import forward_readouts
+from rim.core.layout import lay_out
 from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.core.schedules import readout_weights
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.evaluate.accuracy import score
 from rim.infer.reasoner import Reasoner
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS
 from rim.models.scratch import ScratchConfig, build_model, train_tokenizer
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)

@@ -66,6 +66,11 @@ def tiny_model(
     return model
 
 
+def decoder_layers(model):
+    """The stack of layers of a transformers decoder, whatever it is called there."""
+    return next(c for c in model.base_model.children() if isinstance(c, torch.nn.ModuleList))
+
+
 def stage(**changes: object) -> StageConfig:
     settings: dict[str, object] = {
         "name": "s",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from typing import get_args
 
 import pytest
 import torch
@@ -14,14 +13,14 @@ from typer.testing import CliRunner
 
 import rim.study.bench.measure as measure
 from rim.cli import app
-from rim.config import ConfigError, MemoryConfig, Method, ModelConfig, PromptFormat, ScratchConfig
+from rim.config import ConfigError, MemoryConfig, ModelConfig, PromptFormat, ScratchConfig
 from rim.infer.decode import Generated, generate
 from rim.infer.sampling import Sampling
+from rim.methods import METHODS
 from rim.models.loading import save_trained
 from rim.report.latency import latency_tables
 from rim.study.bench import (
     FULL_GRID,
-    SETUPS,
     BenchmarkSettings,
     Subject,
     run_benchmark,
@@ -45,8 +44,7 @@ def settings(**changes) -> BenchmarkSettings:
 
 
 def test_every_method_is_timed():
-    assert set(SETUPS) == set(get_args(Method))
-    assert set(FULL_GRID["methods"]) == set(SETUPS)
+    assert set(FULL_GRID["methods"]) == set(METHODS)
 
 
 def test_the_model_sees_exactly_the_stated_numbers_of_tokens(subject, monkeypatch):
@@ -151,14 +149,14 @@ def test_without_direct_there_is_no_ratio(subject):
 
 def test_the_grid_has_every_cell_and_every_k_once(subject):
     sizes = {"batch_sizes": (1, 2), "question_tokens": (4, 8), "blocks": (1, 3)}
-    chosen = settings(**sizes, methods=tuple(SETUPS), repeats=1)
+    chosen = settings(**sizes, methods=tuple(METHODS), repeats=1)
     progress: list[str] = []
     result = run_benchmark(subject, chosen, progress.append)
     rows = [(r["question_tokens"], r["batch_size"], r["method"], r["blocks"])
             for r in result["rows"]]  # fmt: skip
     assert len(rows) == len(set(rows))
-    swept = sum(setup.blocks == "swept" for setup in SETUPS.values())
-    assert len(rows) == 4 * (len(SETUPS) + swept)
+    swept = sum(method.bench.blocks == "swept" for method in METHODS.values())
+    assert len(rows) == 4 * (len(METHODS) + swept)
     assert {r[3] for r in rows if r[2] == "rim"} == {1, 3}
     assert len(progress) == 4 * 2
     assert len(latency_tables(result)) == 4
@@ -286,8 +284,8 @@ def test_every_method_is_timed_on_a_trained_variant(encoder, tmp_path, method, b
     model = tiny_model("gpt2", encoder.tokenizer)
     save_trained(model, encoder.tokenizer, trained_format, scratch, tmp_path)
     subject = trained_subject(tmp_path, "cpu")
-    chosen = settings(methods=tuple(SETUPS), repeats=1)
-    assert len(run_benchmark(subject, chosen)["rows"]) == len(SETUPS)
+    chosen = settings(methods=tuple(METHODS), repeats=1)
+    assert len(run_benchmark(subject, chosen)["rows"]) == len(METHODS)
     rows = {row.method: row for row in measure.variants(subject, chosen, 10)}
     # Its own method as it was trained, the others as they are by themselves.
     own = rows[method].encoder.format.memory
@@ -295,7 +293,7 @@ def test_every_method_is_timed_on_a_trained_variant(encoder, tmp_path, method, b
     if method == "rim":
         assert blocks.items() <= own.model_dump().items()
     else:
-        assert own.passes == SETUPS["lotus"].frame["passes"]
+        assert own.passes == METHODS["lotus"].bench.memory["passes"]
         assert rows["rim"].prompt_tokens == 10 + 2 * (3 + 2)
 
 

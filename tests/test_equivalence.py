@@ -8,10 +8,10 @@ from conftest import EXAMPLES, stage, tiny_model
 
 from rim.config import MemoryConfig
 from rim.core.collate import collate
-from rim.core.forward import forward_readouts, readout_logits
-from rim.core.layout import build_trunk
+from rim.core.forward import forward_batch, forward_readouts
+from rim.core.layout import lay_out
 from rim.core.schedules import readout_weights
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS
 
 BLOCKS = MemoryConfig(blocks=4)
 
@@ -53,11 +53,9 @@ def separate_readouts(model, encoder, name, example):
     """
     method = METHODS[METHOD_OF_STAGE.get(name, "rim")]
     logits, nll = [], []
-    for target in method.targets(example, STAGES[name], encoder):
-        prompt = build_trunk(
-            encoder.prompt(example.question).question_ids, encoder.block_ids, target.after_block
-        )
-        ids = torch.tensor([[*prompt, *target.token_ids]])
+    for target in method.readouts(example, STAGES[name], encoder):
+        prompt = encoder.prompt_ids(example.question, target.after_block)
+        ids = torch.tensor([[*prompt, *target.target_ids]])
         with torch.no_grad():
             output = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         logits.append(output)
@@ -75,7 +73,7 @@ def test_parallel_readouts_equal_separate_forwards(family, name, attention, enco
     weights_BR = weights_of(name, batch)
     with torch.no_grad():
         loss = forward_readouts(model, batch, BLOCKS, weights_BR)
-        logits_NV = readout_logits(model, batch, BLOCKS)
+        logits_NV = forward_batch(model, batch, BLOCKS).logits
     rows = torch.nonzero(batch["targets"] >= 0)[:, 0]
     readouts = batch["readout_ids"][batch["targets"] >= 0]
     for b, example in enumerate(EXAMPLES):
@@ -103,7 +101,7 @@ def test_flex_attention_equals_sdpa(family, name, encoder):
         # flex needs at least 16 dimensions a head
         model = tiny_model(family, encoder.tokenizer, attention)
         with torch.no_grad():
-            results.append(readout_logits(model, batch, BLOCKS))
+            results.append(forward_batch(model, batch, BLOCKS).logits)
     torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-4)
 
 
@@ -126,12 +124,12 @@ def test_readouts_never_see_each_other_nor_later_blocks(encoder):
     """Changing a later block or another read-out leaves a read-out's logits bit for bit alone."""
     model = tiny_model("llama", encoder.tokenizer)
     batch = collate([layouts_of("answer", encoder)[0]])
-    before = readout_logits(model, batch, BLOCKS)
+    before = forward_batch(model, batch, BLOCKS).logits
     readouts = batch["readout_ids"][batch["targets"] >= 0]
     disturbed = {name: tensor.clone() for name, tensor in batch.items()}
     others = (disturbed["block_ids"] > 2) | (disturbed["segment_ids"] == 1)
     disturbed["input_ids"][others] = encoder.text_ids("z")[0]
-    after = readout_logits(model, disturbed, BLOCKS)
+    after = forward_batch(model, disturbed, BLOCKS).logits
     assert torch.equal(before[readouts == 1], after[readouts == 1])
     assert not torch.allclose(before[readouts == 2], after[readouts == 2])
 
@@ -141,8 +139,8 @@ def test_question_can_be_hidden_from_readouts_but_not_from_blocks(encoder):
     model = tiny_model("llama", encoder.tokenizer, layers=1)
     batch = collate([layouts_of("answer", encoder)[0]])
     visible_logits, hidden_logits = (
-        readout_logits(model, batch, BLOCKS),
-        readout_logits(model, batch, hidden),
+        forward_batch(model, batch, BLOCKS).logits,
+        forward_batch(model, batch, hidden).logits,
     )
     # A block's last token is trunk and reads the question either way: the first token is the same
     # ...
@@ -157,13 +155,13 @@ def test_bidirectional_blocks_change_blocks_only(encoder):
     model = tiny_model("llama", encoder.tokenizer)
     batch = collate([layouts_of("answer", encoder)[0]])
     causal, bidirectional = (
-        readout_logits(model, batch, BLOCKS),
-        readout_logits(model, batch, both_ways),
+        forward_batch(model, batch, BLOCKS).logits,
+        forward_batch(model, batch, both_ways).logits,
     )
     assert not torch.allclose(causal, bidirectional)
     direct = collate([layouts_of("direct", encoder)[0]])
     assert torch.equal(
-        readout_logits(model, direct, BLOCKS), readout_logits(model, direct, both_ways)
+        forward_batch(model, direct, BLOCKS).logits, forward_batch(model, direct, both_ways).logits
     )
 
 
@@ -171,4 +169,4 @@ def test_flash_attention_is_refused(encoder):
     model = tiny_model("llama", encoder.tokenizer)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="cannot express the read-out mask"):
-        readout_logits(model, collate(layouts_of("answer", encoder)), BLOCKS)
+        forward_batch(model, collate(layouts_of("answer", encoder)), BLOCKS)

@@ -7,11 +7,11 @@ import torch
 from conftest import EXAMPLES, stage, tiny_model
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat
-from rim.core.layout import FIELDS
+from rim.core.layout import FIELDS, lay_out
 from rim.core.prompt import PromptEncoder
 from rim.infer.decode import generate
 from rim.infer.sampling import Sampling, TokenChooser
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS
 
 QUESTIONS = [example.question for example in EXAMPLES]
 
@@ -105,26 +105,25 @@ def test_decoding_continues_the_training_forward_in_every_variant(
 ):
     """Greedy tokens from the decoder are the training forward's own predictions."""
     from rim.core.collate import collate
-    from rim.core.forward import readout_logits
-    from rim.core.layout import Readout, build_layout
+    from rim.core.forward import forward_batch
+    from rim.core.layout import build_layout
     from rim.core.prompt import Prompt, add_memory_tokens
+    from rim.methods import Readout
 
     memory = MemoryConfig(blocks=3, **variant)
     add_memory_tokens(tokenizer, memory)
     encoder = PromptEncoder(tokenizer, PromptFormat(memory=memory))
     suffix = tuple(encoder.text_ids(placement_suffix)) if placement_suffix else ()
-    plain = encoder.prompt(QUESTIONS[0])
-    encoder.prompt = lambda question, blocks: Prompt(plain.question_ids, suffix)
+    prompt = Prompt(QUESTIONS[0], encoder.prompt(QUESTIONS[0], 3).trunk, suffix_ids=suffix)
+    encoder.prompt = lambda question, blocks: prompt
     model = tiny_model("llama", tokenizer)
     for after in ("all", "final"):
         for g in generate(model, encoder, QUESTIONS[:1], blocks=3, after=after, max_new_tokens=5)[
             0
         ]:
             target = (*g.token_ids, encoder.stop_id)
-            layout = build_layout(
-                plain.question_ids, encoder.block_ids, 3, [Readout(g.after_block, target, suffix)]
-            )
-            logits = readout_logits(model, collate([layout]), memory)
+            layout = build_layout(prompt.trunk, [Readout(g.after_block, target, suffix)])
+            logits = forward_batch(model, collate([layout]), memory).logits
             logits[:, list(encoder.memory_ids)] = float("-inf")
             predicted = logits.argmax(-1).tolist()
             assert tuple(predicted[: len(g.token_ids)]) == g.token_ids
@@ -134,7 +133,7 @@ def test_memory_tokens_are_never_generated(encoder):
     chooser = TokenChooser(Sampling(), ["a"], encoder.memory_ids, 1, torch.device("cpu"))
     logits = torch.zeros(1, len(encoder.tokenizer))
     logits[0, encoder.memory_ids[1]] = 100
-    token, _ = chooser(logits, 0)
+    token, _ = chooser(logits, [0], 0)
     assert token.item() not in encoder.memory_ids
 
 
@@ -142,13 +141,13 @@ def test_samples_follow_the_distribution_and_the_filters():
     logits = torch.log(torch.tensor([[0.6, 0.3, 0.1, 0.0]])).clamp(min=-50)
     keys = [str(i) for i in range(4000)]
     chooser = TokenChooser(Sampling(temperature=1.0), keys, [], 1, torch.device("cpu"))
-    token, _ = chooser(logits.expand(4000, -1), 0)
+    token, _ = chooser(logits.expand(4000, -1), range(4000), 0)
     shares = torch.bincount(token, minlength=4) / 4000
     assert (shares - torch.tensor([0.6, 0.3, 0.1, 0.0])).abs().max() < 0.03
     chooser = TokenChooser(Sampling(temperature=1.0, top_k=2), keys, [], 1, torch.device("cpu"))
-    assert set(chooser(logits.expand(4000, -1), 0)[0].tolist()) == {0, 1}
+    assert set(chooser(logits.expand(4000, -1), range(4000), 0)[0].tolist()) == {0, 1}
     chooser = TokenChooser(Sampling(temperature=1.0, top_p=0.5), keys, [], 1, torch.device("cpu"))
-    assert set(chooser(logits.expand(4000, -1), 0)[0].tolist()) == {0}
+    assert set(chooser(logits.expand(4000, -1), range(4000), 0)[0].tolist()) == {0}
 
 
 def test_bad_requests_are_refused(encoder):

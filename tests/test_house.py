@@ -11,10 +11,10 @@ SOURCE = ROOT / "src" / "rim"
 #: The packages from the ground up: a package imports those before it and none behind it.
 FLOORS = (
     "results",
+    "methods",
     "config",
     "data",
     "core",
-    "methods",
     "models",
     "infer",
     "train",
@@ -28,8 +28,14 @@ LEVEL = {package: level for level, package in enumerate(FLOORS)}
 
 
 def imports_of(path: Path) -> set[str]:
+    """Packages of `rim` that a file imports, late imports included, those for types alone not."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        todo += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rim."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):

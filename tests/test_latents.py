@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import EXAMPLES, stage, tiny_model
+from conftest import EXAMPLES, decoder_layers, stage, tiny_model
 
 from rim.config import MemoryConfig, ModelConfig, PromptFormat, TemplatesConfig
 from rim.core.collate import collate
-from rim.core.feedback import attach_projection, feedback_of
+from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts
-from rim.core.layout import Readout, build_layout, build_trunk
+from rim.core.layout import build_layout, lay_out
 from rim.core.prompt import PromptEncoder, add_memory_tokens
-from rim.evaluate.interventions import decoder_layers
 from rim.infer.decode import generate
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS, Readout
+from rim.models.loading import attach_module
 from rim.models.lora import prepare_for_training
 
 # memory_tokens 1 and 2, one latent and several, each framing somewhere
@@ -63,7 +63,8 @@ def encoder_for(name, tokenizer):
 def model_for(name, family, encoder):
     model = tiny_model(family, encoder.tokenizer)
     if method_of(name) == "codi":
-        attach_projection(model)
+        make = METHODS["codi"].extra_modules["latent_projection"]
+        attach_module(model, "latent_projection", make(32))
         with torch.no_grad():  # as in tiny_model: inputs must matter
             for parameter in model.latent_projection.parameters():
                 parameter.mul_(3)
@@ -77,14 +78,7 @@ def last_states(model, embeddings):
 
 def naive_embeddings(model, encoder, question, blocks):
     """Input embeddings of a trunk, latents filled as the papers say."""
-    ids = torch.tensor(
-        build_trunk(
-            encoder.prompt(question).question_ids,
-            encoder.block_ids,
-            blocks,
-            encoder.opening_ids,
-        )
-    )
+    ids = torch.tensor(encoder.prompt(question, blocks).trunk.ids)
     tokens = model.get_input_embeddings()(ids)
     is_latent = ids == encoder.memory_ids[1]
     if encoder.format.feedback == "chain":
@@ -103,10 +97,9 @@ def naive_embeddings(model, encoder, question, blocks):
 
 def naive_readout(model, encoder, example, target):
     """(logits, hidden states of all layers) that predict a target, one sequence."""
-    prompt = encoder.prompt(example.question)
     trunk = naive_embeddings(model, encoder, example.question, target.after_block)
-    prefix = encoder.readout_prefix_ids(prompt, target.after_block)
-    fed = torch.tensor([*prefix, *target.token_ids[:-1]], dtype=torch.long)
+    prefix = encoder.prompt(example.question, target.after_block).prefix_ids(target.after_block)
+    fed = torch.tensor([*prefix, *target.target_ids[:-1]], dtype=torch.long)
     sequence = torch.cat([trunk, model.get_input_embeddings()(fed)])
     output = model(inputs_embeds=sequence[None], use_cache=False, output_hidden_states=True)
     start = len(trunk) + len(prefix) - 1
@@ -120,20 +113,22 @@ def naive_nll(logits, ids):
 def naive_losses(model, encoder, example, chosen):
     """Negative log-probability of every read-out of an example, one pass (or chain) each."""
     losses, marked = [], []
-    targets = METHODS[encoder.format.method].targets(example, chosen, encoder)
+    targets = METHODS[encoder.format.method].readouts(example, chosen, encoder)
     for target in targets:
         if target.in_place:
             blocks = max(t.after_block for t in targets)
             trunk = naive_embeddings(model, encoder, example.question, blocks)
             logits = model(inputs_embeds=trunk[None], use_cache=False).logits[0]
-            before = len(encoder.prompt(example.question).question_ids) + len(encoder.opening_ids)
+            before = len(encoder.prompt(example.question, 1).trunk.question_ids) + len(
+                encoder.opening_ids
+            )
             start = before + len(encoder.block_ids) * (target.after_block - 1)
             losses.append(
-                naive_nll(logits[start : start + len(target.token_ids)], target.token_ids)
+                naive_nll(logits[start : start + len(target.target_ids)], target.target_ids)
             )
             continue
         logits, states = naive_readout(model, encoder, example, target)
-        losses.append(naive_nll(logits, target.token_ids))
+        losses.append(naive_nll(logits, target.target_ids))
         if target.marked is not None:
             marked.append([layer[target.marked] for layer in states])
     return torch.stack(losses), marked
@@ -172,13 +167,14 @@ def test_codis_loss_by_hand(family, drop_last_step, tokenizer):
     batch = collate(layouts, align_trunks=True)
 
     def loss_of(weight):
+        taught = chosen.model_copy(update={"distillation_weight": weight})
         return forward_readouts(
             model,
             batch,
             encoder.format.memory,
             torch.ones(3, 2),
             feedback=feedback_of(encoder),
-            distillation_weight=weight,
+            extra_loss=METHODS["codi"].extra_loss(taught),
         ).per_example_B
 
     losses, marked = zip(
@@ -207,9 +203,9 @@ def test_codis_loss_by_hand(family, drop_last_step, tokenizer):
 
 def naive_answer(model, encoder, question, blocks, limit):
     """Greedy decoding by whole passes over an ever longer sequence."""
-    prompt = encoder.prompt(question)
     sequence = naive_embeddings(model, encoder, question, blocks)
-    prefix = torch.tensor(encoder.readout_prefix_ids(prompt, blocks), dtype=torch.long)
+    prefix = encoder.prompt(question, blocks).prefix_ids(blocks)
+    prefix = torch.tensor(prefix, dtype=torch.long)
     sequence = torch.cat([sequence, model.get_input_embeddings()(prefix)])
     tokens = []
     while len(tokens) < limit:
@@ -271,17 +267,11 @@ def test_answers_have_the_training_passs_probability_where_the_question_is_hidde
     count = memory.blocks
     answers = generate(model, encoder, QUESTIONS, blocks=count, after="all", max_new_tokens=4)
     for question, row in zip(QUESTIONS, answers, strict=True):
-        prompt = encoder.prompt(question)
+        prompt = encoder.prompt(question, count)
         for answer in row:
             target = answer.token_ids + (encoder.stop_id,) * answer.finished
-            prefix = encoder.readout_prefix_ids(prompt, answer.after_block)
-            layout = build_layout(
-                prompt.question_ids,
-                encoder.block_ids,
-                count,
-                [Readout(answer.after_block, target, prefix)],
-                opening_ids=encoder.opening_ids,
-            )
+            prefix = prompt.prefix_ids(answer.after_block)
+            layout = build_layout(prompt.trunk, [Readout(answer.after_block, target, prefix)])
             loss = forward_readouts(
                 model,
                 collate([layout], align_trunks=True),
@@ -301,7 +291,11 @@ def test_lora_trains_through_the_loop(family, name, tokenizer):
     config = ModelConfig(base="x", lora={"rank": 4})  # type: ignore[arg-type]
     torch.manual_seed(0)
     model = prepare_for_training(
-        model_for(name, family, encoder), config, list(encoder.memory_ids), 0.0
+        model_for(name, family, encoder),
+        config,
+        list(encoder.memory_ids),
+        0.0,
+        METHODS[name].extra_modules,
     )
     chosen = STAGES[name][-1]
     batch = collate(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from conftest import EXAMPLES, stage
 
-from rim.core.layout import Readout, build_layout
+from rim.core.layout import Trunk, build_layout, lay_out
 from rim.data.examples import DataError, Example
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS, Readout
 
 EXAMPLE = EXAMPLES[1]  # three steps; K = 4
 
 
 def said(encoder, method, **settings):
-    targets = METHODS[method].targets(EXAMPLE, stage(**settings), encoder)
+    targets = METHODS[method].readouts(EXAMPLE, stage(**settings), encoder)
     return [
-        (t.after_block, encoder.tokenizer.decode(t.token_ids, skip_special_tokens=True), t.is_step)
+        (t.after_block, encoder.tokenizer.decode(t.target_ids, skip_special_tokens=True), t.is_step)
         for t in targets
     ]
 
@@ -65,16 +65,16 @@ def test_an_example_without_steps_is_refused_where_steps_are_needed(encoder):
         ([1], [], "at least one"),
         ([1], [Readout(3, (1,))], "follows block 3"),
         ([1], [Readout(1, (1,)), Readout(1, (2,))], "two read-outs"),
-        ([1], [Readout(1, ())], "empty target"),
     ],
 )
 def test_impossible_layouts_are_refused(question, readouts, message):
     with pytest.raises(ValueError, match=message):
-        build_layout(question, [5, 6, 7], 2, readouts)
+        build_layout(Trunk.build(question, [5, 6, 7], 2), readouts)
 
 
 def test_layout_in_numbers():
-    layout = build_layout([1, 2], [7, 8], 2, [Readout(1, (3, 0)), Readout(2, (4, 5, 0), (9,))], 1)
+    trunk = Trunk.build([1, 2], [7, 8], 2)
+    layout = build_layout(trunk, [Readout(1, (3, 0), is_step=True), Readout(2, (4, 5, 0), (9,))])
     assert layout.fields_TF.T.tolist() == [
         [1, 2, 7, 8, 7, 8, 3, 9, 4, 5],  # input_ids
         [0, 1, 2, 3, 4, 5, 4, 6, 7, 8],  # position_ids
@@ -84,4 +84,5 @@ def test_layout_in_numbers():
         [-1, -1, -1, 0, -1, -1, 0, 1, 1, 1],  # readout_ids
         [-1] * 10,  # marks
     ]
-    assert (layout.blocks, layout.num_readouts, layout.max_position) == (2, 2, 8)
+    assert (trunk.num_blocks, layout.num_readouts, layout.num_step_readouts) == (2, 2, 1)
+    assert (layout.max_position, layout.starts) == (8, (3, 7))

@@ -16,9 +16,10 @@ from rim.config import (
 )
 from rim.core.collate import collate
 from rim.core.forward import forward_readouts
+from rim.core.layout import lay_out
 from rim.core.prompt import PromptEncoder
 from rim.infer.decode import generate
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import prepare_for_training, set_adapter_dropout, set_dropout
 from rim.models.scratch import build_model

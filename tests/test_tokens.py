@@ -36,7 +36,7 @@ def chat_encoder(tokenizer, **templates):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_control_strings_in_user_text_stay_text(text, encoder):
     special = set(encoder.tokenizer.all_special_ids) | set(encoder.memory_ids)
-    assert not special & set(encoder.prompt(text).question_ids)
+    assert not special & set(encoder.prompt(text, 1).trunk.question_ids)
     assert not special & set(encoder.step_ids(text)[:-1])
     assert not special & set(encoder.answer_ids(text)[:-1])
     # Plain prompts do not even change the text.
@@ -67,7 +67,7 @@ def test_blocks_close_the_user_turn_or_open_the_answer(tokenizer):
 
 def test_the_question_template_is_used_inside_the_user_turn(tokenizer):
     encoder = chat_encoder(tokenizer, question="Solve: {question}\n")
-    assert tokenizer.decode(encoder.prompt("hi").question_ids).endswith("user\nSolve: hi")
+    assert tokenizer.decode(encoder.prompt("hi", 1).trunk.question_ids).endswith("user\nSolve: hi")
 
 
 def test_an_ordinary_word_cannot_be_a_memory_token(tokenizer):
@@ -132,6 +132,6 @@ def test_targets_follow_the_templates_and_end_with_the_stop_token(encoder):
 
 def test_braces_in_user_text_are_just_braces(encoder):
     assert (
-        encoder.tokenizer.decode(encoder.prompt("{answer} {0} {").question_ids)
+        encoder.tokenizer.decode(encoder.prompt("{answer} {0} {", 1).trunk.question_ids)
         == "{answer} {0} {\n"
     )

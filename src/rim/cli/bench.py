@@ -64,13 +64,14 @@ def bench(
         import torch
 
         from rim.infer.reasoner import best_device
+        from rim.methods import METHODS
         from rim.report.latency import latency_tables
         from rim.results import environment, write_json
-        from rim.study.bench import FULL_GRID, SETUPS, BenchmarkSettings, run_benchmark
+        from rim.study.bench import FULL_GRID, BenchmarkSettings, run_benchmark
         from rim.train.callbacks import progress_bar
 
         given = {
-            "methods": list(SETUPS) if methods == "all" else _words(methods),
+            "methods": list(METHODS) if methods == "all" else _words(methods),
             "batch_sizes": _words(batch_sizes),
             "question_tokens": _words(question_tokens),
             "blocks": _words(blocks),

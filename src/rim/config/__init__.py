@@ -16,12 +16,11 @@ from rim.config.data import (
     WordProblemsConfig,
 )
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
-from rim.config.prompt import BLOCK_METHODS, MemoryConfig, Method, PromptFormat, TemplatesConfig
+from rim.config.prompt import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
 from rim.config.recipe import Recipe, ValidationConfig
 from rim.config.stages import StageConfig
 
 __all__ = [
-    "BLOCK_METHODS",
     "ArithmeticConfig",
     "Attention",
     "ConfigError",
@@ -33,7 +32,7 @@ __all__ = [
     "HubColumns",
     "LoraSettings",
     "MemoryConfig",
-    "Method",
+    "MethodName",
     "ModelConfig",
     "MultiplicationConfig",
     "PromptFormat",

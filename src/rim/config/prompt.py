@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from rim.config.base import PositiveInt, Settings
+from rim.methods import METHODS
 
-Method = Literal["direct", "cot", "pause", "icot", "rim", "coconut", "codi", "lotus"]
 
-#: Methods whose prompt ends in memory blocks; the others' ends with the question.
-BLOCK_METHODS: tuple[Method, ...] = ("pause", "rim", "coconut", "codi", "lotus")
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(METHODS.unknown(name))
+    return name
+
+
+#: A method's name, checked against the registry `rim.methods.METHODS`.
+MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
 class MemoryConfig(Settings):
@@ -95,19 +101,16 @@ class TemplatesConfig(Settings):
 class PromptFormat(Settings):
     """All that fixes the tokens around a question; saved beside a trained model."""
 
-    method: Method = "rim"
+    method: MethodName = "rim"
     memory: MemoryConfig = MemoryConfig()
     templates: TemplatesConfig = TemplatesConfig()
 
     @model_validator(mode="after")
     def _blocks_fit_method(self) -> Self:
-        memory = self.memory
-        if memory.passes > 1 and self.method not in ("rim", "lotus"):
-            raise ValueError(
-                f"memory.passes is for rim and lotus, not for {self.method}; leave it at 1"
-            )
-        if self.method == "lotus" and memory.framing != "once":
-            raise ValueError("lotus needs memory.framing: once (its latents stand side by side)")
+        method, memory = METHODS[self.method], self.memory
+        if memory.passes > 1 and not method.may_loop:
+            raise ValueError(f"memory.passes must be 1 for method {self.method!r}")
+        method.check(memory)
         if self.feedback != "none" and memory.attention != "causal":
             raise ValueError("blocks that hidden states are fed back to need attention: causal")
         return self
@@ -115,14 +118,9 @@ class PromptFormat(Settings):
     @property
     def trained_blocks(self) -> int:
         """Blocks in a prompt by default: K for a memory-block method, none for the others."""
-        return self.memory.blocks if self.method in BLOCK_METHODS else 0
+        return self.memory.blocks if METHODS[self.method].has_blocks else 0
 
     @property
     def feedback(self) -> Literal["none", "chain", "loop"]:
-        """Where memory tokens get their input from: their embedding; the last hidden state of the
-        token before, one token at a time; or their own last hidden state of the pass before, all at
-        once. Only "none" is served by a stock engine.
-        """
-        if self.method in ("coconut", "codi"):
-            return "chain"
-        return "loop" if self.memory.passes > 1 else "none"
+        """Where memory tokens get their input from, `rim.methods.base.Method.feedback`."""
+        return METHODS[self.method].feedback(self.memory)

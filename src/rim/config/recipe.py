@@ -9,26 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from rim.config.base import NonNegativeInt, PositiveInt, Settings
 from rim.config.data import DataConfig
 from rim.config.model import ModelConfig
-from rim.config.prompt import MemoryConfig, Method, PromptFormat, TemplatesConfig
+from rim.config.prompt import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
 from rim.config.stages import StageConfig, expand_stages
-
-#: What the stages of each method may train on.
-OBJECTIVES: dict[Method, tuple[str, ...]] = {
-    "direct": ("answer",),
-    "cot": ("solution",),
-    "pause": ("answer", "solution", "remaining"),
-    "icot": ("solution", "remaining"),
-    "rim": ("steps", "answer"),
-    "coconut": ("solution", "remaining"),
-    "codi": ("distillation",),
-    "lotus": ("solution", "steps"),
-}
-#: By what the methods with a shrinking solution measure the removed part.
-REMOVAL: dict[Method, str] = {
-    "pause": "removed_steps",
-    "coconut": "removed_steps",
-    "icot": "removed_tokens",
-}
+from rim.methods import METHODS
 
 
 class ValidationConfig(Settings):
@@ -43,7 +26,7 @@ class Recipe(Settings):
     """A whole run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    method: Method
+    method: MethodName
     seed: NonNegativeInt = 0
     runs_dir: str = "runs"
     data: DataConfig
@@ -61,14 +44,15 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _stages_fit_method(self) -> Self:
-        allowed, removal = OBJECTIVES[self.method], REMOVAL.get(self.method)
+        method = METHODS[self.method]
+        allowed, removal = method.objectives, f"removed_{method.removes}"
         for stage in self.stages:
             if stage.objective not in allowed:
                 raise ValueError(
                     f"stage {stage.name!r}: objective {stage.objective!r} does not belong to "
                     f"method {self.method!r}, which has {' and '.join(allowed)}"
                 )
-            if stage.objective == "remaining" and getattr(stage, str(removal)) is None:
+            if stage.objective == "remaining" and getattr(stage, removal) is None:
                 raise ValueError(f"stage {stage.name!r}: method {self.method!r} wants {removal!r}")
             if self.prompt_format.feedback != "none" and stage.gradient_checkpointing:
                 raise ValueError(
@@ -83,7 +67,3 @@ class Recipe(Settings):
     @property
     def prompt_format(self) -> PromptFormat:
         return PromptFormat(method=self.method, memory=self.memory, templates=self.templates)
-
-    @property
-    def needs_steps(self) -> bool:
-        return any(stage.objective != "answer" for stage in self.stages)

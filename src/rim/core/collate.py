@@ -29,9 +29,9 @@ def collate(layouts: Sequence[Layout], *, align_trunks: bool = False) -> dict[st
             input_ids     [[q q b m m /b a1 a1'], [q b m m /b a1 -1 -1]]
             segment_ids   [[0 0 0 0 0 0  1  1  ], [0 0 0 0 0  1  -1 -1]]
     """
-    rows = [x.fields_TF for x in layouts]
+    rows = [torch.from_numpy(x.fields_TF) for x in layouts]
     if align_trunks:
-        widths = [x.trunk_length for x in layouts]
+        widths = [len(x.trunk.ids) for x in layouts]
         rows = [
             pad(row, (0, 0, max(widths) - width, 0), value=PADDING)
             for row, width in zip(rows, widths, strict=True)

@@ -27,6 +27,8 @@ from rim.core.layout import PADDING, TRUNK_SEGMENT
 from rim.core.prompt import PromptEncoder
 from rim.core.unwrap import unwrap
 
+#: The attribute of a model that a method's projection is attached under, see
+#: `rim.methods.base.Method.extra_modules`.
 PROJECTION = "latent_projection"
 
 
@@ -54,22 +56,6 @@ class Filled:
     embeddings_BWE: Tensor
     cache: DynamicCache
     done: int
-
-
-class LatentProjection(nn.Sequential):
-    """Linear, GELU, Linear, LayerNorm between a hidden state and the next latent's input (CODI)."""
-
-    def __init__(self, width: int):
-        super().__init__(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width)
-        )
-
-
-def attach_projection(model: Any) -> None:
-    """Give a transformers model the projection as a part of its own: trained and saved with it."""
-    weight = model.get_input_embeddings().weight
-    projection = LatentProjection(weight.shape[1]).to(weight.device, weight.dtype)
-    setattr(model, PROJECTION, projection)
 
 
 def fill_latents(

@@ -13,45 +13,38 @@ from torch import Tensor
 from rim.config import MemoryConfig
 from rim.core.feedback import Feedback, batch_embeddings
 from rim.core.layout import PADDING
-from rim.core.losses import ReadoutLoss, Reduction, distillation_loss, readout_loss
-from rim.core.masks import build_attention_mask
+from rim.core.losses import ReadoutLoss, Reduction, readout_loss
+from rim.core.masks import blind_readouts, build_attention_mask, get_readout_mask_mod
 from rim.core.unwrap import unwrap
+from rim.methods import ExtraLoss
 
 
-def readout_logits(
+def forward_batch(
     model: Any,
     batch: dict[str, Tensor],
     memory: MemoryConfig,
+    *,
     plain_model: Any = None,
     feedback: Feedback | None = None,
-) -> Tensor:
-    """Logits `[N, V]` of the target positions only, row by row.
+    hidden_states: bool = False,
+) -> Any:
+    """The model's output, with logits `[N, V]` of the target positions only, row by row.
 
     Args:
         plain_model: the transformers model inside `model`, where a distributed wrapper hides it.
         feedback: how memory tokens get their input, if not as ordinary tokens; then the batch must
             have aligned trunks.
+        hidden_states: also those of the embeddings and of every layer, `[B, T, D]`.
     """
-    return _forward(model, batch, memory, plain_model, feedback).logits
-
-
-def _forward(
-    model: Any,
-    batch: dict[str, Tensor],
-    memory: MemoryConfig,
-    plain_model: Any = None,
-    feedback: Feedback | None = None,
-    hidden_states: bool = False,
-) -> Any:
     plain = unwrap(plain_model if plain_model is not None else model)
-    mask = build_attention_mask(
-        plain.config._attn_implementation,
-        batch["segment_ids"],
-        batch["block_ids"],
-        plain.dtype,
+    segment_BT, block_BT = batch["segment_ids"], batch["block_ids"]
+    rule = get_readout_mask_mod(
+        segment_BT,
+        block_BT,
         bidirectional_blocks=memory.attention == "bidirectional",
-        readouts_see_question=memory.readouts_see_question,
+        blind_BT=None if memory.readouts_see_question else blind_readouts(segment_BT, block_BT),
     )
+    mask = build_attention_mask(plain.config._attn_implementation, rule, segment_BT, plain.dtype)
     inputs = (
         {"input_ids": batch["input_ids"].clamp(min=0).long()}
         if feedback is None
@@ -76,21 +69,28 @@ def forward_readouts(
     memory: MemoryConfig,
     weights_BR: Tensor,
     reduction: Reduction = "sum",
+    *,
     plain_model: Any = None,
     feedback: Feedback | None = None,
-    distillation_weight: float = 0.0,
+    extra_loss: ExtraLoss | None = None,
 ) -> ReadoutLoss:
     """One pass over all read-outs of a batch (after those that feed hidden states back, if any).
 
     Args:
-        distillation_weight: times CODI's distillation loss, added to each example's.
+        extra_loss: a method's own loss on the hidden states, added to each example's.
     """
-    distil = distillation_weight > 0
-    output = _forward(model, batch, memory, plain_model, feedback, hidden_states=distil)
+    output = forward_batch(
+        model,
+        batch,
+        memory,
+        plain_model=plain_model,
+        feedback=feedback,
+        hidden_states=extra_loss is not None,
+    )
     loss = readout_loss(
         output.logits, batch["targets"], batch["readout_ids"], weights_BR, reduction
     )
-    if not distil:
+    if extra_loss is None:
         return loss
-    extra_B = distillation_weight * distillation_loss(output.hidden_states, batch["marks"])
+    extra_B = extra_loss(output.hidden_states, batch)
     return dataclasses.replace(loss, per_example_B=loss.per_example_B + extra_B)

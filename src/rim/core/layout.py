@@ -3,17 +3,19 @@
 A *trunk* (question, then memory blocks 1..K) is followed by the *read-outs*. Read-out k is a copy
 of what would follow block k if the prompt stopped there: an optional prefix (for chat models, the
 tokens that open the assistant's turn) and a target text. All read-outs share one forward pass;
-`rim.core.masks` turns the integers below into the attention mask that makes the pass equal to K separate
-ones.
+`rim.core.masks` turns the integers below into the attention mask that makes the pass equal to K
+separate ones.
 
     position   0 1 2   3 4 5 6     7 8 9 10      7 8        11 12
     tokens     q q q   <b> m m </b> <b> m m </b>  a1 a2      a1 a2
                question  block 1     block 2     read-out 1  read-out 2
 
 The first target token of read-out k is predicted by the last token of block k (or of the prefix),
-so the target's last token, the stop token, is predicted but never fed.
+so the target's last token, the stop token, is predicted but never fed. A read-out without a target
+is one that is about to be decoded: `rim.infer` begins with the very layout of training.
 
-Source: arXiv 2605.30343, "one forward pass, many read-outs". The prefix is ours.
+Source: arXiv 2605.30343, "one forward pass, many read-outs". The prefix is ours. Nothing here needs
+torch.
 
 Shape legend: T tokens of one flat example, F fields a token, R read-outs.
 """
@@ -21,10 +23,17 @@ Shape legend: T tokens of one flat example, F fields a token, R read-outs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from rim.data.examples import DataError, Example
+from rim.methods.base import Method, Readout
+
+if TYPE_CHECKING:
+    from rim.config import StageConfig
+    from rim.core.prompt import PromptEncoder
 
 TRUNK_SEGMENT = 0
 PADDING = -1  # in every field; also "no target here" and "belongs to no read-out"
@@ -42,34 +51,77 @@ FIELDS = (
 
 
 @dataclass(frozen=True)
-class Readout:
-    """What the model must say after block `after_block` (0: right after the question).
+class Trunk:
+    """Question and memory blocks as tokens: what training and decoding begin with.
 
-    `prefix_ids` are fed but not predicted; `target_ids` end with the stop token.
-
-    `in_place`: nothing is fed; token i of the block itself predicts `target_ids[i]` (LOTUS).
-    `marked`: index of a target token whose predicting state a loss will look at (CODI).
+    ids: every token. blocks: the block of every token, 0 for the question. ends: the index of the
+    last token of block k, for k = 0 (the question) .. K. block_length: tokens of one block.
     """
 
-    after_block: int
-    target_ids: tuple[int, ...]
-    prefix_ids: tuple[int, ...] = ()
-    in_place: bool = False
-    marked: int | None = None
+    ids: tuple[int, ...]
+    blocks: tuple[int, ...]
+    ends: tuple[int, ...]
+    block_length: int
+
+    @classmethod
+    def build(
+        cls,
+        question_ids: Sequence[int],
+        block_ids: Sequence[int],
+        blocks: int,
+        opening_ids: Sequence[int] = (),
+    ) -> Trunk:
+        """A question, then `blocks` blocks of the tokens `block_ids`.
+
+        Args:
+            question_ids: tokens before the first block, at least one.
+            block_ids: the tokens of one block, e.g. `<b> <m> <m> </b>`.
+            opening_ids: tokens that stand once before the first block and belong to it.
+
+        Raises:
+            ValueError: a question without tokens.
+        """
+        if not question_ids:
+            raise ValueError("the question has no tokens")
+        opening = tuple(opening_ids) if blocks else ()
+        length, start = len(block_ids), len(question_ids) - 1
+        numbers = [k for k in range(1, blocks + 1) for _ in range(length)]
+        return cls(
+            (*question_ids, *opening, *(tuple(block_ids) * blocks)),
+            (*(0 for _ in question_ids), *(1 for _ in opening), *numbers),
+            (start, *(start + len(opening) + length * k for k in range(1, blocks + 1))),
+            length,
+        )
+
+    @property
+    def num_blocks(self) -> int:
+        """K."""
+        return len(self.ends) - 1
+
+    @property
+    def question_ids(self) -> tuple[int, ...]:
+        return self.ids[: self.ends[0] + 1]
+
+    def columns(self, block: int) -> range:
+        """Indices of a block's own tokens (an opening left out); block 0 is the question."""
+        end = self.ends[block] + 1
+        return range(end - self.block_length, end) if block else range(end)
 
 
 @dataclass(frozen=True)
 class Layout:
     """One example, ready to be padded into a batch.
 
-    `fields_TF` is an int32 tensor with the columns of `FIELDS`. `num_step_readouts` counts the
-    leading read-outs whose target is a reasoning step: the only ones that a schedule anneals.
+    `fields_TF` has the columns of `FIELDS`, int32. `num_step_readouts` counts the leading read-outs
+    whose target is a reasoning step: the only ones that a schedule anneals. `starts` has for every
+    read-out the flat index of the token that predicts its first token.
     """
 
-    fields_TF: Tensor
-    blocks: int
+    fields_TF: np.ndarray
+    trunk: Trunk
     num_readouts: int
     num_step_readouts: int
+    starts: tuple[int, ...]
 
     @property
     def max_position(self) -> int:
@@ -78,97 +130,56 @@ class Layout:
         """
         return int(self.fields_TF[:, FIELDS.index("position_ids")].max())
 
-    @property
-    def trunk_length(self) -> int:
-        """Tokens of question and blocks."""
-        return int((self.fields_TF[:, FIELDS.index("segment_ids")] == TRUNK_SEGMENT).sum())
 
-
-def build_trunk(
-    question_ids: Sequence[int],
-    block_token_ids: Sequence[int],
-    blocks: int,
-    opening_ids: Sequence[int] = (),
-) -> list[int]:
-    """Token ids of question and blocks: the training trunk and the inference prompt alike.
-
-    `opening_ids` stand once before the first block, where there is one.
-    """
-    opening = opening_ids if blocks else ()
-    return [*question_ids, *opening, *(list(block_token_ids) * blocks)]
-
-
-def trunk_block_ids(
-    num_question_tokens: int, block_length: int, blocks: int, num_opening: int = 0
-) -> list[int]:
-    """The block of every trunk token, 0 for the question; the opening belongs to block 1."""
-    opening = num_opening if blocks else 0
-    numbers = [k for k in range(1, blocks + 1) for _ in range(block_length)]
-    return [0] * num_question_tokens + [1] * opening + numbers
-
-
-def block_end_positions(
-    num_question_tokens: int, block_length: int, blocks: int, num_opening: int = 0
-) -> list[int]:
-    """Trunk index of the last token of block k, for k = 0 (question) .. blocks."""
-    start = num_question_tokens - 1
-    return [start, *(start + num_opening + block_length * k for k in range(1, blocks + 1))]
-
-
-def build_layout(
-    question_ids: Sequence[int],
-    block_token_ids: Sequence[int],
-    blocks: int,
-    readouts: Sequence[Readout],
-    num_step_readouts: int = 0,
-    opening_ids: Sequence[int] = (),
-) -> Layout:
+def build_layout(trunk: Trunk, readouts: Sequence[Readout]) -> Layout:
     """Lay one example out as trunk plus read-outs.
 
     Args:
-        question_ids: tokens before the first block, at least one.
-        block_token_ids: the tokens of one block, e.g. `<b> <m> <m> </b>`.
-        blocks: K of this example.
-        readouts: at most one per block (not counting those in place): two that follow the same
-            block without a prefix would share the position that predicts their first token.
-        opening_ids: tokens that stand once between question and blocks.
+        readouts: at most one with a target per block (not counting those in place): two that follow
+            the same block without a prefix would share the position that predicts their first
+            token.
 
     Raises:
-        ValueError: an empty question or target, a read-out after a block that does not exist, or a
-            position that would have to predict two tokens.
+        ValueError: no read-out, one after a block that does not exist, or a position that would
+            have to predict two tokens.
     """
-    if not question_ids:
-        raise ValueError("the question has no tokens")
     if not readouts:
         raise ValueError("an example needs at least one read-out")
-    trunk_ids = build_trunk(question_ids, block_token_ids, blocks, opening_ids)
-    sizes = (len(question_ids), len(block_token_ids), blocks, len(opening_ids))
-    ends = block_end_positions(*sizes)
     no_target = [PADDING] * (len(FIELDS) - 4)
     rows = [
         [token, i, TRUNK_SEGMENT, block, *no_target]
-        for i, (token, block) in enumerate(zip(trunk_ids, trunk_block_ids(*sizes), strict=True))
+        for i, (token, block) in enumerate(zip(trunk.ids, trunk.blocks, strict=True))
     ]
+    starts = []
     for r, readout in enumerate(readouts):
-        if not 0 <= readout.after_block <= blocks:
+        if not 0 <= readout.after_block <= trunk.num_blocks:
             raise ValueError(
-                f"read-out {r} follows block {readout.after_block}, but there are {blocks}"
+                f"read-out {r} follows block {readout.after_block}, but there are "
+                f"{trunk.num_blocks}"
             )
-        if not readout.target_ids:
-            raise ValueError(f"read-out {r} has an empty target")
-        if readout.in_place:
-            start = ends[readout.after_block] + 1 - len(block_token_ids)
-            if readout.after_block == 0 or len(readout.target_ids) > len(block_token_ids):
-                raise ValueError(f"read-out {r} does not fit into its block")
-            predictors = list(range(start, start + len(readout.target_ids)))
-        else:
-            predictors = _append_readout(rows, r, readout, ends[readout.after_block])
+        predictors = (
+            _in_place(trunk, r, readout)
+            if readout.in_place
+            else _append_readout(rows, r, readout, trunk.ends[readout.after_block])
+        )
+        starts.append(predictors[0])
         _write_targets(rows, r, readout, predictors)
-    return Layout(torch.tensor(rows, dtype=torch.int32), blocks, len(readouts), num_step_readouts)
+    steps = sum(readout.is_step for readout in readouts)
+    fields_TF = np.asarray(rows, dtype=np.int32)
+    return Layout(fields_TF, trunk, len(readouts), steps, tuple(starts))
+
+
+def _in_place(trunk: Trunk, r: int, readout: Readout) -> Sequence[int]:
+    columns = trunk.columns(readout.after_block)
+    if readout.after_block == 0 or not 0 < len(readout.target_ids) <= len(columns):
+        raise ValueError(f"read-out {r} does not fit into its block")
+    return columns[: len(readout.target_ids)]
 
 
 def _append_readout(rows: list[list[int]], r: int, readout: Readout, anchor: int) -> list[int]:
-    """Append the fed tokens of a read-out; returns the positions that predict its targets."""
+    """Append the fed tokens of a read-out; returns the positions that predict its targets (the
+    first one, where there is no target yet).
+    """
     fed_ids = [*readout.prefix_ids, *readout.target_ids[:-1]]
     start, num_prefix = len(rows), len(readout.prefix_ids)
     no_target = [PADDING] * (len(FIELDS) - 4)
@@ -183,7 +194,7 @@ def _write_targets(
     rows: list[list[int]], r: int, readout: Readout, predictors: Sequence[int]
 ) -> None:
     target_column, readout_column = FIELDS.index("targets"), FIELDS.index("readout_ids")
-    for row, target in zip(predictors, readout.target_ids, strict=True):
+    for row, target in zip(predictors, readout.target_ids, strict=bool(readout.target_ids)):
         if rows[row][target_column] != PADDING:
             raise ValueError(
                 f"two read-outs need position {row}, after block {readout.after_block}"
@@ -192,3 +203,25 @@ def _write_targets(
         rows[row][readout_column] = r
     if readout.marked is not None:
         rows[predictors[readout.marked]][FIELDS.index("marks")] = r
+
+
+def lay_out(method: Method, example: Example, stage: StageConfig, encoder: PromptEncoder) -> Layout:
+    """One training example as integers.
+
+    Raises:
+        DataError: the method needs steps and the example has none.
+    """
+    if stage.objective != "answer" and not example.steps:
+        raise DataError(
+            f"{example.origin or repr(example.question)}: field 'steps' is empty, but stage "
+            f"{stage.name!r} trains on steps; give it steps, or set data.drop_without_steps: true "
+            "(`rim data validate` lists all such examples)"
+        )
+    readouts = method.readouts(example, stage, encoder)
+    assert all(readout.target_ids for readout in readouts), "training needs targets"
+    prompt = encoder.prompt(example.question, max(r.after_block for r in readouts))
+    fed = [
+        r if r.in_place else replace(r, prefix_ids=prompt.prefix_ids(r.after_block))
+        for r in readouts
+    ]
+    return build_layout(prompt.trunk, fed)

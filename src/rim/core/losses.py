@@ -6,7 +6,6 @@ read-outs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,29 +57,3 @@ def readout_loss(
     with torch.no_grad():
         correct_BR = per_readout((logits_NV.argmax(-1) == targets_N).float())
     return ReadoutLoss((weights_BR * scaled_BR).sum(1), nll_BR.detach(), tokens_BR, correct_BR)
-
-
-def distillation_loss(hidden_states: Sequence[Tensor], marks_BT: Tensor) -> Tensor:
-    """CODI's knowledge distillation for each example, `[B]`, differentiable in the student only.
-
-    Read-out 0 is the teacher, read-out 1 the student; the marked position of each is the token
-    before its answer. Smooth L1 between their states, each layer divided by the standard
-    deviation of the teacher's states over the batch, mean over features and layers.
-
-    Args:
-        hidden_states: `[B, T, D]` of the embeddings and of every layer.
-
-    Source: arXiv 2502.21074; the mean over layers follows its public description.
-    """
-    marked_2BT = torch.stack([marks_BT == 0, marks_BT == 1])
-    if not bool((marked_2BT.sum(2) == 1).all()):
-        raise ValueError("distillation needs one marked token in either of two read-outs")
-    positions_B2 = marked_2BT.int().argmax(2).T
-    rows_B1 = torch.arange(len(positions_B2), device=marks_BT.device)[:, None]
-    total_B = torch.zeros(len(positions_B2), device=marks_BT.device)
-    for hidden_BTD in hidden_states:
-        teacher_BD, student_BD = hidden_BTD[rows_B1, positions_B2].float().unbind(1)
-        teacher_BD = teacher_BD.detach()
-        distance_BD = F.smooth_l1_loss(student_BD, teacher_BD, reduction="none")
-        total_B = total_B + distance_BD.mean(1) / teacher_BD.std()
-    return total_B / len(hidden_states)

@@ -1,6 +1,6 @@
 """Who may attend to whom: one rule, in the three forms that attention implementations want.
 
-Shape legend: B batch, T flat sequence length, 1 heads (broadcast).
+Shape legend: B batch, T flat sequence length (or cached columns), Q queries, 1 heads (broadcast).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def get_readout_mask_mod(
     block_ids_BT: Tensor,
     *,
     bidirectional_blocks: bool = False,
-    readouts_see_question: bool = True,
+    blind_BT: Tensor | None = None,
 ) -> MaskMod:
     """The attention rule as a closure over (batch, head, query, key) indices, True = attend.
 
@@ -28,8 +28,9 @@ def get_readout_mask_mod(
     that is either trunk or part of the query's own read-out. Padding is a segment of its own, so it
     sees padding only: no row is ever empty, which would turn into NaN.
 
-    Both switches are variants that the paper mentions; neither can be served by a stock causal
-    engine.
+    Args:
+        bidirectional_blocks: tokens of one block see each other; no stock engine serves that.
+        blind_BT: queries that do not see the question (`blind_readouts`).
     """
 
     def mask_mod(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
@@ -40,64 +41,65 @@ def get_readout_mask_mod(
         if bidirectional_blocks:
             in_trunk = (q_segment == TRUNK_SEGMENT) & (kv_segment == TRUNK_SEGMENT)
             visible = visible | (in_trunk & (q_block == kv_block) & (q_block >= 1))
-        if not readouts_see_question:
-            # A read-out after block 0 has nothing but the question, so the switch leaves it alone.
-            visible = visible & ~((q_segment > TRUNK_SEGMENT) & (q_block >= 1) & (kv_block == 0))
+        if blind_BT is not None:
+            visible = visible & ~(blind_BT[b, q] & (kv_block == 0))
         return visible
 
     return mask_mod
 
 
+def blind_readouts(segment_ids_BT: Tensor, block_ids_BT: Tensor) -> Tensor:
+    """All tokens of read-outs after a block. One after block 0 has nothing but the question, so it
+    keeps it; and a block's last token is trunk, so where no prefix comes between, the token that
+    predicts the first target token sees the question in any case.
+    """
+    return (segment_ids_BT > TRUNK_SEGMENT) & (block_ids_BT >= 1)
+
+
 def dense_mask(
-    mask_mod: MaskMod, batch_size: int, length: int, device: torch.device | str
+    mask_mod: MaskMod, batch_size: int, queries: range, keys: int, device: torch.device | str
 ) -> Tensor:
-    """The rule as a bool tensor `[B, 1, T, T]` (what sdpa takes)."""
+    """The rule as a bool tensor `[B, 1, Q, T]` (what sdpa takes)."""
     b = torch.arange(batch_size, device=device)[:, None, None]
-    q = torch.arange(length, device=device)[None, :, None]
-    kv = torch.arange(length, device=device)[None, None, :]
+    q = torch.arange(queries.start, queries.stop, device=device)[None, :, None]
+    kv = torch.arange(keys, device=device)[None, None, :]
     return mask_mod(b, torch.zeros_like(b), q, kv)[:, None]
 
 
-def additive_mask(mask_B1TT: Tensor, dtype: torch.dtype) -> Tensor:
+def additive_mask(mask_B1QT: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where attention is allowed, the dtype's minimum elsewhere (what eager attention ADDS)."""
-    zeros = torch.zeros(mask_B1TT.shape, dtype=dtype, device=mask_B1TT.device)
-    return zeros.masked_fill(~mask_B1TT, torch.finfo(dtype).min)
+    zeros = torch.zeros(mask_B1QT.shape, dtype=dtype, device=mask_B1QT.device)
+    return zeros.masked_fill(~mask_B1QT, torch.finfo(dtype).min)
 
 
 def build_attention_mask(
-    implementation: str,
-    segment_ids_BT: Tensor,
-    block_ids_BT: Tensor,
-    dtype: torch.dtype,
-    *,
-    bidirectional_blocks: bool = False,
-    readouts_see_question: bool = True,
+    implementation: str, mask_mod: MaskMod, segment_ids_BT: Tensor, dtype: torch.dtype, new: int = 0
 ):
     """The mask in the form that `implementation` ("sdpa", "eager", "flex_attention") takes, on the
     ids' device.
 
+    Args:
+        new: only the last `new` tokens are queries, the others are cached; 0: all are queries.
+
     Raises:
         ValueError: an implementation that cannot express the rule (the flash-attention kernels).
     """
-    mask_mod = get_readout_mask_mod(
-        segment_ids_BT,
-        block_ids_BT,
-        bidirectional_blocks=bidirectional_blocks,
-        readouts_see_question=readouts_see_question,
-    )
-    batch_size, length = segment_ids_BT.shape
+    batch_size, keys = segment_ids_BT.shape
+    queries = range(keys - new if new else 0, keys)
     if implementation == "flex_attention":
         # Imported late: the module compiles kernels and is slow to load where it is not used.
         from torch.nn.attention.flex_attention import create_block_mask
 
-        return create_block_mask(
-            mask_mod, batch_size, None, length, length, device=segment_ids_BT.device
-        )
-    mask_B1TT = dense_mask(mask_mod, batch_size, length, segment_ids_BT.device)
+        def shifted(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+            return mask_mod(b, h, q + queries.start, kv)
+
+        rule, device = shifted if queries.start else mask_mod, segment_ids_BT.device
+        return create_block_mask(rule, batch_size, None, len(queries), keys, device=device)
+    mask_B1QT = dense_mask(mask_mod, batch_size, queries, keys, segment_ids_BT.device)
     if implementation == "sdpa":
-        return mask_B1TT
+        return mask_B1QT
     if implementation == "eager":
-        return additive_mask(mask_B1TT, dtype)
+        return additive_mask(mask_B1QT, dtype)
     raise ValueError(
         f"attention implementation {implementation!r} cannot express the read-out mask; "
         "use 'sdpa', 'eager' or 'flex_attention'"

@@ -14,7 +14,8 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat
-from rim.core.layout import build_trunk
+from rim.core.layout import Trunk
+from rim.data.examples import DataError, Example
 
 # Marks the place of the blocks while a chat template is rendered: plain letters, so no template
 # alters them.
@@ -23,14 +24,27 @@ BLOCK_MARK = "MEMORYBLOCKSGOHERE"
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question in tokens, around the place where the blocks go.
+    """A question in tokens with its blocks, and what is fed between a block and what follows it.
 
-    `question_ids`, then K blocks, then `suffix_ids` (for chat models, what opens the assistant's
-    turn). Without blocks the two are one text, all of it in `question_ids`: a token may span them.
+    question: its text. trunk: question and blocks. Without blocks a chat model's question and what opens the
+    assistant's turn are one text, all of it in the trunk: a token may span them.
+    closing_ids: what ends all blocks together (`framing: once`).
+    suffix_ids: what opens the assistant's turn.
     """
 
-    question_ids: tuple[int, ...]
+    question: str
+    trunk: Trunk
+    closing_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
+
+    def prefix_ids(self, after_block: int) -> tuple[int, ...]:
+        """What is fed between block `after_block` and the answer."""
+        return (*(self.closing_ids if after_block else ()), *self.suffix_ids)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All tokens after which the answer is decoded."""
+        return (*self.trunk.ids, *self.prefix_ids(self.trunk.num_blocks))
 
 
 def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, memory: MemoryConfig) -> list[int]:
@@ -124,18 +138,24 @@ class PromptEncoder:
         encoded = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return tuple(encoded)
 
-    def prompt(self, question: str, blocks: int = 1) -> Prompt:
-        """Encode a question up to (and, for chat models, beyond) the place of the blocks.
-
-        Args:
-            blocks: all numbers but 0 give the same.
+    def prompt(self, question: str, blocks: int) -> Prompt:
+        """Encode a question with `blocks` memory blocks: the beginning of every training sequence,
+        and what an answer is decoded after.
         """
-        if self.is_chat:
-            return self._chat_prompt(question, blocks)
-        text = self.format.templates.question_text(question)
-        return Prompt((*self.bos_ids, *self.text_ids(text)))
+        question_ids, suffix_ids = self.question(question, bool(blocks))
+        trunk = Trunk.build(question_ids, self.block_ids, blocks, self.opening_ids)
+        return Prompt(question, trunk, self.closing_ids, suffix_ids)
 
-    def _chat_prompt(self, question: str, blocks: int) -> Prompt:
+    def question(self, question: str, has_blocks: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids before the blocks, and ids between blocks and answer."""
+        if self.is_chat:
+            return self._chat_question(question, has_blocks)
+        text = self.format.templates.question_text(question)
+        return (*self.bos_ids, *self.text_ids(text)), ()
+
+    def _chat_question(
+        self, question: str, has_blocks: bool
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         templates = self.format.templates
         at_user_end = templates.placement == "user_end"
         # The template's outer line breaks part question and blocks in a plain prompt only.
@@ -156,12 +176,12 @@ class PromptEncoder:
             raise ConfigError(
                 "the chat template dropped the user's text; set templates.chat: never"
             )
-        if not blocks:
-            return Prompt(self._rendered_ids(before + after))
+        if not has_blocks:
+            return self._rendered_ids(before + after), ()
         # What follows the blocks follows a control token, which some tokenizers heed.
         anchored_ids = self._rendered_ids(self.format.memory.end_token + after)
         end = anchored_ids.index(self.memory_ids[-1])
-        return Prompt(self._rendered_ids(before), anchored_ids[end + 1 :])
+        return self._rendered_ids(before), anchored_ids[end + 1 :]
 
     def _rendered_ids(self, text: str) -> tuple[int, ...]:
         """Ids of text with control tokens in it, as a chat template renders it."""
@@ -190,18 +210,15 @@ class PromptEncoder:
         )
 
     def prompt_ids(self, question: str, blocks: int) -> list[int]:
-        """The whole prompt after which the answer is decoded: question and blocks, as every
-        training sequence begins, and what opens the answer.
-        """
-        prompt = self.prompt(question, blocks)
-        ids = build_trunk(prompt.question_ids, self.block_ids, blocks, self.opening_ids)
-        return [*ids, *self.readout_prefix_ids(prompt, blocks)]
+        """All tokens after which the answer is decoded, as a list."""
+        return list(self.prompt(question, blocks).ids)
 
-    def readout_prefix_ids(self, prompt: Prompt, after_block: int) -> tuple[int, ...]:
-        """What is fed between block `after_block` and the target: the end of the blocks, where they
-        have one in common, and what opens the assistant's turn.
+    def answer_has_opening(self, prompt: Prompt) -> bool:
+        """Whether tokens of its own stand between the last block and the answer proper: what opens
+        the assistant's turn, what closes the blocks, or a marker ("####"). Where nothing does, the
+        last token of a block, which sees the question, predicts the answer's first token.
         """
-        return (*(self.closing_ids if after_block else ()), *prompt.suffix_ids)
+        return bool(prompt.prefix_ids(prompt.trunk.num_blocks)) or self.num_marker_tokens > 0
 
     def step_ids(self, step: str) -> tuple[int, ...]:
         """A step as a read-out's target, stop token included."""
@@ -214,6 +231,24 @@ class PromptEncoder:
     def solution_ids(self, steps: Sequence[str], answer: str) -> tuple[int, ...]:
         """A worked solution, steps and answer, as one target, stop token included."""
         return self._target(self.format.templates.solution_text(steps, answer))
+
+    def tokens_before_answer(
+        self, solution_ids: Sequence[int], answer_ids: Sequence[int], example: Example
+    ) -> int:
+        """How many tokens of a solution come before its answer.
+
+        Raises:
+            DataError: the answer's tokens do not end the solution's, because some merge with what
+                stands before them.
+        """
+        before = len(solution_ids) - len(answer_ids)
+        if before < 0 or tuple(solution_ids[before:]) != tuple(answer_ids):
+            raise DataError(
+                f"{example.origin or repr(example.question)}: this tokenizer merges the beginning "
+                f"of the answer {example.answer!r} with the step before it; choose a "
+                "templates.step_separator or templates.answer that keeps them apart"
+            )
+        return before
 
     @functools.cached_property
     def num_marker_tokens(self) -> int:

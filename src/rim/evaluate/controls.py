@@ -9,14 +9,15 @@ reading of the literature.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rim.config import ConfigError
 from rim.data.examples import DataError, Example
-from rim.evaluate.interventions import Intervention
+from rim.evaluate.interventions import hide, shuffle, transplant, zero
 from rim.infer.answers import grade
 from rim.infer.decode import generate, most_blocks
+from rim.infer.prefill import Between
 from rim.infer.reasoner import Reasoner
 
 Group = Literal["blocks removed", "block states", "question", "number of blocks"]
@@ -72,12 +73,12 @@ def run_controls(
     # it gets as many tokens as an answer takes, and no more to write steps with.
     answer_tokens = max(len(reasoner.encoder.answer_ids(e.answer)) for e in examples)
 
-    def answer(blocks: int, **options: Any) -> list[list[str]]:
+    def answer(count: int, **options: Any) -> list[list[str]]:
         generated = generate(
             reasoner.model,
             reasoner.encoder,
             questions,
-            blocks=blocks,
+            blocks=count,
             batch_size=batch_size,
             **({"max_new_tokens": max_new_tokens, "progress": progress} | options),
         )
@@ -87,12 +88,9 @@ def run_controls(
         encoder = reasoner.encoder
         return tuple(grade(text, gold, encoder) for text, gold in zip(texts, golds, strict=True))
 
-    def intervene(name: str, group: Group, intervention: Intervention) -> Outcome:
-        texts = [row[0] for row in answer(blocks, intervention=intervention)]
-        right = marks(texts, examples)
-        if intervention.kind != "swap":
-            return Outcome(name, group, right)
-        return Outcome(name, group, right, partners_share(texts), partners_share(unaltered))
+    def intervene(name: str, group: Group, between: Between) -> tuple[Outcome, list[str]]:
+        texts = [row[0] for row in answer(blocks, between=between)]
+        return Outcome(name, group, marks(texts, examples)), texts
 
     def partners_share(texts: Sequence[str]) -> float:
         others = marks(texts, [partners[example.question] for example in examples])
@@ -113,16 +111,20 @@ def run_controls(
             "blocks removed",
             marks([row[0] for row in answer(0, max_new_tokens=answer_tokens)], examples),
         ),
-        intervene("block states zeroed", "block states", Intervention("zero")),
+        intervene("block states zeroed", "block states", zero())[0],
     ]
     if blocks > 1:
-        outcomes.append(intervene("blocks shuffled", "block states", Intervention("shuffle")))
+        outcomes.append(intervene("blocks shuffled", "block states", shuffle())[0])
     swapped = {question: other.question for question, other in partners.items()}
+    swap, texts = intervene(
+        "blocks of another question",
+        "block states",
+        transplant(swapped),
+    )
+    shares = {"follows": partners_share(texts), "follows_unaltered": partners_share(unaltered)}
     outcomes += [
-        intervene(
-            "blocks of another question", "block states", Intervention("swap", partners=swapped)
-        ),
-        intervene("question hidden from the read-out", "question", Intervention("hide_question")),
+        replace(swap, **shares),
+        intervene("question hidden from the read-out", "question", hide())[0],
     ]
     outcomes += [
         Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))

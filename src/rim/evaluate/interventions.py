@@ -1,124 +1,228 @@
-"""Block states altered between prefill and answer: what controls of latent reasoning need.
+"""Interventions on the KV cache, between prefill and read-out: what causal questions need.
 
-A clean pass records the input of every layer at every block token. A second pass runs with those
-inputs replaced: by zero, by another block's, or by those of another question. The last token of the
-last block (or, where one token closes all blocks, that one) is left live, so the read-out, this
-token and the answer's, has to work with what it finds. States are replaced before keys are rotated,
-so each keeps its own position. This reading of "zeroed, shuffled and swapped block states" is ours.
+What a model has computed of a prompt lies in the columns of its cache. So "zero, shuffle, swap,
+hide, transplant" are one thing: a slice of one cache (a part of the prompt, keys or values, a band of
+layers) written into another, before the answer is decoded as ever. Each function below returns what
+`rim.infer.decode.generate` takes as `between`.
 
-Shape legend: B prompts, T columns ending together, E width, K blocks of L tokens.
+**What stays alive.** An intervention alters what lies in the cache; the tokens behind it run
+afterwards, live, and see the question. Where the answer has an opening of its own ("####", the
+assistant's header), these are the tokens of the read-out. Where it has none, the last token of the
+last block runs again, too, since it predicts the answer's first token: with all layers, and the
+question in sight, it can do on its own whatever a direct answer could. A control that changes nothing
+then says that this token needs no blocks, not that the blocks hold nothing.
+
+**Positions.** Rotary keys carry their position. A slice that comes to stand elsewhere is turned there,
+so it reads as if it had been computed in its new place. Models with learned positions (GPT-2) carry
+them in the states themselves: for them a shuffled order is seen by nobody, by construction.
+
+This reading of "zeroed, shuffled and swapped block states" is ours.
+
+Shape legend: B prompts, N columns of a part, H key heads, D head width.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rim.config import ConfigError
+from rim.core.layout import PADDING
+from rim.core.prompt import Prompt
 from rim.core.unwrap import unwrap
-
-InterventionKind = Literal["zero", "shuffle", "swap", "hide_question"]
+from rim.infer.prefill import Between, Filled, Slot, prefill
 
 
 @dataclass(frozen=True)
-class Intervention:
-    """zero: every layer's input at block tokens is 0. shuffle: the blocks trade places, none stays.
-    swap: the blocks are those of another question (`partners`). hide_question: the read-out sees
-    the blocks only.
+class Part:
+    """A part of a prompt: the question, one block (`number` from 1), or all blocks (with what opens
+    them).
     """
 
-    kind: InterventionKind
-    seed: int = 0
-    partners: Mapping[str, str] = field(default_factory=dict)
+    kind: Literal["question", "block", "blocks"]
+    number: int = 0
 
-    @property
-    def hides_question(self) -> bool:
-        return self.kind == "hide_question"
+    def columns(self, prompt: Prompt) -> list[int]:
+        """Trunk indices of the part."""
+        trunk = prompt.trunk
+        if self.kind == "question":
+            return list(trunk.columns(0))
+        if self.kind == "blocks":
+            return list(range(trunk.ends[0] + 1, len(trunk.ids)))
+        if not 1 <= self.number <= trunk.num_blocks:
+            raise ConfigError(f"there is no block {self.number}, the prompt has {trunk.num_blocks}")
+        return list(trunk.columns(self.number))
 
-    def alter(
-        self, states: Sequence[Tensor], questions: Sequence[str], blocks: int, block_length: int
-    ) -> list[Tensor]:
-        """Replacements `[B, T, E]` of every layer's input (zero and shuffle)."""
-        if self.kind == "zero":
-            return [torch.zeros_like(state) for state in states]
-        width = states[0].shape[1]
-        source_BT = torch.tensor(
-            [
-                _shuffled_columns(f"{self.seed}/{question}", width, blocks, block_length)
-                for question in questions
-            ],
-            device=states[0].device,
+
+QUESTION, BLOCKS = Part("question"), Part("blocks")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What of the columns is written: keys, values, and which layers (None: all)."""
+
+    keys: bool = True
+    values: bool = True
+    layers: range | None = None
+
+
+EVERYTHING = Slice()
+
+
+def write(
+    target: Filled,
+    columns_BN: Tensor,
+    source: Filled | None,
+    source_columns_BN: Tensor,
+    what: Slice = EVERYTHING,
+) -> None:
+    """Write columns of one cache into another (or into the same one: they are read first).
+
+    Args:
+        columns_BN: trunk indices in the target. source_columns_BN: those in the source.
+        source: where from, prompt by prompt; None writes zeros.
+
+    Raises:
+        ConfigError: caches without keys and values (recurrent layers), or rotary positions that
+            this library cannot turn.
+    """
+    rows_B1 = torch.arange(len(target.prompts), device=target.device)[:, None]
+    here_BN = columns_BN + _starts(target)
+    there_BN = source_columns_BN + _starts(source) if source is not None else here_BN
+    delta_BN = columns_BN - source_columns_BN
+    layers = target.cache.layers
+    for index in what.layers if what.layers is not None else range(len(layers)):
+        layer = layers[index]
+        if not isinstance(getattr(layer, "keys", None), Tensor):
+            raise ConfigError("this model's cache has no keys and values to intervene on")
+        origin = layer if source is None else source.cache.layers[index]
+        for name, wanted in (("keys", what.keys), ("values", what.values)):
+            if not wanted:
+                continue
+            # [B, H, C, D], so the columns are picked behind the heads: [B, N, H, D].
+            states_BNHD = getattr(origin, name)[rows_B1, :, there_BN]
+            if source is None:
+                states_BNHD = torch.zeros_like(states_BNHD)
+            elif name == "keys":
+                states_BNHD = turn_keys(target.model, states_BNHD, delta_BN)
+            changed = getattr(layer, name).clone()
+            changed[rows_B1, :, here_BN] = states_BNHD
+            setattr(layer, name, changed)
+
+
+def turn_keys(model: Any, keys_BNHD: Tensor, delta_BN: Tensor) -> Tensor:
+    """Keys as they would be `delta` positions further on; as they are where nothing rotates them."""
+    plain = unwrap(model)
+    rotary = getattr(plain.base_model, "rotary_emb", None)
+    if rotary is None or not bool(delta_BN.any()):
+        return keys_BNHD
+    rotate = getattr(sys.modules[type(plain).__module__], "apply_rotary_pos_emb", None)
+    if rotate is None:
+        raise ConfigError(
+            f"{type(plain).__name__} turns its keys in a way that is not known here; blocks can "
+            "only be written to where they came from (same length of question)"
         )
-        rows_B1 = torch.arange(len(questions), device=source_BT.device)[:, None]
-        return [state[rows_B1, source_BT] for state in states]
+    cos, sin = rotary(keys_BNHD, delta_BN)
+    scaling = getattr(rotary, "attention_scaling", 1.0)  # already in the keys
+    keys_BHND = keys_BNHD.transpose(1, 2)
+    _, turned_BHND = rotate(keys_BHND, keys_BHND, cos / scaling, sin / scaling)
+    return turned_BHND.transpose(1, 2)
 
 
-def _shuffled_columns(seed: str, width: int, blocks: int, block_length: int) -> list[int]:
-    """For every column the one whose state it gets: block k takes all of another block's.
+def _starts(filled: Filled) -> Tensor:
+    return torch.tensor(filled.trunk_starts, device=filled.device)[:, None]
 
-    Blocks go round by a random number of places, so that no block keeps its own.
+
+def _columns(filled: Filled, part: Part) -> Tensor:
+    """Trunk indices `[B, N]` of a part."""
+    columns = [part.columns(prompt) for prompt in filled.prompts]
+    if len({len(own) for own in columns}) > 1:
+        raise ConfigError("these prompts have parts of different lengths; intervene one by one")
+    return torch.tensor(columns, device=filled.device)
+
+
+# --- what `generate` takes as `between` -----------------------------------------------------------
+
+
+def zero(part: Part = BLOCKS, what: Slice = EVERYTHING) -> Between:
+    """Keys and values of the part become 0 (no state that a model ever computes)."""
+
+    def between(filled: Filled) -> None:
+        columns_BN = _columns(filled, part)
+        write(filled, columns_BN, None, columns_BN, what)
+
+    return between
+
+
+def shuffle(seed: int = 0, what: Slice = EVERYTHING) -> Between:
+    """The blocks go round by a random number of places (drawn from the seed and the
+    question), so that none keeps its own.
     """
-    turn = random.Random(seed).randrange(1, blocks) if blocks > 1 else 0
-    start = width - blocks * block_length
-    moved = [
-        start + (k + turn) % blocks * block_length + i
-        for k in range(blocks)
-        for i in range(block_length)
-    ]
-    return [*range(start), *moved]
+
+    def between(filled: Filled) -> None:
+        sources = []
+        for prompt in filled.prompts:
+            blocks = prompt.trunk.num_blocks
+            rng = random.Random(f"{seed}/{prompt.question}")
+            turn = rng.randrange(1, blocks) if blocks > 1 else 0
+            order = [(k + turn) % blocks + 1 for k in range(blocks)]
+            sources.append([i for k in order for i in prompt.trunk.columns(k)])
+        columns = [
+            [i for k in range(1, p.trunk.num_blocks + 1) for i in p.trunk.columns(k)]
+            for p in filled.prompts
+        ]
+        device = filled.device
+        write(
+            filled,
+            torch.tensor(columns, device=device),
+            filled,
+            torch.tensor(sources, device=device),
+            what,
+        )
+
+    return between
 
 
-def block_states(
-    model: Any, embeddings_BTE: Tensor, mask: Any, position_BT: Tensor
-) -> list[Tensor]:
-    """The input of every layer in a clean pass, `[B, T, E]` each."""
-    output = model(
-        inputs_embeds=embeddings_BTE,
-        attention_mask=mask,
-        position_ids=position_BT,
-        use_cache=False,
-        output_hidden_states=True,
-        logits_to_keep=1,
-    )
-    return list(output.hidden_states[:-1])
+def transplant(
+    partners: Mapping[str, str], part: Part = BLOCKS, what: Slice = EVERYTHING
+) -> Between:
+    """The part is that of another question: `partners` names one for every question."""
+
+    def between(filled: Filled) -> None:
+        other = fill_trunks(
+            filled,
+            [
+                filled.encoder.prompt(partners[p.question], p.trunk.num_blocks)
+                for p in filled.prompts
+            ],
+        )
+        columns_BN, source_BN = _columns(filled, part), _columns(other, part)
+        if columns_BN.shape != source_BN.shape:
+            raise ConfigError("the other question's part has another length; choose partners alike")
+        write(filled, columns_BN, other, source_BN, what)
+
+    return between
 
 
-def decoder_layers(model: Any) -> nn.ModuleList:
-    """The stack of layers of a transformers decoder, whatever it is called there."""
-    for child in unwrap(model).base_model.children():
-        if isinstance(child, nn.ModuleList):
-            return child
-    raise ConfigError(f"{type(model).__name__} has no list of layers to intervene on")
+def hide(part: Part = QUESTION) -> Between:
+    """Nothing that comes after the trunk sees the part."""
+
+    def between(filled: Filled) -> None:
+        filled.segment_BC = filled.segment_BC.clone()
+        for b, prompt in enumerate(filled.prompts):
+            for index in part.columns(prompt):
+                filled.segment_BC[b, filled.column(b, index)] = PADDING
+
+    return between
 
 
-@contextlib.contextmanager
-def patched_layers(model: Any, states: Sequence[Tensor], where_BT: Tensor) -> Iterator[None]:
-    """Within the context every layer's input is replaced by `states` where `where_BT` is True."""
-    layers = decoder_layers(model)
-    assert len(layers) == len(states), "one state for every layer"
-
-    def hook_for(state_BTE: Tensor) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if args:
-                hidden = torch.where(where_BT[:, :, None], state_BTE, args[0])
-                return (hidden, *args[1:]), kwargs
-            hidden = torch.where(where_BT[:, :, None], state_BTE, kwargs["hidden_states"])
-            return args, kwargs | {"hidden_states": hidden}
-
-        return hook
-
-    handles = [
-        layer.register_forward_pre_hook(hook_for(state), with_kwargs=True)
-        for layer, state in zip(layers, states, strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def fill_trunks(like: Filled, prompts: Sequence[Prompt]) -> Filled:
+    """Other prompts in a cache of their own, by the same model."""
+    slots = [Slot(b, prompt.trunk.num_blocks, 0, 1) for b, prompt in enumerate(prompts)]
+    return prefill(like.model, like.encoder, prompts, slots)[0]

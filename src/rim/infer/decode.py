@@ -1,11 +1,11 @@
 """The only decoding code: one prefill, then answers after any block, batched, with a KV cache.
 
-A batch is prefilled once with all blocks. Each wanted read-out becomes a row with its own copy of
-the cache and a mask that hides the blocks after its own, so a row decodes exactly what a prompt
-truncated there would. Rows never look at each other: a result does not depend on its batch mates.
+All answers of a prompt grow side by side in its one row of the cache, kept apart by the attention
+rule of training, so an answer is exactly what a prompt truncated after its block would give, at no
+copy of the question. Finished answers leave, and so do prompts whose answers are all finished.
+Prompts never look at each other: a result does not depend on its batch mates.
 
-Shape legend: B prompts, T padded trunk length, N rows (prompt x block x sample), S suffix, V
-vocabulary.
+Shape legend: B prompts, R answers a prompt being decoded, N answers being decoded, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from rim.config import ConfigError
-from rim.core.layout import build_trunk
+from rim.core.layout import PADDING
 from rim.core.prompt import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
-from rim.evaluate.interventions import Intervention
-from rim.infer.columns import PromptBatch, Row
-from rim.infer.prefill import Prefilled, prefill
+from rim.infer.prefill import Between, Filled, Slot, prefill
 from rim.infer.sampling import Sampling, TokenChooser
 
 After = Literal["final", "all"]
@@ -54,17 +51,17 @@ def generate(
     max_new_tokens: int = 64,
     sampling: Sampling | None = None,
     batch_size: int = 64,
-    intervention: Intervention | None = None,
+    between: Between | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Generated]]:
     """Decode answers to many questions.
 
     Args:
-        blocks: blocks in the prompt, one number or one per question; 0 for methods without
-            blocks.
+        blocks: blocks in the prompt, one number or one per question; 0 for methods without blocks.
         after: "final" reads out after the last block; "all" after every block, 1..K.
         max_new_tokens: the limit of an answer; less where the model's positions end.
-        intervention: what is done to the block states first (controls); with `after` "final" only.
+        between: called for every batch when its trunks are in the cache (controls); with one number
+            of blocks and `after` "final" only.
         progress: called with the number of questions done since the last call.
 
     Returns:
@@ -76,32 +73,36 @@ def generate(
     counts = [blocks] * len(questions) if isinstance(blocks, int) else list(blocks)
     if any(count < 0 for count in counts):
         raise ConfigError(f"the number of blocks must be >= 0, got {min(counts)}")
-    prompts = [
-        encoder.prompt(question, count) for question, count in zip(questions, counts, strict=True)
-    ]
-    for question, prompt, count in zip(questions, prompts, counts, strict=True):
-        _check_fits(model, encoder, question, prompt, count)
+    limit = position_limit(model)
+    if limit is not None and (most := max(counts, default=0)) > limit:
+        raise ConfigError(f"{most} blocks are too many: the model has {limit} positions")
+    if between is not None and (after != "final" or len(set(counts)) > 1):
+        raise ConfigError("an intervention needs one number of blocks and after='final'")
+    prompts = [encoder.prompt(q, count) for q, count in zip(questions, counts, strict=True)]
+    for question, prompt in zip(questions, prompts, strict=True):
+        _check_fits(limit, question, prompt)
     results: list[list[Generated]] = [[] for _ in questions]
-    if intervention is not None:
-        _check_intervention(encoder, after, counts)
+    sampling = sampling or Sampling()
     was_training = model.training
     if was_training:  # walking through all modules costs a millisecond, so only where needed
         model.eval()
     try:
-        for chosen in _batches(prompts, counts, batch_size):
-            batch = PromptBatch(
+        for chosen in _batches(prompts, batch_size):
+            slots = _decode(
+                model,
+                encoder,
                 [questions[i] for i in chosen],
                 [prompts[i] for i in chosen],
-                [counts[i] for i in chosen],
+                after,
+                max_new_tokens,
+                sampling,
+                between,
             )
-            for row in _decode(
-                model, encoder, batch, after, max_new_tokens, sampling or Sampling(), intervention
-            ):
-                text = str(encoder.tokenizer.decode(row.token_ids, skip_special_tokens=True))
-                generated = Generated(
-                    row.after_block, text, tuple(row.token_ids), row.logprob, row.finished
-                )
-                results[chosen[row.b]].append(generated)
+            for slot in slots:
+                text = str(encoder.tokenizer.decode(slot.token_ids, skip_special_tokens=True))
+                ids = tuple(slot.token_ids)
+                generated = Generated(slot.after_block, text, ids, slot.logprob, slot.finished)
+                results[chosen[slot.b]].append(generated)
             if progress:
                 progress(len(chosen))
     finally:
@@ -110,39 +111,23 @@ def generate(
     return results
 
 
-def _check_intervention(encoder: PromptEncoder, after: After, counts: Sequence[int]) -> None:
-    if after != "final" or len({*counts}) > 1:
-        raise ConfigError("an intervention needs one number of blocks and after='final'")
-    if encoder.format.feedback != "none" and encoder.format.memory.framing == "none":
-        raise ConfigError(
-            "with framing 'none' the read-out begins at a latent, whose input no intervention "
-            "reaches; controls need framing 'each' or 'once'"
-        )
-
-
-def _batches(
-    prompts: Sequence[Prompt], counts: Sequence[int], batch_size: int
-) -> Iterator[list[int]]:
-    """Question numbers, batch by batch. Questions of like length share one, so little is spent on
+def _batches(prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
+    """Question numbers, batch by batch. Prompts of like length share one, so little is spent on
     padding; those without blocks have batches of their own, for theirs end in other tokens.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].question_ids) + counts[i])
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].trunk.ids))
     for has_blocks in (False, True):
-        group = [i for i in order if (counts[i] > 0) == has_blocks]
+        group = [i for i in order if (prompts[i].trunk.num_blocks > 0) == has_blocks]
         for start in range(0, len(group), batch_size):
             yield group[start : start + batch_size]
 
 
-def _check_fits(
-    model: Any, encoder: PromptEncoder, question: str, prompt: Prompt, blocks: int
-) -> None:
-    limit = position_limit(model)
-    trunk = build_trunk(prompt.question_ids, encoder.block_ids, blocks, encoder.opening_ids)
-    length = len(trunk) + len(encoder.readout_prefix_ids(prompt, blocks))
+def _check_fits(limit: int | None, question: str, prompt: Prompt) -> None:
+    length = len(prompt.ids)
     if limit is not None and length > limit:
         raise ConfigError(
-            f"the question is too long: with {blocks} blocks it needs {length} positions, "
-            f"the model has {limit} ({question[:40]!r}...)"
+            f"the question is too long: with {prompt.trunk.num_blocks} blocks it needs {length} "
+            f"positions, the model has {limit} ({question[:40]!r}...)"
         )
 
 
@@ -164,71 +149,80 @@ def position_limit(model: Any) -> int | None:
 def _decode(
     model: Any,
     encoder: PromptEncoder,
-    batch: PromptBatch,
+    questions: Sequence[str],
+    prompts: Sequence[Prompt],
     after: After,
     max_new_tokens: int,
     sampling: Sampling,
-    intervention: Intervention | None,
-) -> list[Row]:
-    rows = [
-        Row(b, block, sample)
-        for b, count in enumerate(batch.blocks)
-        for block in (range(1, count + 1) if after == "all" and count else [count])
-        for sample in range(sampling.num_samples)
-    ]
-    state = prefill(
-        model, encoder, batch, rows, final_only=after == "final", intervention=intervention
-    )
-    budgets = _token_budgets(model, state, max_new_tokens)
+    between: Between | None,
+) -> list[Slot]:
+    slots: list[Slot] = []
+    for b, prompt in enumerate(prompts):
+        count = prompt.trunk.num_blocks
+        wanted = range(1, count + 1) if after == "all" and count else [count]
+        pairs = [(block, sample) for block in wanted for sample in range(sampling.num_samples)]
+        slots += [Slot(b, *pair, segment) for segment, pair in enumerate(pairs, 1)]
+    filled, logits_NV = prefill(model, encoder, prompts, slots, between)
     choose = TokenChooser(
         sampling,
-        [f"{batch.questions[row.b]}/{row.after_block}/{row.sample}" for row in rows],
+        [f"{questions[slot.b]}/{slot.after_block}/{slot.sample}" for slot in slots],
         (*encoder.memory_ids, *([encoder.stop_id] if sampling.stop == "forbidden" else [])),
         max_new_tokens,
-        state.logits_NV.device,
+        logits_NV.device,
     )
-    last_position = (position_limit(model) or sys.maxsize) - 1
-    logits_NV, mask_NT, position_N = state.logits_NV, state.visible_NT, state.next_position_N
-    active = set(range(len(rows)))
-    for step in range(max(budgets)):
-        token_N, logprob_N = choose(logits_NV, step)
-        tokens, logprobs = token_N.tolist(), logprob_N.tolist()
-        for n in tuple(active):
-            row = rows[n]
-            row.logprob += logprobs[n]
-            row.finished = tokens[n] == encoder.stop_id
-            if not row.finished:
-                row.token_ids.append(tokens[n])
-            if row.finished or step + 1 == budgets[n]:
-                active.remove(n)
+    limit = position_limit(model)
+    active = list(range(len(slots)))
+    rows = list(range(len(prompts)))  # the prompt of every row of the cache
+    for step in range(max_new_tokens):
+        token_N, logprob_N = choose(logits_NV, active, step)
+        left = []
+        for n, token, logprob in zip(active, token_N.tolist(), logprob_N.tolist(), strict=True):
+            slot = slots[n]
+            slot.logprob += logprob
+            slot.finished = token == encoder.stop_id
+            if slot.finished:
+                continue
+            slot.token_ids.append(token)
+            # The last token is predicted, never fed.
+            if step + 1 < max_new_tokens and (limit is None or slot.position < limit):
+                left.append(n)
+        active = left
         if not active:
             break
-        mask_NT = torch.cat([mask_NT, torch.ones_like(mask_NT[:, :1])], 1)
-        logits_NV = _forward(model, token_N[:, None], mask_NT, position_N[:, None], state.cache)
-        logits_NV = logits_NV[:, -1]
-        # Rows that are done ride along; their positions must still exist.
-        position_N = (position_N + 1).clamp(max=last_position)
-    return rows
+        rows = _drop_finished(filled, rows, {slots[n].b for n in active})
+        logits_NV = _feed(filled, rows, [slots[n] for n in active])
+    return slots
 
 
-def _token_budgets(model: Any, state: Prefilled, max_new_tokens: int) -> list[int]:
-    """How many tokens each row may have: the model's positions end sooner for a longer prompt."""
-    limit = position_limit(model)
-    positions = state.next_position_N.tolist()
-    if limit is None:
-        return [max_new_tokens] * len(positions)
-    # The last token is predicted, never fed, hence the + 1.
-    return [min(max_new_tokens, limit - position + 1) for position in positions]
+def _drop_finished(filled: Filled, rows: list[int], needed: set[int]) -> list[int]:
+    """Let finished prompts go once they are half of the batch: each time copies what is kept."""
+    kept = [i for i, b in enumerate(rows) if b in needed]
+    if 2 * len(kept) > len(rows):
+        return rows
+    filled.keep_prompts(kept)
+    return [rows[i] for i in kept]
 
 
-def _forward(
-    model: Any, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache
-) -> Tensor:
-    return model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits
+def _feed(filled: Filled, rows: list[int], slots: Sequence[Slot]) -> Tensor:
+    """Feed the newest token of every slot; logits `[N, V]` of the next, in their order."""
+    row_of = {b: i for i, b in enumerate(rows)}
+    by_row: list[list[Slot]] = [[] for _ in rows]
+    places = []
+    for slot in slots:
+        row = row_of[slot.b]
+        places.append((row, len(by_row[row])))
+        by_row[row].append(slot)
+    width = max(len(own) for own in by_row)
+    table = [
+        [(s.token_ids[-1], s.position, s.segment, s.after_block) for s in own]
+        + [(0, 0, PADDING, PADDING)] * (width - len(own))
+        for own in by_row
+    ]
+    fields_BR4 = torch.tensor(table, device=filled.device)
+    ids_BR, position_BR, segment_BR, block_BR = fields_BR4.unbind(-1)
+    filled.extend(segment_BR, block_BR)
+    for slot in slots:
+        slot.position += 1
+    logits_BRV = filled.run(position_BR, range(width), input_ids=ids_BR)
+    row_N, place_N = torch.tensor(places, device=filled.device).T
+    return logits_BRV[row_N, place_N]

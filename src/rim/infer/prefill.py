@@ -1,220 +1,242 @@
-"""From prompts to a cache from which answers are decoded after any block.
+"""Fill the trunk: prompts in, out a KV cache and the logits that every read-out begins with.
 
-A batch of prompts is prefilled once with all its blocks; every wanted read-out becomes a row with
-its own copy of the cache and a mask that hides the blocks after its own.
+A batch is laid out as in training (`rim.core.layout`): trunk columns, then what opens each read-out.
+All read-outs of a prompt share its trunk's cache, whatever their number; the same attention rule
+(`rim.core.masks`) keeps them apart, here and in every later step of `rim.infer.decode`.
 
-Shape legend: B prompts, T columns (question, blocks and, where it is folded in, suffix; padded on
-the left), N rows (prompt x block x sample), S tokens fed to every row, V vocabulary, E width.
+Shape legend: B prompts, C cached columns (trunks end together, so padding is on the left), S
+read-outs (slots) of the batch, N new columns, V vocabulary, E width.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from rim.core.feedback import Filled, feedback_of, fill_latents
-from rim.core.prompt import PromptEncoder
+from rim.core.collate import collate
+from rim.core.feedback import feedback_of, fill_latents
+from rim.core.layout import PADDING, TRUNK_SEGMENT, build_layout
+from rim.core.masks import blind_readouts, build_attention_mask, get_readout_mask_mod
+from rim.core.prompt import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
-from rim.evaluate.interventions import Intervention, block_states, patched_layers
-from rim.infer.columns import Columns, PromptBatch, Row, build_columns, end_column
+from rim.methods import Readout
 
 
-@dataclass(frozen=True)
-class Prefilled:
-    """The cache and, for every row, what it may see of it and where it continues."""
+@dataclass
+class Slot:
+    """One answer being decoded: prompt `b`, read out after `after_block`; `segment` tells its tokens
+    from those of the prompt's other read-outs.
+    """
 
+    b: int
+    after_block: int
+    sample: int
+    segment: int
+    position: int = 0  # of the next token
+    token_ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    finished: bool = False
+
+
+@dataclass
+class Filled:
+    """Prompts in the cache. `segment_BC` says whose a column is (-1: nobody's, no query sees it),
+    `block_BC` which block it belongs to, `trunk_starts` at which column each prompt begins.
+
+    plain: every prompt has one read-out, at its end, under ordinary causal attention: then the mask
+    is the 2-D one of any model, which serves families that make masks of their own.
+    """
+
+    model: Any
+    encoder: PromptEncoder
+    prompts: list[Prompt]
     cache: DynamicCache
-    logits_NV: Tensor
-    visible_NT: Tensor
-    next_position_N: Tensor
+    segment_BC: Tensor
+    block_BC: Tensor
+    trunk_starts: list[int]
+    plain: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.segment_BC.device
+
+    def column(self, b: int, trunk_index: int) -> int:
+        """The cache column of a trunk token."""
+        return self.trunk_starts[b] + trunk_index
+
+    def extend(self, segment_BN: Tensor, block_BN: Tensor) -> None:
+        """Make room for new columns, which the next pass fills."""
+        self.segment_BC = torch.cat([self.segment_BC, segment_BN], 1)
+        self.block_BC = torch.cat([self.block_BC, block_BN], 1)
+
+    def mask(self, new: int) -> Any:
+        """The mask of the last `new` columns, in the form that the model takes."""
+        if self.plain:
+            return (self.segment_BC != PADDING).long()
+        memory, plain = self.encoder.format.memory, unwrap(self.model)
+        see = memory.readouts_see_question
+        rule = get_readout_mask_mod(
+            self.segment_BC,
+            self.block_BC,
+            bidirectional_blocks=memory.attention == "bidirectional",
+            blind_BT=None if see else blind_readouts(self.segment_BC, self.block_BC),
+        )
+        implementation = plain.config._attn_implementation
+        return build_attention_mask(implementation, rule, self.segment_BC, plain.dtype, new)
+
+    def run(self, position_BN: Tensor, columns: Sequence[int], **inputs: Tensor) -> Tensor:
+        """One pass over the last N columns (input ids or embeddings); logits `[B, W, V]` of the
+        wanted ones, numbered from the first new column.
+        """
+        return self.model(
+            **inputs,
+            attention_mask=self.mask(position_BN.shape[1]),
+            position_ids=position_BN,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(list(columns), device=self.device),
+        ).logits
+
+    def keep_prompts(self, kept: Sequence[int]) -> None:
+        """Drop all prompts but these."""
+        index_K = torch.tensor(list(kept), device=self.device)
+        self.cache.batch_select_indices(index_K)
+        self.segment_BC, self.block_BC = self.segment_BC[index_K], self.block_BC[index_K]
+        self.prompts = [self.prompts[b] for b in kept]
+        self.trunk_starts = [self.trunk_starts[b] for b in kept]
+
+
+#: Called between trunk and read-outs; may change cache and visibility (`rim.evaluate.interventions`).
+Between = Callable[[Filled], None]
 
 
 def prefill(
     model: Any,
     encoder: PromptEncoder,
-    batch: PromptBatch,
-    rows: list[Row],
-    *,
-    final_only: bool,
-    intervention: Intervention | None = None,
-) -> Prefilled:
-    """Run the prompts once and hand every row its view of the cache.
+    prompts: Sequence[Prompt],
+    slots: Sequence[Slot],
+    between: Between | None = None,
+) -> tuple[Filled, Tensor]:
+    """Run prompts once; every slot gets its position and the logits `[S, V]` of its first token.
 
     Args:
-        final_only: every row follows its last block, so the suffix can run in the same pass.
-        intervention: what is done to the block states before a read-out sees them.
+        slots: in the order of the prompts; those of one prompt have segments 1, 2, ...
+        between: called when the trunks alone are in the cache. Each slot then follows the last
+            block of its prompt, and if nothing opens the answer, the last token of that block runs
+            again, live, so that the first token of the answer is predicted from what it finds.
     """
-    memory = encoder.format.memory
-    # A suffix that may not see the question cannot be part of the causal trunk, and one that must
-    # see altered blocks comes after the alteration.
-    fold = final_only and memory.readouts_see_question and intervention is None
-    columns = build_columns(model, encoder, batch, fold)
-    ends = [end_column(encoder, batch, columns, row, fold) for row in rows]
-    end_N = torch.tensor(ends, device=columns.real_BT.device)
-    b_N = torch.tensor([row.b for row in rows], device=end_N.device)
-    if feedback_of(encoder) is None and intervention is None:
-        cache, logits_NV = _plain_pass(model, columns, b_N, ends)
-        embeddings_BTE = None
-    else:
-        cache, logits_NV, embeddings_BTE = _filled_pass(
-            model, encoder, batch, columns, b_N, intervention
+    by_prompt: list[list[Slot]] = [[] for _ in prompts]
+    for slot in slots:
+        by_prompt[slot.b].append(slot)
+    layouts = [
+        build_layout(
+            prompt.trunk,
+            [Readout(s.after_block, (), prompt.prefix_ids(s.after_block)) for s in own],
         )
-    if len(rows) != len(batch.prompts):
-        cache.batch_select_indices(b_N)
-    columns_1T = torch.arange(columns.width, device=end_N.device)[None]
-    visible_NT = (columns.real_BT[b_N] == 1) & (columns_1T <= end_N[:, None])
-    after_N1 = torch.tensor([row.after_block for row in rows], device=end_N.device)[:, None]
-    beyond_question_NT = visible_NT & ((columns.block_BT[b_N] > 0) | (after_N1 == 0))
-    if intervention is not None and intervention.hides_question:
-        visible_NT = beyond_question_NT
-    position_N = columns.position_BT[b_N, end_N]
-    state = Prefilled(cache, logits_NV, visible_NT.long(), position_N + 1)
-    if fold:
-        return state
-    suffix = _suffix(encoder, batch, rows)
-    if embeddings_BTE is not None and not (suffix and _ends_filled(encoder, batch)):
-        # The last token of the block runs again, live: after the alteration, or because the pass
-        # that filled the latents kept no logits of it. Being trunk, it sees the question.
-        before_NT = torch.where(columns_1T == end_N[:, None], 0, state.visible_NT)
-        state = Prefilled(cache, logits_NV, before_NT, position_N)
-        state = _feed(model, state, embeddings_BTE[b_N, end_N][:, None])
-    if not memory.readouts_see_question:
-        hidden_NT = state.visible_NT.clone()
-        hidden_NT[:, : columns.width] *= beyond_question_NT
-        state = dataclasses.replace(state, visible_NT=hidden_NT)
-    return _feed(model, state, _embed(model, suffix, len(rows))) if suffix else state
-
-
-def _ends_filled(encoder: PromptEncoder, batch: PromptBatch) -> bool:
-    """Whether what follows the blocks reads them as they are, the last token included: a latent's
-    own input is what an intervention is about, and it never runs live.
-    """
-    return bool(encoder.closing_ids) and all(batch.blocks)
-
-
-def _plain_pass(
-    model: Any, columns: Columns, b_N: Tensor, ends: list[int]
-) -> tuple[DynamicCache, Tensor]:
-    """All columns in one pass; logits at each row's end."""
-    # Prompts share columns because they end together. No torch.unique: it would wait for the GPU.
-    wanted = sorted(set(ends))
-    cache = DynamicCache(config=unwrap(model).config)
-    logits_BWV = model(
-        input_ids=columns.input_BT,
-        attention_mask=columns.mask,
-        position_ids=columns.position_BT,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=torch.tensor(wanted, device=b_N.device),
-    ).logits
-    return cache, logits_BWV[
-        b_N, torch.tensor([wanted.index(end) for end in ends], device=b_N.device)
+        for prompt, own in zip(prompts, by_prompt, strict=True)
     ]
+    device = unwrap(model).device
+    batch = {name: x.to(device) for name, x in collate(layouts, align_trunks=True).items()}
+    width = max(len(prompt.trunk.ids) for prompt in prompts)
+    starts = [width - len(prompt.trunk.ids) for prompt in prompts]
+    # The column whose token predicts a slot's first one, and the position behind it.
+    predictors: list[int] = []
+    for b, (layout, own) in enumerate(zip(layouts, by_prompt, strict=True)):
+        positions = layout.fields_TF[:, 1]
+        for slot, start in zip(own, layout.starts, strict=True):
+            predictors.append(starts[b] + start)
+            slot.position = int(positions[start]) + 1
+    memory = encoder.format.memory
+    plain = (
+        len(slots) == len(prompts)
+        and all(s.after_block == prompts[s.b].trunk.num_blocks for s in slots)
+        and memory.attention == "causal"
+        and (memory.readouts_see_question or not any(s.after_block for s in slots))
+    )
+    filled = Filled(
+        model,
+        encoder,
+        list(prompts),
+        DynamicCache(config=unwrap(model).config),
+        batch["segment_ids"][:, :0],
+        batch["block_ids"][:, :0],
+        starts,
+        plain,
+    )
+    b_S = torch.tensor([slot.b for slot in slots], device=device)
+    logits_SV = _fill(filled, batch, width, predictors, b_S, between)
+    return filled, logits_SV
 
 
-def _filled_pass(
-    model: Any,
-    encoder: PromptEncoder,
-    batch: PromptBatch,
-    columns: Columns,
-    b_N: Tensor,
-    intervention: Intervention | None,
-) -> tuple[DynamicCache, Tensor, Tensor]:
-    """Latents filled by feedback, then the columns that are left; logits of the last column."""
-    filled = _fill(model, encoder, columns)
-    embeddings_BTE, cache, done = filled.embeddings_BWE, filled.cache, filled.done
-    patch = contextlib.nullcontext()
-    if intervention is not None and intervention.kind != "hide_question":
-        cache, done = DynamicCache(config=unwrap(model).config), 0  # blocks run again, altered
-        states = _replacing_states(model, encoder, batch, columns, embeddings_BTE, intervention)
-        where_BT = columns.block_BT > 0
-        if not _ends_filled(encoder, batch):
-            where_BT[:, -1] = False  # the last token of the last block runs live
-        patch = patched_layers(model, states, where_BT)
-    with patch:
-        logits_BV = model(
-            inputs_embeds=embeddings_BTE[:, done:],
-            attention_mask=columns.mask,
-            position_ids=columns.position_BT[:, done:],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-    return cache, logits_BV[b_N], embeddings_BTE
+def _fill(
+    filled: Filled,
+    batch: dict[str, Tensor],
+    width: int,
+    predictors: list[int],
+    b_S: Tensor,
+    between: Between | None,
+) -> Tensor:
+    """Trunk, what happens in between, read-outs' openings; in one pass wherever that is possible."""
+    ids_BT = batch["input_ids"].clamp(min=0).long()
+    position_BT = batch["position_ids"].clamp(min=0).long()
+    total, done = ids_BT.shape[1], 0
+    embed = unwrap(filled.model).get_input_embeddings()
+    embeddings_BTE: Tensor | None = None
+    feedback = feedback_of(filled.encoder)
+    if feedback is not None:
+        real_BW = (batch["segment_ids"][:, :width] != PADDING).long()
+        trunk = fill_latents(
+            filled.model, ids_BT[:, :width], position_BT[:, :width], real_BW, feedback
+        )
+        embeddings_BTE = torch.cat([trunk.embeddings_BWE, embed(ids_BT[:, width:])], 1)
+        # From the first column whose logits are wanted on, the columns run (again).
+        filled.cache, done = trunk.cache, min(trunk.done, min(predictors))
+        if done < trunk.done:
+            filled.cache.crop(done - trunk.done)  # negative: how many go
+    found: dict[int, Tensor] = {}  # logits by column
+
+    def run(start: int, end: int) -> None:
+        known = filled.segment_BC.shape[1]
+        fields = [batch[name][:, known:end] for name in ("segment_ids", "block_ids")]
+        filled.extend(*fields)
+        wanted = sorted({column for column in predictors if start <= column < end})
+        inputs = (
+            {"input_ids": ids_BT[:, start:end]}
+            if embeddings_BTE is None
+            else {"inputs_embeds": embeddings_BTE[:, start:end]}
+        )
+        columns = [column - start for column in wanted or [end - 1]]
+        logits_BWV = filled.run(position_BT[:, start:end], columns, **inputs)
+        found.update(zip(wanted, logits_BWV.unbind(1), strict=bool(wanted)))
+
+    if between is None:
+        run(done, total)
+    else:
+        run(done, width)
+        between(filled)
+        if total > width:
+            run(width, total)
+        elif not filled.encoder.answer_has_opening(filled.prompts[0]):
+            found[width - 1] = _rerun_last(filled, embed(ids_BT), embeddings_BTE, width)
+    stacked_SBV = torch.stack([found[column] for column in predictors])
+    return stacked_SBV[torch.arange(len(predictors), device=b_S.device), b_S]
 
 
-def _fill(model: Any, encoder: PromptEncoder, columns: Columns) -> Filled:
-    """Input embeddings of all columns, latents filled where the method feeds states back."""
-    feedback = feedback_of(encoder)
-    if feedback is None:
-        embeddings_BTE = unwrap(model).get_input_embeddings()(columns.input_BT)
-        return Filled(embeddings_BTE, DynamicCache(config=unwrap(model).config), 0)
-    return fill_latents(model, columns.input_BT, columns.position_BT, columns.real_BT, feedback)
-
-
-def _replacing_states(
-    model: Any,
-    encoder: PromptEncoder,
-    batch: PromptBatch,
-    columns: Columns,
-    embeddings_BTE: Tensor,
-    intervention: Intervention,
-) -> list[Tensor]:
-    """What the block columns hold instead, for every layer, as wide as `columns`."""
-    counts = set(batch.blocks)
-    assert len(counts) == 1, "an intervention takes one number of blocks for all questions"
-    shape = (counts.pop(), len(encoder.block_ids))
-    if intervention.kind != "swap":
-        states = block_states(model, embeddings_BTE, columns.mask, columns.position_BT)
-        return intervention.alter(states, batch.questions, *shape)
-    partners = [intervention.partners[question] for question in batch.questions]
-    prompts = [encoder.prompt(q, k) for q, k in zip(partners, batch.blocks, strict=True)]
-    others = PromptBatch(partners, prompts, batch.blocks)
-    theirs = build_columns(model, encoder, others, fold=False)
-    embeddings = _fill(model, encoder, theirs).embeddings_BWE
-    states = block_states(model, embeddings, theirs.mask, theirs.position_BT)
-    # Blocks stand in the last columns of both; what is left of them is never looked at.
-    width = columns.width
-    return [
-        torch.nn.functional.pad(state, (0, 0, max(0, width - state.shape[1]), 0))[:, -width:]
-        for state in states
-    ]
-
-
-def _suffix(encoder: PromptEncoder, batch: PromptBatch, rows: list[Row]) -> tuple[int, ...]:
-    """What stands between blocks and answer; chat templates give every row the same."""
-    suffixes = {encoder.readout_prefix_ids(batch.prompts[row.b], row.after_block) for row in rows}
-    assert len(suffixes) == 1, "one chat template opens every answer in the same way"
-    return suffixes.pop()
-
-
-def _embed(model: Any, ids: Sequence[int], count: int) -> Tensor:
-    """The embeddings of the same tokens for `count` rows, `[N, S, E]`."""
-    plain = unwrap(model)
-    ids_NS = torch.tensor([list(ids)] * count, device=plain.device, dtype=torch.long)
-    return plain.get_input_embeddings()(ids_NS)
-
-
-def _feed(model: Any, state: Prefilled, embeddings_NSE: Tensor) -> Prefilled:
-    """Feed every row some tokens of its own."""
-    count, length = embeddings_NSE.shape[:2]
-    offsets_S = torch.arange(length, device=state.visible_NT.device)
-    positions_NS = state.next_position_N[:, None] + offsets_S
-    new_NS = torch.ones(count, length, dtype=torch.long, device=state.visible_NT.device)
-    mask_NT = torch.cat([state.visible_NT, new_NS], 1)
-    logits_NV = model(
-        inputs_embeds=embeddings_NSE,
-        attention_mask=mask_NT,
-        position_ids=positions_NS,
-        past_key_values=state.cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    return Prefilled(state.cache, logits_NV, mask_NT, positions_NS[:, -1] + 1)
+def _rerun_last(
+    filled: Filled, token_BTE: Tensor, embeddings_BTE: Tensor | None, width: int
+) -> Tensor:
+    """The last trunk token once more, in a column of its own, the old one unseen."""
+    source = token_BTE if embeddings_BTE is None else embeddings_BTE
+    # Clones: the columns' own fields stay as they are for who holds them.
+    filled.segment_BC = filled.segment_BC.clone()
+    filled.segment_BC[:, width - 1] = PADDING
+    block_B1 = filled.block_BC[:, width - 1 : width]
+    filled.extend(torch.full_like(block_B1, TRUNK_SEGMENT), block_B1)
+    lengths = [len(prompt.trunk.ids) - 1 for prompt in filled.prompts]
+    position_B1 = torch.tensor(lengths, device=filled.device)[:, None]
+    return filled.run(position_B1, [0], inputs_embeds=source[:, width - 1 : width])[:, 0]

@@ -75,22 +75,22 @@ class TokenChooser:
             draws = [_uniform_draws(f"{sampling.seed}/{key}", max_new_tokens) for key in row_keys]
             self.uniform_NS = torch.stack(draws).to(device)
 
-    def __call__(self, logits_NV: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Token and log-probability (at temperature 1) of every row."""
+    def __call__(self, logits_NV: Tensor, rows: Sequence[int], step: int) -> tuple[Tensor, Tensor]:
+        """Token and log-probability (at temperature 1) of the rows that are still decoded."""
         scores_NV = logits_NV.float().index_fill(1, self.forbidden_ids, float("-inf"))
         logprobs_NV = scores_NV.log_softmax(-1)
         if self.warpers:
             for warper in self.warpers:
                 scores_NV = warper(None, scores_NV)
-            token_N = self._draw(scores_NV, step)
+            token_N = self._draw(scores_NV, rows, step)
         else:
             token_N = scores_NV.argmax(-1)
         return token_N, logprobs_NV.gather(1, token_N[:, None])[:, 0]
 
-    def _draw(self, scores_NV: Tensor, step: int) -> Tensor:
+    def _draw(self, scores_NV: Tensor, rows: Sequence[int], step: int) -> Tensor:
         """Inverse transform with one uniform number a row: a draw does not depend on other rows."""
         cumulative_NV = scores_NV.softmax(-1).double().cumsum(-1)
-        target_N1 = self.uniform_NS[:, step : step + 1] * cumulative_NV[:, -1:]
+        target_N1 = self.uniform_NS[list(rows), step : step + 1] * cumulative_NV[:, -1:]
         token_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0]
         # Rounding may point behind the last token that has any probability.
         last_possible_N = (cumulative_NV < cumulative_NV[:, -1:]).sum(1)

@@ -1,11 +1,26 @@
 """SFT without chain of thought: question, answer."""
 
-from rim.config import StageConfig
-from rim.core.prompt import PromptEncoder
-from rim.data.examples import Example
-from rim.methods.base import Target
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rim.methods.base import BenchSetup, Method, Readout
+
+if TYPE_CHECKING:
+    from rim.config import StageConfig
+    from rim.core.prompt import PromptEncoder
+    from rim.data.examples import Example
 
 
-class Direct:
-    def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
-        return [Target(0, encoder.answer_ids(example.answer))]
+class Direct(Method):
+    name = "direct"
+    summary = "answer at once"
+    bench = BenchSetup(baseline=True)
+
+    def readouts(
+        self, example: Example, stage: StageConfig, encoder: PromptEncoder
+    ) -> list[Readout]:
+        return [Readout(0, encoder.answer_ids(example.answer))]
+
+
+METHOD = Direct()

@@ -7,29 +7,44 @@ Optimizer and schedule start afresh with each stage. Our reading: the offset is 
 example and stage, not at every visit.
 """
 
+from __future__ import annotations
+
 import math
 import random
+from typing import TYPE_CHECKING
 
-from rim.config import StageConfig
-from rim.core.prompt import PromptEncoder
-from rim.data.examples import Example
-from rim.methods.base import Target
+from rim.methods.base import Method, Readout
+
+if TYPE_CHECKING:
+    from rim.config import StageConfig
+    from rim.core.prompt import PromptEncoder
+    from rim.data.examples import Example
 
 
-class ImplicitChainOfThought:
-    def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
+class ImplicitChainOfThought(Method):
+    name = "icot"
+    summary = "chain of thought, its tokens removed one after the other"
+    objectives = ("solution", "remaining")
+    removes = "tokens"
+
+    def readouts(
+        self, example: Example, stage: StageConfig, encoder: PromptEncoder
+    ) -> list[Readout]:
         solution = encoder.solution_ids(example.steps, example.answer)
         if stage.objective == "solution":
-            return [Target(0, solution)]
+            return [Readout(0, solution)]
         answer = encoder.answer_ids(example.answer)
         removed = stage.removed_tokens
         assert removed is not None, "the recipe's validator wants it"
-        num_step_tokens = max(0, len(solution) - len(answer))
+        num_step_tokens = encoder.tokens_before_answer(solution, answer, example)
         if removed != "all":
             removed += _offset(stage.removal_smoothing, f"{stage.name}/{example.question}")
         if removed == "all" or removed >= num_step_tokens:
-            return [Target(0, answer)]
-        return [Target(0, solution[removed:])]
+            return [Readout(0, answer)]
+        return [Readout(0, solution[removed:])]
+
+
+METHOD = ImplicitChainOfThought()
 
 
 def _offset(smoothing: float, seed: str) -> int:

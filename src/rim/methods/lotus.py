@@ -9,20 +9,42 @@ Our reading: a step longer than c tokens is cut off, steps beyond K have no bloc
 no target; a step's own stop token is not predicted, because no step is decoded here.
 """
 
-from rim.config import StageConfig
-from rim.core.prompt import PromptEncoder
-from rim.data.examples import Example
-from rim.methods.base import Target
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rim.methods.base import BenchSetup, Method, Readout
+
+if TYPE_CHECKING:
+    from rim.config import MemoryConfig, StageConfig
+    from rim.core.prompt import PromptEncoder
+    from rim.data.examples import Example
 
 
-class Lotus:
-    def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
+class Lotus(Method):
+    name = "lotus"
+    summary = "parallel latents, looped through the model"
+    objectives = ("solution", "steps")
+    has_blocks = True
+    may_loop = True
+    bench = BenchSetup(blocks=6, memory={"tokens": 13, "framing": "once", "passes": 6})
+
+    def check(self, memory: MemoryConfig) -> None:
+        if memory.framing != "once":
+            raise ValueError("lotus needs memory.framing: once (its latents stand side by side)")
+
+    def readouts(
+        self, example: Example, stage: StageConfig, encoder: PromptEncoder
+    ) -> list[Readout]:
         if stage.objective == "solution":
-            return [Target(0, encoder.solution_ids(example.steps, example.answer))]
-        memory = encoder.format.memory
-        steps = [encoder.step_ids(step)[:-1] for step in example.steps[: memory.blocks]]
-        targets = [
-            Target(k, ids[: len(encoder.block_ids)], is_step=True, in_place=True)
+            return [Readout(0, encoder.solution_ids(example.steps, example.answer))]
+        blocks = encoder.format.memory.blocks
+        steps = [encoder.step_ids(step)[:-1] for step in example.steps[:blocks]]
+        said = [
+            Readout(k, ids[: len(encoder.block_ids)], is_step=True, in_place=True)
             for k, ids in enumerate(steps, 1)
         ]
-        return [*targets, Target(memory.blocks, encoder.answer_ids(example.answer))]
+        return [*said, Readout(blocks, encoder.answer_ids(example.answer))]
+
+
+METHOD = Lotus()

@@ -5,15 +5,33 @@ curriculum of Coconut ("remaining"), the control "pause as thought" of that pape
 the latents replaced by tokens.
 """
 
-from rim.config import StageConfig
-from rim.core.prompt import PromptEncoder
-from rim.data.examples import Example
-from rim.methods.base import Target
-from rim.methods.coconut import Coconut
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rim.methods.base import BenchSetup, Method, Readout
+from rim.methods.coconut import remaining_steps
+
+if TYPE_CHECKING:
+    from rim.config import StageConfig
+    from rim.core.prompt import PromptEncoder
+    from rim.data.examples import Example
 
 
-class Pause:
-    def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
+class Pause(Method):
+    name = "pause"
+    summary = "learned tokens that only give time"
+    objectives = ("answer", "solution", "remaining")
+    has_blocks = True
+    removes = "steps"
+    bench = BenchSetup(blocks="swept", memory={"framing": "none"})
+
+    def readouts(
+        self, example: Example, stage: StageConfig, encoder: PromptEncoder
+    ) -> list[Readout]:
         if stage.objective == "answer":
-            return [Target(encoder.format.memory.blocks, encoder.answer_ids(example.answer))]
-        return Coconut().targets(example, stage, encoder)
+            return [Readout(encoder.format.memory.blocks, encoder.answer_ids(example.answer))]
+        return remaining_steps(example, stage, encoder)
+
+
+METHOD = Pause()

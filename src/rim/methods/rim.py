@@ -7,23 +7,39 @@ With `surplus_blocks: answer` (ours) the blocks up to K that are left over say y
 already runs with K blocks. Stage 2 ("answer"): all K blocks say y.
 """
 
-from rim.config import StageConfig
-from rim.core.prompt import PromptEncoder
-from rim.data.examples import Example
-from rim.methods.base import Target
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rim.methods.base import BenchSetup, Method, Readout
+
+if TYPE_CHECKING:
+    from rim.config import StageConfig
+    from rim.core.prompt import PromptEncoder
+    from rim.data.examples import Example
 
 
-class ReasoningInMemory:
-    def targets(self, example: Example, stage: StageConfig, encoder: PromptEncoder) -> list[Target]:
+class ReasoningInMemory(Method):
+    name = "rim"
+    summary = "memory blocks, a read-out after each"
+    objectives = ("steps", "answer")
+    has_blocks = True
+    may_loop = True
+    bench = BenchSetup(blocks="swept")
+
+    def readouts(
+        self, example: Example, stage: StageConfig, encoder: PromptEncoder
+    ) -> list[Readout]:
         blocks = encoder.format.memory.blocks
         answer_ids = encoder.answer_ids(example.answer)
         if stage.objective == "answer":
-            return [Target(k, answer_ids) for k in range(1, blocks + 1)]
+            return [Readout(k, answer_ids) for k in range(1, blocks + 1)]
         steps = example.steps[1:] if stage.alignment == "next_step" else example.steps
-        targets = [
-            Target(k, encoder.step_ids(step), is_step=True) for k, step in enumerate(steps, 1)
-        ]
+        said = [Readout(k, encoder.step_ids(step), is_step=True) for k, step in enumerate(steps, 1)]
         last = len(steps) + 1
         if stage.surplus_blocks == "answer":
             last = max(last, blocks)
-        return [*targets, *(Target(k, answer_ids) for k in range(len(steps) + 1, last + 1))]
+        return [*said, *(Readout(k, answer_ids) for k in range(len(steps) + 1, last + 1))]
+
+
+METHOD = ReasoningInMemory()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,8 +20,8 @@ from transformers import (
 )
 
 from rim.config import ConfigError, ModelConfig, PromptFormat
-from rim.core.feedback import PROJECTION, attach_projection
 from rim.core.prompt import add_memory_tokens
+from rim.methods import METHODS
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
@@ -76,12 +77,21 @@ def load_base(
 
 
 def _complete(model: Any, prompt_format: PromptFormat, folder: Path | None = None) -> None:
-    """Add what a method needs beside the transformers model; `folder`: where it may be already."""
-    if prompt_format.method != "codi" or hasattr(model, PROJECTION):
-        return
-    attach_projection(model)
-    if folder is not None:
-        _load_projection(model, folder)
+    """Add the method's modules beside the transformers model; `folder`: where their weights may be
+    already.
+    """
+    width = model.get_input_embeddings().weight.shape[1]
+    for name, make in METHODS[prompt_format.method].extra_modules.items():
+        if not hasattr(model, name):
+            attach_module(model, name, make(width))
+            if folder is not None:
+                _load_module(model, name, folder)
+
+
+def attach_module(model: Any, name: str, module: nn.Module) -> None:
+    """Give a transformers model a module as a part of its own: trained and saved with it."""
+    weight = model.get_input_embeddings().weight
+    setattr(model, name, module.to(weight.device, weight.dtype))
 
 
 @contextlib.contextmanager
@@ -199,18 +209,18 @@ def load_trained(
     return model, tokenizer
 
 
-def _load_projection(model: Any, folder: Path) -> None:
-    """Read the projection's weights, which transformers leaves out as unknown to the model; a base
-    of another method has none, and the new ones stay.
+def _load_module(model: Any, name: str, folder: Path) -> None:
+    """Read the weights of a method's module, which transformers leaves out as unknown to the model;
+    a base of another method has none, and the new ones stay.
     """
     weights = {}
     for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                if name.startswith(f"{PROJECTION}."):
-                    weights[name.removeprefix(f"{PROJECTION}.")] = tensors.get_tensor(name)
+            for key in tensors.keys():  # noqa: SIM118 (not a dict)
+                if key.startswith(f"{name}."):
+                    weights[key.removeprefix(f"{name}.")] = tensors.get_tensor(key)
     if weights:
-        getattr(model, PROJECTION).load_state_dict(weights)
+        getattr(model, name).load_state_dict(weights)
 
 
 def load_for_training(folder: Path, dropout: float) -> tuple[Any, PreTrainedTokenizerBase]:

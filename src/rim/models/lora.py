@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,15 +11,21 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
 from rim.config import ConfigError, ModelConfig
-from rim.core.feedback import PROJECTION
 from rim.models.families import family_of
 
 
 def prepare_for_training(
-    model: PreTrainedModel, config: ModelConfig, memory_ids: list[int], dropout: float
+    model: PreTrainedModel,
+    config: ModelConfig,
+    memory_ids: list[int],
+    dropout: float,
+    modules: Collection[str] = (),
 ) -> PreTrainedModel | PeftModel:
     """Full fine-tuning returns the model; LoRA wraps it, training the adapters and the three new
     rows only.
+
+    Args:
+        modules: a method's own modules: they are new, so they train whole and get no adapter.
     """
     if config.tuning == "full":
         set_dropout(model, dropout)
@@ -27,7 +34,6 @@ def prepare_for_training(
     targets = (
         config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets)
     )
-    has_projection = hasattr(model, PROJECTION)
     lora = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=config.lora.rank,
@@ -36,9 +42,8 @@ def prepare_for_training(
         target_modules=targets,
         fan_in_fan_out=family_of(model.config.model_type).fan_in_fan_out,
         trainable_token_indices=list(memory_ids),
-        # CODI's projection is new, so it trains whole and gets no adapter.
-        exclude_modules=rf".*{PROJECTION}.*" if has_projection else None,
-        modules_to_save=[PROJECTION] if has_projection else None,
+        exclude_modules=rf".*({'|'.join(modules)}).*" if modules else None,
+        modules_to_save=list(modules) or None,
     )
     try:
         return slim_saving(get_peft_model(model, lora))

@@ -29,13 +29,19 @@ def _cell_table(question_tokens: int, batch_size: int, rows: list[dict[str, Any]
         table.add_row(
             method_label(row),
             spread(row["ttft_ms"]),
-            "1.00" if row["method"] == "direct" else spread(row["ttft_to_direct"], 2),
+            _ratio(row["ttft_to_direct"]),
             median(row["answer_ms"]),
             median(row["answer_to_direct"], 2),
             median(row["decode_ms_per_token"]),
             "-" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}",
         )
     return table
+
+
+def _ratio(values: dict[str, float] | None) -> str:
+    """`1.00` alone for the baseline itself, whose every ratio is 1."""
+    itself = values is not None and values["low"] == values["high"] == 1
+    return "1.00" if itself else spread(values, 2)
 
 
 def method_label(row: dict[str, Any]) -> str:

@@ -18,13 +18,13 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.core.layout import Layout
+from rim.core.layout import Layout, lay_out
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_training_data
 from rim.infer.answers import grade
 from rim.infer.decode import generate, position_limit
-from rim.methods import METHODS, lay_out
+from rim.methods import METHODS
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
@@ -192,7 +192,9 @@ class Curriculum:
         )
         model, tokenizer = load_base(recipe.model, recipe.prompt_format, texts, recipe.seed)
         memory_ids = list(PromptEncoder(tokenizer, recipe.prompt_format).memory_ids)
-        return prepare_for_training(model, recipe.model, memory_ids, stage.dropout), tokenizer
+        modules = METHODS[recipe.method].extra_modules
+        model = prepare_for_training(model, recipe.model, memory_ids, stage.dropout, modules)
+        return model, tokenizer
 
     def _lay_out(
         self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder, model: Any
@@ -219,7 +221,7 @@ class Curriculum:
         self, encoder: PromptEncoder, examples: list[Example], layouts: list[Layout]
     ) -> Score:
         """Validation accuracy after the last block that the stage trains for each example."""
-        last_blocks = [layout.blocks for layout in layouts]
+        last_blocks = [layout.trunk.num_blocks for layout in layouts]
         settings = self.recipe.validation
 
         def score(model: Any) -> dict[str, float]:

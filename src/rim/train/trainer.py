@@ -23,6 +23,7 @@ from rim.core.layout import Layout
 from rim.core.losses import ReadoutLoss
 from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
+from rim.methods import METHODS
 from rim.train.cost import TrainingCost
 
 #: Scores a model during training, e.g. by decoding validation answers; must return "accuracy".
@@ -71,6 +72,7 @@ class ReadoutTrainer(Trainer):
         super().__init__(data_collator=align, **kwargs)
         self.stage = stage
         self.memory = encoder.format.memory
+        self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         self.score = score
         # compute_loss divides by the global number of examples itself.
         self.model_accepts_loss_kwargs = True
@@ -116,17 +118,15 @@ class ReadoutTrainer(Trainer):
             progress=self.progress if training else 0.0,
             step_weight=self.stage.step_weight,
         )
-        plain = self.accelerator.unwrap_model(model)
-        distil = self.stage.objective == "distillation"
         loss = forward_readouts(
             model,
             inputs,
             self.memory,
             weights_BR,
             self.stage.reduction,
-            plain,
-            self.feedback,
-            self.stage.distillation_weight if distil else 0.0,
+            plain_model=self.accelerator.unwrap_model(model),
+            feedback=self.feedback,
+            extra_loss=self.extra_loss,
         )
         if training:
             # Detached: the window must not keep the graph of past steps alive.

@@ -41,8 +41,8 @@ def block_text(encoder: PromptEncoder) -> BlockText:
     Raises:
         ConfigError: blocks that no repetition describes.
     """
-    prompt = encoder.prompt("1")
-    start = len(prompt.question_ids)
+    prompt = encoder.prompt("1", 1)
+    start = len(prompt.trunk.question_ids)
     ends = len(prompt.suffix_ids)
 
     def blocks(count: int) -> list[int]:

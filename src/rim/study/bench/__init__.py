@@ -6,13 +6,12 @@ many as asked for, and the stop token is forbidden: every answer has the stated 
 """
 
 from rim.study.bench.measure import run_benchmark
-from rim.study.bench.settings import FULL_GRID, PRESETS, SETUPS, BenchmarkSettings
+from rim.study.bench.settings import FULL_GRID, PRESETS, BenchmarkSettings
 from rim.study.bench.subject import Subject, scratch_subject, trained_subject
 
 __all__ = [
     "FULL_GRID",
     "PRESETS",
-    "SETUPS",
     "BenchmarkSettings",
     "Subject",
     "run_benchmark",

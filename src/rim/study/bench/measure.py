@@ -15,12 +15,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from rim.config import ConfigError, Method, PromptFormat
-from rim.core.feedback import attach_projection
-from rim.core.prompt import Prompt, PromptEncoder
+from rim.config import ConfigError, PromptFormat
+from rim.core.prompt import PromptEncoder
 from rim.infer.decode import generate, position_limit
 from rim.infer.sampling import Sampling
-from rim.study.bench.settings import SETUPS, BenchmarkSettings
+from rim.methods import METHODS
+from rim.models.loading import attach_module
+from rim.study.bench.settings import BenchmarkSettings
 from rim.study.bench.subject import Subject
 from rim.study.bench.timing import Clock, Spread, memory_kind, peak_memory, timed
 
@@ -31,7 +32,7 @@ Progress = Callable[[str], None]
 class Variant:
     """One row of a cell: a method, its prompts, its number of blocks and of written step tokens."""
 
-    method: Method
+    method: str
     model: Any
     encoder: PromptEncoder
     blocks: int
@@ -54,10 +55,9 @@ class RandomPrompts(PromptEncoder):
         special = set(tokenizer.all_special_ids) | set(self.memory_ids)
         self._ordinary_ids = [i for i in range(len(tokenizer)) if i not in special]
 
-    def prompt(self, question: str, blocks: int = 1) -> Prompt:
-        return Prompt(
-            tuple(random.Random(question).choices(self._ordinary_ids, k=self.question_tokens))
-        )
+    def question(self, question: str, has_blocks: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        rng = random.Random(question)
+        return tuple(rng.choices(self._ordinary_ids, k=self.question_tokens)), ()
 
 
 def run_benchmark(
@@ -102,25 +102,29 @@ def variants(subject: Subject, settings: BenchmarkSettings, question_tokens: int
     """Every method asked for, a method with swept blocks once per K."""
     found = []
     for method in settings.methods:
-        setup = SETUPS[method]
+        setup = METHODS[method].bench
         for count in settings.blocks if setup.blocks == "swept" else (setup.blocks,):
             memory = subject.memory_for(method).model_copy(
-                update=setup.frame | ({"blocks": count} if count else {})
+                update={**setup.memory, **({"blocks": count} if count else {})}
             )
             encoder = RandomPrompts(
                 subject.tokenizer, PromptFormat(method=method, memory=memory), question_tokens
             )
-            steps = settings.step_tokens if setup.writes == "steps_and_answer" else 0
+            steps = settings.step_tokens if setup.writes_steps else 0
             found.append(Variant(method, _model_for(subject, method), encoder, count, steps))
     return found
 
 
-def _model_for(subject: Subject, method: Method) -> Any:
-    """The shared model; CODI's has a projection besides, over the same weights."""
-    if method != "codi":
+def _model_for(subject: Subject, method: str) -> Any:
+    """The shared model; that of a method with modules of its own has them besides, over the same
+    weights.
+    """
+    modules = METHODS[method].extra_modules
+    if not modules:
         return subject.model
     model = copy.deepcopy(subject.model, {id(p): p for p in subject.model.parameters()})
-    attach_projection(model)
+    for name, make in modules.items():
+        attach_module(model, name, make(model.get_input_embeddings().weight.shape[1]))
     return model
 
 
@@ -158,7 +162,7 @@ def _measure_cell(
         if progress:
             progress(f"{question_tokens} tokens, batch {batch_size}")
     by_row = list(zip(*times, strict=True))
-    direct = [own for row, own in zip(rows, by_row, strict=True) if row.method == "direct"]
+    direct = [o for row, o in zip(rows, by_row, strict=True) if METHODS[row.method].bench.baseline]
     return [
         {
             "method": row.method,

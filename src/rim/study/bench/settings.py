@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from rim.config import Method, ScratchConfig, Settings
+from rim.config import MethodName, ScratchConfig, Settings
 from rim.config.base import PositiveInt
+from rim.methods import BUILT_IN
 
 GPT2_SMALL = ScratchConfig(
     family="gpt2", layers=12, width=768, heads=12, max_positions=1024, vocab_size=50257
@@ -16,37 +16,10 @@ GPT2_SMALL = ScratchConfig(
 PRESETS = {"gpt2-small-size": GPT2_SMALL}
 
 
-@dataclass(frozen=True)
-class Setup:
-    """How a method is timed: its blocks (`swept`: every K asked for) and what it writes before the
-    answer.
-    """
-
-    blocks: int | Literal["swept"] = 0
-    frame: dict[str, Any] = field(default_factory=dict)  # changes to the model's MemoryConfig
-    writes: Literal["answer", "steps_and_answer"] = "answer"
-
-
-LATENTS = {"tokens": 1, "framing": "once"}
-
-# A method is timed by one line here; a test fails for one without. Numbers of latents are those of
-# the methods' papers for GPT-2.
-SETUPS: dict[Method, Setup] = {
-    "direct": Setup(),
-    "cot": Setup(writes="steps_and_answer"),
-    "pause": Setup(blocks="swept", frame={"framing": "none"}),
-    "icot": Setup(),
-    "rim": Setup(blocks="swept"),
-    "coconut": Setup(blocks=6, frame=LATENTS),
-    "codi": Setup(blocks=6, frame=LATENTS),
-    "lotus": Setup(blocks=6, frame={"tokens": 13, "framing": "once", "passes": 6}),
-}
-
-
 class BenchmarkSettings(Settings):
     """What is timed; the defaults are one small table."""
 
-    methods: tuple[Method, ...] = ("direct", "rim", "coconut", "cot")
+    methods: tuple[MethodName, ...] = ("direct", "rim", "coconut", "cot")
     batch_sizes: tuple[PositiveInt, ...] = (1,)
     question_tokens: tuple[PositiveInt, ...] = (128,)
     blocks: tuple[PositiveInt, ...] = (8,)
@@ -65,7 +38,7 @@ class BenchmarkSettings(Settings):
 
 
 FULL_GRID: dict[str, Any] = {
-    "methods": get_args(Method),
+    "methods": BUILT_IN,
     "batch_sizes": (1, 8, 32),
     "question_tokens": (32, 128, 512),
     "blocks": (4, 8, 16),

@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 from rim.config import (
     ConfigError,
     MemoryConfig,
-    Method,
     ModelConfig,
     PromptFormat,
     ScratchConfig,
@@ -41,7 +40,7 @@ class Subject:
     prompt_format: PromptFormat
     description: dict[str, Any]
 
-    def memory_for(self, method: Method) -> MemoryConfig:
+    def memory_for(self, method: str) -> MemoryConfig:
         """The model's own blocks; for another method without what its own method alone may have."""
         own = self.prompt_format
         if method == own.method:
