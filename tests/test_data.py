@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import re
+from decimal import Decimal
 
 import pytest
 from conftest import real_data
@@ -22,7 +24,7 @@ from rim.data.sources import (
 )
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.data.tasks.generators import split_of
-from rim.infer.answers import extract_answer, find_numbers, is_right
+from rim.infer.answers import extract_answer, is_right, same_answer
 
 
 @pytest.mark.parametrize(
@@ -81,10 +83,97 @@ def test_wrong_answers_are_not(text, gold):
     assert not is_right(text, gold)
 
 
-def test_numbers_in_text():
-    assert [str(n) for n in find_numbers("1, 2 and 3,000 minus -4.5")] == ["1", "2", "3000", "-4.5"]
-    assert [str(n) for n in find_numbers("8-3")] == ["8", "3"]
-    assert [str(n) for n in find_numbers("(5)-3")] == ["5", "3"]
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("#### $1,234.0", "1234"),
+        ("#### 12 apples and 3 pears", "12 apples and 3 pears"),
+        ("#### 7 am", "7 am"),
+        ("#### 3 hours 20 minutes", "3 hours 20 minutes"),
+        ("#### 1 1", "1 1"),
+        ("The answer is 8 dollars, because 3 + 5 = 8 dollars.", "8 dollars"),
+        ("8-3=5", "5"),
+        ("so (that is 5)-3", "3"),
+        ("it is minus -4.50", "-4.5"),
+        ("1/2", "1/2"),
+        ("2 and .50", "0.5"),
+        (f"#### -{'9' * 40}.5", f"-{'9' * 40}.5"),
+        ("#### -0", "0"),
+        ("####", ""),
+        (" \n", ""),
+    ],
+)
+def test_what_is_shown_as_an_answer(text, shown):
+    assert extract_answer(text) == shown
+
+
+def test_without_a_marker_in_the_template_the_last_piece_is_the_answer():
+    for answer in ("x = 5, y = 3", "3 hours 20 minutes", "room 8", "y^2", "7"):
+        assert extract_answer(f"a step;{answer};", marker="", separator=";") == answer
+        assert is_right(f"a step;{answer}", answer, marker="", separator=";")
+    # A step in place of the answer is none, whatever number it ends with.
+    assert not is_right("1+1=2;3+4=7", "7", marker="", separator=";")
+
+
+def test_an_answer_that_states_several_numbers_is_not_any_of_them():
+    for text in (
+        "#### 3 + 4 = 7",
+        "#### x = 5, y = 3",
+        "#### 3, 5",
+        "#### 5/3",
+        "#### between 3 and 5",
+    ):
+        for gold in ("3", "4", "5", "7"):
+            assert not is_right(text, gold), (text, gold)
+    for text in (
+        "#### **72**, since 8 * 9 = 72",
+        "#### 72 because 8 * 9 is that",
+        "#### $72 (8*9)",
+    ):
+        assert is_right(text, "72"), text
+
+
+def test_what_is_shown_is_what_is_graded():
+    """A right text shows an answer that is right by itself, and a wrong one shows none that is."""
+    draw = random.Random(0)
+    numbers = ("7", "-7", "1,234", "1234.0", "$5", "20%", ".5", "1e3", "1/2", "2:30", "5 5 6", "0")
+    words = (
+        "apples",
+        "pm",
+        "Tom is a lempus.",
+        "no",
+        "(",
+        ")",
+        "=",
+        "x",
+        "+",
+        ", ",
+        "**",
+        "°",
+        "é",
+        "",
+    )
+    golds = [*numbers, "12 apples", "7 pm", "3 hours 20 minutes", "x = 7, y = 5", "no", "room 7"]
+    right = 0
+    for _ in range(20_000):
+        parts = [
+            draw.choice(draw.choice((numbers, words, golds))) for _ in range(draw.randint(0, 4))
+        ]
+        marker = draw.choice(("####", "", "The answer is:"))
+        opening = draw.choice(
+            ("", "3+4=7\n", "so ", marker, f"{marker} ", f"1 {marker}2\n{marker} ")
+        )
+        text = (
+            opening + draw.choice((" ", "", "\n")).join(parts) + draw.choice(("", ".", "\nmore 7"))
+        )
+        gold = draw.choice(golds)
+        shown = extract_answer(text, marker)
+        verdict = is_right(text, gold, marker)
+        right += verdict
+        assert same_answer(shown, gold) == verdict
+        assert is_right(shown, gold, marker="") == verdict, (text, marker, shown, gold)
+        assert is_right(f"#### {shown}", gold) == verdict, (text, marker, shown, gold)
+    assert right > 500
 
 
 def test_answer_after_the_last_separator():
@@ -311,5 +400,5 @@ def test_published_files_are_read_whole(name, rows, with_steps):
 def test_gold_answers_of_published_files_are_understood():
     for name in ("gsm8k_test.jsonl", "gsm_hard.jsonl"):
         for example in open_file(real_data(name)):
-            assert len(find_numbers(example.answer)) == 1, example
+            assert Decimal(extract_answer(f"#### {example.answer}")).is_finite(), example
             assert is_right(f"#### {example.answer}", example.answer)

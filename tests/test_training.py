@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ import rim.train.trainer
 from rim.config import ConfigError
 from rim.config.recipe_yaml import load_recipe, recipe_from_dict
 from rim.data.examples import DataError
+from rim.infer.decode import Generated
 from rim.infer.reasoner import load
-from rim.train.curriculum import train
+from rim.train.curriculum import Curriculum, train
 from rim.train.seeds import stage_seed
 from rim.train.trainer import TrainingDivergedError
 
@@ -168,6 +170,22 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path
     kept = tmp_path / "runs/run/stages/01-grounding/checkpoint-3/model.safetensors"
     assert all(torch.isfinite(tensor).all() for tensor in load_file(kept).values())
     assert not (tmp_path / "runs/run/model").exists()
+
+
+def test_a_validation_answer_that_was_cut_off_is_wrong(tmp_path, monkeypatch, encoder, examples):
+    def fake(model, encoder, questions, **options):
+        assert options["blocks"] == [1, 2, 3]
+        ends = (True, False, True)
+        return [
+            [Generated(1, f"#### {e.answer}", (1,), -1.0, end)]
+            for e, end in zip(examples, ends, strict=True)
+        ]
+
+    monkeypatch.setattr("rim.train.curriculum.generate", fake)
+    layouts = [SimpleNamespace(blocks=blocks) for blocks in (1, 2, 3)]
+    curriculum = Curriculum(recipe_from_dict(raw_recipe(tmp_path)), None, QUIET)
+    scorer = curriculum._scorer(encoder, examples, layouts)
+    assert scorer(None) == {"accuracy": pytest.approx(2 / 3)}
 
 
 def test_a_run_folder_is_never_overwritten(tmp_path):

@@ -197,8 +197,8 @@ def load_trained(
             ids = memory_token_ids(tokenizer, prompt_format.memory)
             rows = load_file(folder / HEAD_ROWS_FILE)["rows"]
             with torch.no_grad():
-                weight = base.get_output_embeddings().weight
-                weight[ids] = rows.to(weight.device, weight.dtype)
+                head: Any = base.get_output_embeddings()
+                head.weight[ids] = rows.to(head.weight.device, head.weight.dtype)
         model = slim_saving(PeftModel.from_pretrained(base, folder, is_trainable=trainable))
         model = model.merge_and_unload() if merge else model
     else:

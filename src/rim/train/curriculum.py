@@ -233,7 +233,7 @@ class Curriculum:
                 batch_size=settings.batch_size,
             )
             right = sum(
-                grade(texts[-1].text, example, encoder)
+                grade(texts[-1].text, example, encoder, finished=texts[-1].finished)
                 for texts, example in zip(generated, examples, strict=True)
             )
             return {"accuracy": right / len(examples)}
