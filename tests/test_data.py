@@ -14,8 +14,8 @@ from conftest import real_data
 from rim.config import ArithmeticConfig, DataConfig, DataSource
 from rim.data.examples import DataError
 from rim.data.sources import (
+    check_file,
     describe,
-    find_problems,
     guess_format,
     hold_out,
     load_examples,
@@ -216,20 +216,38 @@ def test_malformed_records_name_line_and_field(tmp_path, bad, message):
     path = write(tmp_path, GOOD, bad)
     with pytest.raises(DataError, match=message):
         open_file(path, "jsonl")
-    count, problems = find_problems(path, "jsonl", allow_empty_steps=True)
-    assert count == 2
-    assert len(problems) == 1
+    found = check_file(path, "jsonl")
+    assert found.records == 2
+    assert len(found.problems) == 1
 
 
 def test_validation_lists_every_problem(tmp_path):
-    path = write(tmp_path, GOOD, "{", GOOD, {"question": "q", "steps": [], "answer": "1"})
-    count, problems = find_problems(path, None, allow_empty_steps=False)
-    assert count == 4
-    assert [p.split(": ")[1] for p in problems] == [
+    respelled = GOOD | {"question": " 3+4?\n"}  # the same question to training
+    path = write(tmp_path, GOOD, "{", respelled, {"question": "q", "steps": [], "answer": "1"})
+    found = check_file(path, None)
+    assert found.records == 4
+    assert [p.split(": ")[1] for p in found.problems] == [
         "not valid JSON (Expecting property name enclosed in double quotes, column 2)",
         f"the question repeats that of {path}, line 1",
-        "field 'steps' is empty",
     ]
+    assert found.without_steps == [f"{path}, line 4"]
+    assert describe(open_file(write(tmp_path, GOOD, respelled)))["distinct_questions"] == 1
+
+
+@pytest.mark.parametrize("content", [b"question,answer\n1+1?,2\n", b"PAR1\x15\x04\xff\xfePAR1"])
+def test_a_table_is_told_the_formats_there_are(tmp_path, content):
+    (tmp_path / "table").write_bytes(content)
+    with pytest.raises(DataError, match=r"formats read from files \(jsonl, gsm8k,.*path: csv"):
+        check_file(tmp_path / "table", None)
+
+
+def test_a_table_is_read_as_the_message_says(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("question,answer\n1+1?,2\n")
+    columns = {"steps": None}
+    source = {"format": "hub", "path": "csv", "data_files": str(path), "columns": columns}
+    (example,) = load_examples(DataSource.model_validate(source))
+    assert (example.question, example.steps, example.answer) == ("1+1?", (), "2")
 
 
 def test_missing_files_folders_and_unknown_formats(tmp_path):
