@@ -76,7 +76,9 @@ def ask_all(
             client, reasoner = slow if turn == SLOW else fast
             options = {} if turn == SLOW else {"blocks": turn, "logprobs": True}
             answer = client.ask(example.question, max_new_tokens=64, **options)
-            asked[turn].right.append(grade(answer.text, example, reasoner.encoder))
+            asked[turn].right.append(
+                grade(answer.text, example, reasoner.encoder, finished=answer.finished)
+            )
             asked[turn].milliseconds.append(answer.answer_ms)
             if turn != SLOW:
                 asked[turn].probability.append(probability(answer))

@@ -269,7 +269,12 @@ def test_data_validate_lists_problems_and_fails(work):
     output = rim_command("data", "validate", "bad.jsonl", code=1)
     assert "bad.jsonl, line 2: not valid JSON" in output
     assert "2 problems in 2 records" in output
-    assert "240 records, no problems" in rim_command("data", "validate", "my.jsonl")
+    clean = rim_command("data", "validate", "my.jsonl")
+    assert "240 records, no problems" in clean and "no steps" not in clean
+    (work / "test.jsonl").write_text('{"input": "q", "target": 1}\n{"input": "r", "target": 2}')
+    output = rim_command("data", "validate", "test.jsonl")
+    assert "no steps in 2 of 2 records: fine for evaluation, not for training" in output
+    assert "2 records, no problems" in output
 
 
 def test_generated_files_are_read_by_the_other_commands(work):

@@ -14,7 +14,6 @@ from transformers import DynamicCache
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
 from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError, Example
-from rim.evaluate.accuracy import score
 from rim.evaluate.controls import choose_partners, num_answers, run_controls
 from rim.evaluate.interventions import (
     BLOCKS,
@@ -27,6 +26,7 @@ from rim.evaluate.interventions import (
     turn_keys,
     zero,
 )
+from rim.infer.answers import grade
 from rim.infer.decode import generate
 from rim.infer.prefill import Slot, prefill
 from rim.infer.reasoner import Reasoner
@@ -297,7 +297,8 @@ def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
     ]
     outcomes = {o.name: o.right for o in run_controls(reasoner, examples, max_new_tokens=2)}
     expected = tuple(
-        score(reasoner, [e], blocks=5, max_new_tokens=2).accuracy == 1 for e in examples
+        grade(reasoner.ask(e.question, blocks=5, max_new_tokens=2).text, e, encoder)
+        for e in examples
     )
     assert outcomes["K = 5"] == expected and any(expected)
     assert any(outcomes[f"K = {k}"] != expected for k in range(1, 2 * K + 1)), "K matters"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import re
+from decimal import Decimal
 
 import pytest
 from conftest import real_data
@@ -12,8 +14,8 @@ from conftest import real_data
 from rim.config import ArithmeticConfig, DataConfig, DataSource
 from rim.data.examples import DataError
 from rim.data.sources import (
+    check_file,
     describe,
-    find_problems,
     guess_format,
     hold_out,
     load_examples,
@@ -22,7 +24,7 @@ from rim.data.sources import (
 )
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.data.tasks.generators import split_of
-from rim.infer.answers import extract_answer, find_numbers, is_right
+from rim.infer.answers import extract_answer, is_right, same_answer
 
 
 @pytest.mark.parametrize(
@@ -81,10 +83,97 @@ def test_wrong_answers_are_not(text, gold):
     assert not is_right(text, gold)
 
 
-def test_numbers_in_text():
-    assert [str(n) for n in find_numbers("1, 2 and 3,000 minus -4.5")] == ["1", "2", "3000", "-4.5"]
-    assert [str(n) for n in find_numbers("8-3")] == ["8", "3"]
-    assert [str(n) for n in find_numbers("(5)-3")] == ["5", "3"]
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("#### $1,234.0", "1234"),
+        ("#### 12 apples and 3 pears", "12 apples and 3 pears"),
+        ("#### 7 am", "7 am"),
+        ("#### 3 hours 20 minutes", "3 hours 20 minutes"),
+        ("#### 1 1", "1 1"),
+        ("The answer is 8 dollars, because 3 + 5 = 8 dollars.", "8 dollars"),
+        ("8-3=5", "5"),
+        ("so (that is 5)-3", "3"),
+        ("it is minus -4.50", "-4.5"),
+        ("1/2", "1/2"),
+        ("2 and .50", "0.5"),
+        (f"#### -{'9' * 40}.5", f"-{'9' * 40}.5"),
+        ("#### -0", "0"),
+        ("####", ""),
+        (" \n", ""),
+    ],
+)
+def test_what_is_shown_as_an_answer(text, shown):
+    assert extract_answer(text) == shown
+
+
+def test_without_a_marker_in_the_template_the_last_piece_is_the_answer():
+    for answer in ("x = 5, y = 3", "3 hours 20 minutes", "room 8", "y^2", "7"):
+        assert extract_answer(f"a step;{answer};", marker="", separator=";") == answer
+        assert is_right(f"a step;{answer}", answer, marker="", separator=";")
+    # A step in place of the answer is none, whatever number it ends with.
+    assert not is_right("1+1=2;3+4=7", "7", marker="", separator=";")
+
+
+def test_an_answer_that_states_several_numbers_is_not_any_of_them():
+    for text in (
+        "#### 3 + 4 = 7",
+        "#### x = 5, y = 3",
+        "#### 3, 5",
+        "#### 5/3",
+        "#### between 3 and 5",
+    ):
+        for gold in ("3", "4", "5", "7"):
+            assert not is_right(text, gold), (text, gold)
+    for text in (
+        "#### **72**, since 8 * 9 = 72",
+        "#### 72 because 8 * 9 is that",
+        "#### $72 (8*9)",
+    ):
+        assert is_right(text, "72"), text
+
+
+def test_what_is_shown_is_what_is_graded():
+    """A right text shows an answer that is right by itself, and a wrong one shows none that is."""
+    draw = random.Random(0)
+    numbers = ("7", "-7", "1,234", "1234.0", "$5", "20%", ".5", "1e3", "1/2", "2:30", "5 5 6", "0")
+    words = (
+        "apples",
+        "pm",
+        "Tom is a lempus.",
+        "no",
+        "(",
+        ")",
+        "=",
+        "x",
+        "+",
+        ", ",
+        "**",
+        "°",
+        "é",
+        "",
+    )
+    golds = [*numbers, "12 apples", "7 pm", "3 hours 20 minutes", "x = 7, y = 5", "no", "room 7"]
+    right = 0
+    for _ in range(20_000):
+        parts = [
+            draw.choice(draw.choice((numbers, words, golds))) for _ in range(draw.randint(0, 4))
+        ]
+        marker = draw.choice(("####", "", "The answer is:"))
+        opening = draw.choice(
+            ("", "3+4=7\n", "so ", marker, f"{marker} ", f"1 {marker}2\n{marker} ")
+        )
+        text = (
+            opening + draw.choice((" ", "", "\n")).join(parts) + draw.choice(("", ".", "\nmore 7"))
+        )
+        gold = draw.choice(golds)
+        shown = extract_answer(text, marker)
+        verdict = is_right(text, gold, marker)
+        right += verdict
+        assert same_answer(shown, gold) == verdict
+        assert is_right(shown, gold, marker="") == verdict, (text, marker, shown, gold)
+        assert is_right(f"#### {shown}", gold) == verdict, (text, marker, shown, gold)
+    assert right > 500
 
 
 def test_answer_after_the_last_separator():
@@ -127,20 +216,38 @@ def test_malformed_records_name_line_and_field(tmp_path, bad, message):
     path = write(tmp_path, GOOD, bad)
     with pytest.raises(DataError, match=message):
         open_file(path, "jsonl")
-    count, problems = find_problems(path, "jsonl", allow_empty_steps=True)
-    assert count == 2
-    assert len(problems) == 1
+    found = check_file(path, "jsonl")
+    assert found.records == 2
+    assert len(found.problems) == 1
 
 
 def test_validation_lists_every_problem(tmp_path):
-    path = write(tmp_path, GOOD, "{", GOOD, {"question": "q", "steps": [], "answer": "1"})
-    count, problems = find_problems(path, None, allow_empty_steps=False)
-    assert count == 4
-    assert [p.split(": ")[1] for p in problems] == [
+    respelled = GOOD | {"question": " 3+4?\n"}  # the same question to training
+    path = write(tmp_path, GOOD, "{", respelled, {"question": "q", "steps": [], "answer": "1"})
+    found = check_file(path, None)
+    assert found.records == 4
+    assert [p.split(": ")[1] for p in found.problems] == [
         "not valid JSON (Expecting property name enclosed in double quotes, column 2)",
         f"the question repeats that of {path}, line 1",
-        "field 'steps' is empty",
     ]
+    assert found.without_steps == [f"{path}, line 4"]
+    assert describe(open_file(write(tmp_path, GOOD, respelled)))["distinct_questions"] == 1
+
+
+@pytest.mark.parametrize("content", [b"question,answer\n1+1?,2\n", b"PAR1\x15\x04\xff\xfePAR1"])
+def test_a_table_is_told_the_formats_there_are(tmp_path, content):
+    (tmp_path / "table").write_bytes(content)
+    with pytest.raises(DataError, match=r"formats read from files \(jsonl, gsm8k,.*path: csv"):
+        check_file(tmp_path / "table", None)
+
+
+def test_a_table_is_read_as_the_message_says(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("question,answer\n1+1?,2\n")
+    columns = {"steps": None}
+    source = {"format": "hub", "path": "csv", "data_files": str(path), "columns": columns}
+    (example,) = load_examples(DataSource.model_validate(source))
+    assert (example.question, example.steps, example.answer) == ("1+1?", (), "2")
 
 
 def test_missing_files_folders_and_unknown_formats(tmp_path):
@@ -311,5 +418,5 @@ def test_published_files_are_read_whole(name, rows, with_steps):
 def test_gold_answers_of_published_files_are_understood():
     for name in ("gsm8k_test.jsonl", "gsm_hard.jsonl"):
         for example in open_file(real_data(name)):
-            assert len(find_numbers(example.answer)) == 1, example
+            assert Decimal(extract_answer(f"#### {example.answer}")).is_finite(), example
             assert is_right(f"#### {example.answer}", example.answer)

@@ -84,6 +84,20 @@ def test_final_any_and_per_block_accuracy(scripted, encoder):
     assert result.wrong[0]["predicted"] == "9"
 
 
+def test_an_answer_that_was_cut_off_is_wrong(monkeypatch, encoder):
+    def fake(model, encoder, questions, **options):
+        return [
+            [Generated(1, "#### 1", (1, 2), -1.0, first), Generated(2, "#### 1", (1,), -1.0, last)]
+            for first, last in ((True, False), (False, True), (False, False))
+        ]
+
+    monkeypatch.setattr("rim.evaluate.accuracy.generate", fake)
+    examples = [Example(f"{i}?", (), "1") for i in range(3)]
+    result = score(Reasoner(None, encoder), examples, blocks=2)
+    assert result.right == {"final": "010", "any_block": "110"}
+    assert result.summary["unfinished"] == 2
+
+
 def test_samples_give_pass_at_k(scripted, encoder):
     scripted([[(1, "1"), (1, "9")], [(1, "9"), (1, "2")], [(1, "9"), (1, "9")]])
     sampling = Sampling(temperature=1.0, num_samples=2)

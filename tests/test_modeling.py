@@ -106,6 +106,31 @@ def test_a_saved_model_answers_as_before(base_dir, tuning, tmp_path):
                 assert g.logprob == pytest.approx(e.logprob, abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_an_adapter_on_an_untied_head_comes_back_bit_for_bit(seed, plain_tokenizer, tmp_path):
+    base = tiny_model("llama", plain_tokenizer)
+    base.config.tie_word_embeddings = False
+    base.lm_head.weight = torch.nn.Parameter(torch.randn_like(base.lm_head.weight))
+    base.save_pretrained(tmp_path / "base")
+    plain_tokenizer.save_pretrained(tmp_path / "base")
+    config = lora_config(tmp_path / "base")
+    model, tokenizer = load_base(config, FORMAT, (), seed=seed)
+    encoder = PromptEncoder(tokenizer, FORMAT)
+    model = prepare_for_training(model, config, list(encoder.memory_ids), dropout=0.0)
+    train_some(model, encoder)
+    save_trained(model, tokenizer, FORMAT, config, tmp_path / "saved")
+    loaded, _ = load_trained(tmp_path / "saved")
+    weights, again = model.state_dict(), loaded.state_dict()
+    trained_apart = [name for name in weights if "embed_tokens.token_adapter.base_layer" in name]
+    assert len(trained_apart) == 1  # under the adapter's own rows, which take its place
+    for name in weights.keys() - set(trained_apart):
+        assert torch.equal(weights[name], again[name]), name
+    ids = torch.tensor([encoder.prompt_ids("a question", 2)])
+    assert torch.equal(model(input_ids=ids).logits, loaded(input_ids=ids).logits)
+    merged, _ = load_trained(tmp_path / "saved", merge=True)
+    assert torch.equal(model.merge_and_unload()(input_ids=ids).logits, merged(input_ids=ids).logits)
+
+
 def test_an_adapter_folder_holds_no_embedding_matrix(base_dir, tmp_path):
     from safetensors import safe_open
 

@@ -32,23 +32,28 @@ def stats(
 def validate(
     file: Annotated[Path, typer.Argument(help="Data file.")],
     format_: common.FormatOption = None,
-    allow_empty_steps: Annotated[
-        bool, typer.Option("--allow-empty-steps", help="For data that is only evaluated on.")
-    ] = False,
 ) -> None:
     """Check every record; list each problem with line and field. Exit code 1 if there is any."""
     with common.clear_errors():
-        from rim.data.sources import find_problems
+        from rim.data.sources import check_file
 
-        count, problems = find_problems(file, format_, allow_empty_steps)
-        for problem in problems[:50]:
+        found = check_file(file, format_)
+        for problem in found.problems[:50]:
             common.console.print(common.escape(problem), highlight=False, soft_wrap=True)
-        if len(problems) > 50:
-            common.say(f"... and {len(problems) - 50} more")
-        if problems:
-            common.console.print(f"[red]{len(problems)} problems in {count} records[/]")
+        if len(found.problems) > 50:
+            common.say(f"... and {len(found.problems) - 50} more")
+        if found.without_steps:
+            common.say(
+                f"note: no steps in {len(found.without_steps)} of {found.records} records: fine for "
+                "evaluation, not for training on steps; the first is "
+                + common.escape(found.without_steps[0])
+            )
+        if found.problems:
+            common.console.print(
+                f"[red]{len(found.problems)} problems in {found.records} records[/]"
+            )
             raise typer.Exit(1)
-        common.say(f"[green]{count} records, no problems[/]")
+        common.say(f"[green]{found.records} records, no problems[/]")
 
 
 @app.command()

@@ -67,7 +67,18 @@ def read_text(path: Path) -> str:
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, not a data file") from None
     except UnicodeDecodeError as error:
+        if error.object.startswith(b"PAR1"):  # parquet's first bytes
+            raise unknown_format(path) from None
         raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def unknown_format(path: Path) -> DataError:
+    """For a file whose content is like none of the formats: which there are, and how tables go."""
+    return DataError(
+        f"{path} is in none of the formats read from files ({', '.join(FILE_FORMATS)}); a table is "
+        f"read by a recipe with format: hub, path: csv (or parquet), data_files: {path}, and "
+        "columns that name its question, steps and answer"
+    )
 
 
 def split_lines(path: Path) -> Iterator[tuple[str, str]]:

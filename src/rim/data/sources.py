@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rim.data.readers import (
     read_file,
     read_text,
     split_array,
+    unknown_format,
 )
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.data.tasks.graph_search import generate_graph_search
@@ -230,8 +232,10 @@ def guess_format(path: Path) -> str:
             f"{path}: a JSON array is read as SVAMP ('Body', 'Question', 'Answer') or ProsQA "
             "('question', 'steps', 'answer') only; write one object a line"
         )
-    if "||" in first and not first.startswith("{"):
-        return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
+    if not first.startswith("{"):
+        if "||" in first:
+            return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
+        raise unknown_format(path)
     try:
         record = json.loads(first)
     except json.JSONDecodeError as error:
@@ -260,7 +264,7 @@ def describe(examples: Sequence[Example]) -> dict[str, Any]:
     steps = [len(example.steps) for example in examples]
     return {
         "examples": len(examples),
-        "distinct_questions": len({example.question for example in examples}),
+        "distinct_questions": len({example.same_question for example in examples}),
         "question_characters_mean": sum(len(e.question) for e in examples) / len(examples),
         "question_characters_max": max(len(e.question) for e in examples),
         "steps_mean": sum(steps) / len(steps),
@@ -270,24 +274,29 @@ def describe(examples: Sequence[Example]) -> dict[str, Any]:
     }
 
 
-def find_problems(
-    path: Path, file_format: str | None, allow_empty_steps: bool
-) -> tuple[int, list[str]]:
-    """Every problem of a file, not just the first: malformed records, empty steps, repeated
-    questions.
+@dataclass(frozen=True)
+class FileCheck:
+    """What `check_file` found; `without_steps` are the origins of records that have none."""
 
-    Returns:
-        The number of records and the problems.
+    records: int
+    problems: list[str]
+    without_steps: list[str]
+
+
+def check_file(path: Path, file_format: str | None) -> FileCheck:
+    """Every problem of a file, not just the first: malformed records, repeated questions.
+
+    A record without steps is no problem: it can be evaluated on, and methods that need no steps
+    train on it.
     """
     problems: list[str] = []
+    without_steps: list[str] = []
     seen: dict[str, str] = {}
     chosen = FILE_FORMATS[_known_format(path, file_format)]
     for example in read_file(path, chosen, problems.append):
-        if not example.steps and not allow_empty_steps:
-            problems.append(f"{example.origin}: field 'steps' is empty")
-        if example.question in seen:
-            problems.append(
-                f"{example.origin}: the question repeats that of {seen[example.question]}"
-            )
-        seen.setdefault(example.question, example.origin)
-    return sum(1 for _ in chosen.split(path)), problems
+        if not example.steps:
+            without_steps.append(example.origin)
+        first = seen.setdefault(example.same_question, example.origin)
+        if first != example.origin:
+            problems.append(f"{example.origin}: the question repeats that of {first}")
+    return FileCheck(sum(1 for _ in chosen.split(path)), problems, without_steps)

@@ -160,12 +160,15 @@ class _Graded:
 
 
 def _grade(texts: Sequence[Generated], example: Example, encoder: PromptEncoder) -> _Graded:
+    def right(generated: Generated) -> bool:
+        return grade(generated.text, example, encoder, finished=generated.finished)
+
     right_by_block: dict[int, bool] = {}
     for generated in texts:
         if generated.after_block not in right_by_block:
-            right_by_block[generated.after_block] = grade(generated.text, example, encoder)
+            right_by_block[generated.after_block] = right(generated)
     final = [g for g in texts if g.after_block == texts[-1].after_block]
-    rights = [grade(g.text, example, encoder) for g in final]
+    rights = [right(g) for g in final]
     return _Graded(
         right_by_block,
         rights[0],

@@ -1,5 +1,8 @@
 """The one answer parser: what a text says its answer is, and whether that is right.
 
+`extract_answer` finds the answer of a text, `same_answer` compares it with the gold one: what a
+person is shown is what is graded, and nothing else of the text.
+
 Numbers are compared as exact decimals, so "1,234", "1234.0", "$1,234" and "1234 dollars." agree;
 anything else is compared as text without case, outer punctuation and repeated blanks.
 """
@@ -7,7 +10,7 @@ anything else is compared as text without case, outer punctuation and repeated b
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,83 +24,81 @@ _NUMBER = re.compile(
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?P<decimals>\.\d+)?(?P<exponent>[eE][-+]?\d{1,3}(?!\w))?"
     r"|(?<![\w.)\]])(?P<sign3>[-+\u2212]?)(?P<leading_dot>\.\d+)"
 )
-
-
-def find_numbers(text: str) -> list[Decimal]:
-    """All numbers in a text, in order."""
-    return [_to_decimal(match) for match in _NUMBER.finditer(text)]
-
-
-def _to_decimal(match: re.Match[str]) -> Decimal:
-    signs = (match["sign"] or "") + (match["sign2"] or "") + (match["sign3"] or "")
-    negative = sum(sign in "-\u2212" for sign in signs) % 2 == 1
-    body = (match["digits"] or "").replace(",", "") + (
-        match["decimals"] or match["leading_dot"] or ""
-    )
-    value = Decimal(body + (match["exponent"] or ""))
-    return -value if negative else value
-
-
-def is_right(text: str, gold: str, marker: str = "####", separator: str = "\n") -> bool:
-    """Whether a generated text gives the gold answer.
-
-    A text answer must be the same but for case, blanks and outer punctuation. Where the gold answer
-    is a number (a unit may follow), the number found by `extract_answer`'s rule must equal it, and
-    units, if both name one, must agree.
-    """
-    piece, marked = _answer_piece(text, marker, separator)
-    if not piece:
-        return False
-    if _normal_text(piece) == _normal_text(gold):
-        return True
-    quantity = _as_quantity(gold)
-    matches = list(_NUMBER.finditer(piece))
-    if quantity is None or not matches:
-        return False
-    found = matches[0] if marked else matches[-1]
-    if _only_numbers(piece) and len(matches) > 1:
-        return False  # digits one by one are a text, not their first number
-    unit = _normal_text(piece[found.end() :])
-    units_agree = not quantity[1] or not unit or unit.startswith(quantity[1])
-    return _to_decimal(found) == quantity[0] and units_agree
+# What may stand before a number that leads, and between it and words that follow ("**72**, since").
+_BEFORE = re.compile(r"[\s*_`\"'(\[]*")
+_WORDS_FOLLOW = re.compile(r"[\s%°*_`\"')\]]*(?:\s\(|[.,;:!?(]*\s*[^\W\d_])")
+_UNIT = re.compile(r"\s*[%°]|(?:\s*[^\W\d_]+)*")
 
 
 def extract_answer(text: str, marker: str = "####", separator: str = "\n") -> str:
-    """The answer that a generated text gives, for people to read.
+    """The answer that a generated text gives; empty if it gives none.
 
-    Behind the last marker it is the line's leading number (what follows is trailing text); without
-    a marker it is the last number of the last piece. A piece of numbers alone, such as the digits
-    "5 5 6 0", one without numbers, or one such as "1/2" is the answer as it stands.
+    It is what stands behind the last marker, to the end of its line or step; where answers have no
+    marker, the last line or step. A text that lacks its marker is prose: its last number counts,
+    with its unit, or all of its last line if that holds no number, or, as "1/2" and "5 5 6 0" do,
+    numbers alone. A number without a unit is written plainly ("$1,234.0" as "1234").
 
     Args:
         marker: literal text that the answer template puts before the answer; empty if it has none.
         separator: what stands between the steps and the answer of a worked solution.
     """
-    piece, marked = _answer_piece(text, marker, separator)
-    matches = list(_NUMBER.finditer(piece))
-    if not matches or (len(matches) > 1 and _only_numbers(piece)):
-        return piece
-    if not marked:
-        return _plain(_to_decimal(matches[-1]))
-    rest = piece[matches[0].end() :]
-    leads = matches[0].start() == 0 and re.match(r"[\s%.,;!?]|$", rest)
-    return _plain(_to_decimal(matches[0])) if leads else piece
-
-
-def _answer_piece(text: str, marker: str, separator: str) -> tuple[str, bool]:
-    """The part of a text that holds its answer, and whether a marker pointed to it."""
     marker = marker.strip()
-    marked = bool(marker) and marker in text
-    rest = text.rsplit(marker, 1)[1] if marked else text
+    marked = marker in text  # also without a marker: then the answer is a piece of its own
+    rest = text.rsplit(marker, 1)[1] if marker and marked else text
     pieces = [part.strip() for line in rest.splitlines() for part in line.split(separator or "\n")]
     pieces = [piece for piece in pieces if piece]
     if not pieces:
-        return "", marked
-    return (pieces[0] if marked else pieces[-1]), marked
+        return ""
+    answer = pieces[0 if marker and marked else -1]
+    if not marked:
+        answer = _last_number(answer)
+    quantity = _as_quantity(answer)
+    return _plain(quantity[0]) if quantity and not quantity[1] else answer
 
 
-def _only_numbers(piece: str) -> bool:
-    return not re.sub(r"[\d\s.,+-]", "", piece)
+def same_answer(answer: str, gold: str) -> bool:
+    """Whether an answer, as `extract_answer` gives it, is the gold one.
+
+    A text must be the same but for case, blanks and outer punctuation. Where the gold answer is a
+    number (a unit may follow), the number that the answer states must equal it, and units, if both
+    name one, must agree.
+    """
+    if not answer:
+        return False
+    if _normal_text(answer) == _normal_text(gold):
+        return True
+    wanted, stated = _as_quantity(gold), _stated_quantity(answer)
+    if wanted is None or stated is None or stated[0] != wanted[0]:
+        return False
+    return not wanted[1] or not stated[1] or stated[1].startswith(wanted[1])
+
+
+def is_right(text: str, gold: str, marker: str = "####", separator: str = "\n") -> bool:
+    """Whether a generated text gives the gold answer."""
+    return same_answer(extract_answer(text, marker, separator), gold)
+
+
+def _last_number(prose: str) -> str:
+    """The last number and its unit; the whole where there is none, or nothing but numbers."""
+    matches = list(_NUMBER.finditer(prose))
+    if not matches or (len(matches) > 1 and not re.search(r"[^\W\d_]|=", prose)):
+        return prose
+    unit = _UNIT.match(prose, matches[-1].end())
+    return prose[matches[-1].start() : unit.end() if unit else None].strip()
+
+
+def _stated_quantity(answer: str) -> tuple[Decimal, str] | None:
+    """Number and unit (with what follows) that an answer states: its only number, or the one that
+    leads, if words follow. Digits one by one, "1/2" and "x = 5, y = 3" state none.
+    """
+    matches = list(_NUMBER.finditer(answer))
+    if not matches:
+        return None
+    first = matches[0]
+    leads = _BEFORE.fullmatch(answer, 0, first.start()) and _WORDS_FOLLOW.match(answer, first.end())
+    if len(matches) > 1 and not leads:
+        return None
+    return _to_decimal(first), _normal_text(answer[first.end() :])
 
 
 def _as_quantity(text: str) -> tuple[Decimal, str] | None:
@@ -111,12 +112,20 @@ def _as_quantity(text: str) -> tuple[Decimal, str] | None:
     return _to_decimal(match), _normal_text(rest).strip("%°")
 
 
+def _to_decimal(match: re.Match[str]) -> Decimal:
+    signs = (match["sign"] or "") + (match["sign2"] or "") + (match["sign3"] or "")
+    negative = sum(sign in "-\u2212" for sign in signs) % 2 == 1
+    body = (match["digits"] or "").replace(",", "") + (
+        match["decimals"] or match["leading_dot"] or ""
+    )
+    value = Decimal(body + (match["exponent"] or ""))
+    return value.copy_negate() if negative else value  # a bare minus would round to 28 digits
+
+
 def _plain(number: Decimal) -> str:
-    try:
-        whole = number.to_integral_value()
-        return format(whole if whole == number else number.normalize(), "f")
-    except InvalidOperation:
-        return str(number)
+    """All digits, no exponent, no needless zeros."""
+    text = format(number, "f") if number else "0"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _normal_text(text: str) -> str:
@@ -128,7 +137,11 @@ def parse_answer(text: str, encoder: PromptEncoder) -> str:
     return extract_answer(text, encoder.answer_marker, encoder.format.templates.step_separator)
 
 
-def grade(text: str, example: Example, encoder: PromptEncoder) -> bool:
-    """Whether a generated text answers an example rightly, under the templates that produced it."""
-    separator = encoder.format.templates.step_separator
-    return is_right(text, example.answer, encoder.answer_marker, separator)
+def grade(text: str, example: Example, encoder: PromptEncoder, *, finished: bool = True) -> bool:
+    """Whether a generated text answers an example rightly, under the templates that produced it.
+
+    Args:
+        finished: whether the text ended by itself. One that was cut off is wrong, whatever it says
+            so far: the "12" of an unfinished "123" would be right by accident.
+    """
+    return finished and same_answer(parse_answer(text, encoder), example.answer)

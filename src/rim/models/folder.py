@@ -1,4 +1,4 @@
-"""A trained model's folder, as far as it is read without torch: where it is, what `rim.json` says."""
+"""A trained model's folder, as far as it is read without torch: its place, what `rim.json` says."""
 
 from __future__ import annotations
 

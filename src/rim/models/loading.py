@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -20,12 +21,16 @@ from transformers import (
 )
 
 from rim.config import ConfigError, ModelConfig, PromptFormat
-from rim.core.prompt import add_memory_tokens
+from rim.core.prompt import add_memory_tokens, memory_token_ids
 from rim.methods import METHODS
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
 from rim.models.scratch import build_model, train_tokenizer
+
+#: The memory tokens' rows of an output head that is not tied to the embeddings, beside an adapter:
+#: they do not train, so the adapter leaves them out, and no base has them.
+HEAD_ROWS_FILE = "memory_head.safetensors"
 
 # --- building and loading ------------------------------------------------------------------------
 
@@ -159,6 +164,10 @@ def save_trained(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if isinstance(model, PeftModel) and not model.config.tie_word_embeddings:
+        ids = memory_token_ids(tokenizer, prompt_format.memory)
+        rows = model.get_output_embeddings().weight.detach()[ids]
+        save_file({"rows": rows.cpu().contiguous()}, folder / HEAD_ROWS_FILE)
     if base.base and Path(base.base).exists():
         # An adapter needs its base again, from wherever it is loaded.
         base = base.model_copy(update={"base": str(Path(base.base).resolve())})
@@ -191,7 +200,15 @@ def load_trained(
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     model: Any
     if (folder / "adapter_config.json").exists():
-        base, _ = load_base(config, read_prompt_format(folder), (), seed=0)
+        prompt_format = read_prompt_format(folder)
+        # The seed does not matter: all that it draws is replaced by what was saved.
+        base, _ = load_base(config, prompt_format, (), seed=0)
+        if (folder / HEAD_ROWS_FILE).exists():
+            ids = memory_token_ids(tokenizer, prompt_format.memory)
+            rows = load_file(folder / HEAD_ROWS_FILE)["rows"]
+            with torch.no_grad():
+                head: Any = base.get_output_embeddings()
+                head.weight[ids] = rows.to(head.weight.device, head.weight.dtype)
         model = slim_saving(PeftModel.from_pretrained(base, folder, is_trainable=trainable))
         model = model.merge_and_unload() if merge else model
     else:

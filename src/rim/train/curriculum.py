@@ -31,6 +31,7 @@ from rim.results import environment, write_json
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.train.cost import total_cost
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
+from rim.train.seeds import stage_seed
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
 
 
@@ -128,7 +129,7 @@ class Curriculum:
         validation_set: Sequence[Example],
     ) -> None:
         recipe, folder = self.recipe, self.run.stage_dir(index, stage)
-        set_seed(recipe.seed + index)
+        set_seed(stage_seed(recipe.seed, index))
         model, tokenizer = self._starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
         validation = list(validation_set[: recipe.validation.num_examples])
@@ -234,7 +235,7 @@ class Curriculum:
                 batch_size=settings.batch_size,
             )
             right = sum(
-                grade(texts[-1].text, example, encoder)
+                grade(texts[-1].text, example, encoder, finished=texts[-1].finished)
                 for texts, example in zip(generated, examples, strict=True)
             )
             return {"accuracy": right / len(examples)}
@@ -277,6 +278,7 @@ def training_arguments(
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
         bf16=stage.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # bf16 asks for a GPU unless told
         **_checkpointing(stage),
         eval_strategy="steps",
         eval_steps=every,
@@ -294,8 +296,8 @@ def training_arguments(
         disable_tqdm=True,
         report_to=list(recipe.report_to) or "none",
         run_name=f"{recipe.name}-{stage.name}",
-        seed=recipe.seed + index,
-        data_seed=recipe.seed + index,
+        seed=stage_seed(recipe.seed, index),
+        data_seed=stage_seed(recipe.seed, index),
         dataloader_pin_memory=torch.cuda.is_available(),
     )
 
