@@ -63,6 +63,11 @@ def draw_layout(figure: Figure) -> None:
     axes.axis("off")
     axes.text(0, -3.7, "One forward pass, many read-outs", fontsize=13)
     axes.text(0, -3.05, "row: what a token sees; column: a token in memory", color=MUTED)
+    count = len(names)
+    axes.add_patch(Rectangle((0, 0), count, count, facecolor=HIDDEN))
+    for i in range(1, count):
+        axes.plot([0, count], [i, i], color=PAPER, linewidth=1)
+        axes.plot([i, i], [0, count], color=PAPER, linewidth=1)
     groups = [("question", 0, 5), ("block 1", 5, 9), ("block 2", 9, 13)]
     groups += [("read-out 1", 13, 15), ("read-out 2", 15, 17)]
     for name, start, stop in groups:
@@ -74,10 +79,11 @@ def draw_layout(figure: Figure) -> None:
         position = batch["position_ids"][0, i].item()
         axes.text(i + 0.5, -0.28, str(position), ha="center", color=MUTED, fontsize=8)
         _token(axes, -1.6, i, 1.4, name, fill, height=1)
-        for j, seen in enumerate(mask[i]):
-            _token(axes, j, i, 1, "", fills[j] if seen else HIDDEN, height=1)
+        seen = (j for j, visible in enumerate(mask[i]) if visible)
+        for j in seen:
+            axes.add_patch(Rectangle((j, i), 1, 1, facecolor=fills[j]))
         if targets[i] is not None:
-            axes.text(len(names) + 0.3, i + 0.5, f"predicts {targets[i]}", va="center", fontsize=9)
+            axes.text(count + 0.3, i + 0.5, f"predicts {targets[i]}", va="center", fontsize=9)
     axes.text(
         0,
         17.85,
@@ -94,9 +100,8 @@ def _token(
     axes: Axes, x: float, y: float, width: float, name: str, fill: str, height: float = 0.9
 ) -> None:
     axes.add_patch(Rectangle((x, y), width, height, facecolor=fill, edgecolor=PAPER, linewidth=1))
-    if name:
-        place = (x + width / 2, y + height / 2)
-        axes.text(*place, name, ha="center", va="center", fontsize=8.5)
+    place = (x + width / 2, y + height / 2)
+    axes.text(*place, name, ha="center", va="center", fontsize=8.5)
 
 
 # --- schedules -----------------------------------------------------------------------------------
@@ -115,7 +120,7 @@ def draw_schedules(figure: Figure) -> None:
     """lambda of four read-outs over stage 1 for the three schedules, and alpha for K = 8."""
     panels = figure.subplots(1, 4)
     figure.subplots_adjust(left=0.055, right=0.985, top=0.87, bottom=0.34, wspace=0.42)
-    progress = [i / 100 for i in range(101)]
+    progress = [i / 200 for i in range(201)]  # so many that matplotlib leaves out straight ones
     for axes, kind in zip(panels, KINDS, strict=False):
         weights = [_lambda(kind, share) for share in progress]
         for t, (name, colour, width) in enumerate(READOUTS):
