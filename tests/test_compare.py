@@ -22,7 +22,7 @@ import rim.study.compare.measure as measure
 import rim.train.curriculum
 import rim.train.trainer
 from rim.config import ConfigError, Recipe
-from rim.evaluate.statistics import joint_p, mcnemar, share_spread, t_quantile, value_spread
+from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import verdict
 from rim.infer.reasoner import load
 from rim.report.comparison import accuracy_table
@@ -125,13 +125,6 @@ def test_mcnemar_does_not_care_which_comes_first():
 def test_mcnemar_is_exact_for_thousands_of_questions():
     assert 0 < mcnemar("1" * 600 + "0" * 400, "0" * 600 + "1" * 400).p < 1e-9
     assert mcnemar("1" * 4000, "0" * 4000).p == 0.0  # below the smallest number
-
-
-@pytest.mark.parametrize(
-    ("freedom", "expected"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042)]
-)
-def test_t_quantiles_are_those_of_the_printed_tables(freedom, expected):
-    assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=6e-4)
 
 
 def test_an_interval_says_what_it_is():
