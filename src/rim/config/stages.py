@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from rim.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
 
-#: What `rim.core.losses` and `rim.core.schedules` do; named here, so that settings are read without torch.
+#: What `rim.core.losses` and `rim.core.schedules` do; named here, so that settings are read without
+#: torch.
 Reduction = Literal["sum", "mean"]
 Weighting = Literal[
     "ones",  # no annealing: every read-out weighs 1
@@ -111,3 +113,12 @@ class StageConfig(Settings):
     @property
     def accumulation_steps(self) -> int:
         return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def optimizer_steps(self, num_examples: int) -> int:
+        """Steps of the stage on that many training examples, as transformers' Trainer counts them:
+        what is left at an epoch's end is a step of its own, and the last begun step is taken.
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None, "one of both is there"
+        return math.ceil(self.epochs * math.ceil(num_examples / self.batch_size))
