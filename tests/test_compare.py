@@ -1,8 +1,7 @@
-"""rim compare: statistics, selection, budgets, plans, continuing, tables, plot, command line."""
+"""rim compare: statistics, selection, budgets, plans, continuing, tables, command line."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -23,11 +22,10 @@ import rim.study.compare.measure as measure
 import rim.train.curriculum
 import rim.train.trainer
 from rim.config import ConfigError, Recipe
-from rim.evaluate.statistics import joint_p, mcnemar, share_spread, t_quantile, value_spread
+from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import verdict
 from rim.infer.reasoner import load
 from rim.report.comparison import accuracy_table
-from rim.report.plot import accuracy_latency_svg, x_axis
 from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison
 from rim.study.compare.plan import check_tokens
 from rim.study.compare.selection import select
@@ -127,13 +125,6 @@ def test_mcnemar_does_not_care_which_comes_first():
 def test_mcnemar_is_exact_for_thousands_of_questions():
     assert 0 < mcnemar("1" * 600 + "0" * 400, "0" * 600 + "1" * 400).p < 1e-9
     assert mcnemar("1" * 4000, "0" * 4000).p == 0.0  # below the smallest number
-
-
-@pytest.mark.parametrize(
-    ("freedom", "expected"), [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (30, 2.042)]
-)
-def test_t_quantiles_are_those_of_the_printed_tables(freedom, expected):
-    assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=6e-4)
 
 
 def test_an_interval_says_what_it_is():
@@ -544,32 +535,3 @@ def test_a_failure_ends_in_one_sentence_and_code_2(tmp_path):
     output = rim_command("compare", path, "--table-only", code=2)
     assert "has no results yet" in output
     assert "no such recipe" in rim_command("compare", tmp_path / "x.yaml", code=2)
-
-
-def test_every_method_has_its_own_label_in_the_plot():
-    spread = {"kind": "range", "seeds": 3}
-    methods = {
-        name: {
-            "final": spread | {"mean": 0.97, "low": 0.9, "high": 1.0},
-            "latency": {"answer_ms": spread | {"mean": ms, "low": ms, "high": ms}},
-        }
-        for name, ms in (("rim <b>", 6.0), ("pause", 6.1), ("coconut", 6.2), ("cot", 40.0))
-    }
-    svg = accuracy_latency_svg("chains", methods)
-    root = ET.fromstring(svg)
-    texts = {e.text: e for e in root.iter() if e.tag.endswith("text")}
-    assert set(methods) <= set(texts)
-    heights = sorted(float(texts[name].get("y", 0)) for name in ("rim <b>", "pause", "coconut"))
-    assert min(b - a for a, b in itertools.pairwise(heights)) >= 15
-    assert "log scale" in svg
-
-
-def test_the_latency_axis_is_logarithmic_only_where_methods_differ_by_much():
-    for low, high in ((5.0, 8.0), (1.0, 1.0), (90.0, 99.9), (3.0, 11.0)):
-        ticks, scale, kind = x_axis(low, high)
-        assert kind == "" and ticks[-1] >= high and 3 <= len(ticks) <= 10
-        assert 64 <= scale(low) <= scale(high) <= 690
-    assert x_axis(1.0, 10.0)[0][0] <= 1.0
-    ticks, scale, kind = x_axis(3.0, 400.0)
-    assert kind and ticks[0] <= 3 and ticks[-1] >= 400
-    assert scale(30.0) - scale(3.0) == pytest.approx(scale(300.0) - scale(30.0))

@@ -24,6 +24,11 @@ def test_the_documents_tables_are_those_of_the_results():
     assert result.returncode == 0, result.stderr
 
 
+def test_the_documents_pictures_are_those_that_the_code_draws():
+    result = run("docs/figures/make.py", "--check")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):

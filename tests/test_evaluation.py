@@ -6,6 +6,7 @@ import json
 
 import pytest
 from conftest import tiny_model
+from scipy.stats import binomtest
 
 from rim.config import ConfigError
 from rim.data.examples import Example
@@ -33,6 +34,12 @@ EXAMPLES = [Example("a?", ("x",), "1"), Example("b?", ("x", "y"), "2"), Example(
 )
 def test_wilson_interval(right, total, low, high):
     assert wilson_interval(right, total) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_interval_is_scipys():
+    for right, total in ((0, 1), (3, 7), (17, 500), (970, 1000), (1319, 1319)):
+        expected = binomtest(right, total).proportion_ci(0.95, method="wilson")
+        assert wilson_interval(right, total) == pytest.approx(tuple(expected), abs=1e-8)
 
 
 def test_an_empty_sample_says_nothing():

@@ -316,3 +316,22 @@ def test_learning_rate_warms_up_and_falls(tmp_path):
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] < 1e-3
     assert 1e-4 <= rates[-1] < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "micro", "epochs", "steps"),
+    # Batches of 8. The examples do not divide into them: 20 / 8 * 1.5 is less than four steps, but
+    # an epoch has three.
+    [(20, 8, 1.5, 5), (20, 4, 0.3, 1), (21, 2, 2, 6), (17, 4, 1, 3), (16, 4, 1.25, 3)],
+)
+def test_epochs_are_as_many_steps_as_the_trainer_takes(
+    tmp_path, num_examples, micro, epochs, steps
+):
+    raw = raw_recipe(tmp_path)
+    raw["data"]["train"]["arithmetic"]["num_examples"] = num_examples
+    changes = {"max_steps": None, "epochs": epochs, "micro_batch_size": micro}
+    raw["stages"] = [raw["stages"][0] | changes | {"evaluate_every": 100}]
+    recipe = recipe_from_dict(raw)
+    folder = train(recipe, console=QUIET)
+    taken = json.loads(folder.training_file.read_text())["total"]["steps"]
+    assert taken == steps == recipe.stages[0].optimizer_steps(num_examples)

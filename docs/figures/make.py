@@ -1,48 +1,44 @@
-"""Draws the figures of the docs from the library's own code: `python docs/figures/make.py`.
+"""Draws the pictures of the documents: `python docs/figures/make.py [--check]`.
 
-layout.svg    one example's flat sequence and its attention mask, from rim.core.layout and rim.core.masks
-schedules.svg lambda and alpha, from rim.core.schedules
+layout.svg                  one example's flat sequence and its attention mask, from rim.core
+schedules.svg               lambda and alpha, from rim.core.schedules
+results/compare_*.svg       accuracy against latency, from the JSON beside it
+
+With --check nothing is written: it ends with code 1 where a committed picture is another one.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
 
 from rim.core.collate import collate
 from rim.core.layout import Readout, build_layout
 from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
+from rim.report.plot import accuracy_latency_svg
+from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 
 HERE = Path(__file__).parent
-INK, MUTED, PAPER = "#1f2933", "#7b8794", "#ffffff"
-COLOURS = {"question": "#cbd2d9", "block": "#f7c948", 0: "#8bc5f0", 1: "#8fdba8", 2: "#e8a5c6"}
+RESULTS = HERE.parents[1] / "results"
+COMPARISONS = ("compare_arithmetic", "compare_rim_variants")
+
+HIDDEN = "#f0f2f4"
+FILLS = {"question": "#cbd2d9", "block": "#f7d774", 0: "#9fd0f2", 1: "#f0b8a0"}
 
 
-def text(
-    x: float, y: float, content: str, size: int = 12, anchor: str = "middle", fill: str = INK
-) -> str:
-    place = f'x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" fill="{fill}"'
-    return f"<text {place}>{content}</text>"
+# --- layout and mask -----------------------------------------------------------------------------
 
 
-def box(x: float, y: float, width: float, height: float, fill: str, stroke: str = PAPER) -> str:
-    return (
-        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}" stroke="{stroke}"/>'
-    )
-
-
-def svg(width: int, height: int, parts: list[str], label: str) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{label}" '
-        'font-family="system-ui, -apple-system, Segoe UI, Roboto, sans-serif">'
-    )
-    return "\n".join([head, box(0, 0, width, height, PAPER), *parts, "</svg>\n"])
-
-
-def draw_layout() -> str:
+def draw_layout(figure: Figure) -> None:
     """Question 3+4-5=, two blocks, stage 1: block 1 says 3+4=7, block 2 says 7-5=2 (shortened)."""
     names = ["3", "+", "4", "-5", "=", *["b", "m", "m", "/b"] * 2, "3+4", "=7", "7-5", "=2"]
     ids = {name: i for i, name in enumerate(dict.fromkeys([*names, "end"]))}
@@ -52,124 +48,131 @@ def draw_layout() -> str:
     ]
     layout = build_layout([ids[n] for n in names[:5]], [ids[n] for n in names[5:9]], 2, readouts)
     batch = collate([layout])
+    segments, blocks = batch["segment_ids"][0].tolist(), batch["block_ids"][0].tolist()
     mask = dense_mask(
         get_readout_mask_mod(batch["segment_ids"], batch["block_ids"]), 1, len(names), "cpu"
-    )[0, 0]
-    segments, blocks = batch["segment_ids"][0].tolist(), batch["block_ids"][0].tolist()
+    )[0, 0].tolist()
+    said = {i: name for name, i in ids.items()}
+    targets = [said.get(t) for t in batch["targets"][0].tolist()]
     fills = [
-        COLOURS[s - 1] if s else COLOURS["block" if b else "question"]
+        FILLS[s - 1] if s else FILLS["block" if b else "question"]
         for s, b in zip(segments, blocks, strict=True)
     ]
-    said = {i: name for name, i in ids.items()}
-    cell, left, top = 34, 150, 150
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-2.2, 20.4), ylim=(18.6, -4.4), aspect="equal")
+    axes.axis("off")
+    axes.text(0, -3.7, "One forward pass, many read-outs", fontsize=13)
+    axes.text(0, -3.05, "row: what a token sees; column: a token in memory", color=MUTED)
     count = len(names)
-    parts = [
-        text(left, 30, "One forward pass, many read-outs", 17, "start"),
-        text(
-            left,
-            52,
-            "rows: what a token may see; columns: tokens in memory order",
-            12,
-            "start",
-            MUTED,
-        ),
-    ]
+    axes.add_patch(Rectangle((0, 0), count, count, facecolor=HIDDEN))
+    for i in range(1, count):
+        axes.plot([0, count], [i, i], color=PAPER, linewidth=1)
+        axes.plot([i, i], [0, count], color=PAPER, linewidth=1)
     groups = [("question", 0, 5), ("block 1", 5, 9), ("block 2", 9, 13)]
     groups += [("read-out 1", 13, 15), ("read-out 2", 15, 17)]
     for name, start, stop in groups:
-        x = left + cell * (start + stop) / 2
-        parts.append(text(x, 84, name, 11))
-        parts.append(box(left + cell * start + 2, 90, cell * (stop - start) - 4, 2, INK, "none"))
-    for i, name in enumerate(names):
-        x, y = left + cell * i, top + cell * i
+        axes.text((start + stop) / 2, -2.15, name, ha="center", fontsize=8.5)
+        axes.plot([start + 0.08, stop - 0.08], [-1.95, -1.95], color=INK, linewidth=1.2)
+    axes.text(-0.3, -0.28, "position", ha="right", color=MUTED, fontsize=8)
+    for i, (name, fill) in enumerate(zip(names, fills, strict=True)):
+        _token(axes, i, -1.75, 1, name, fill)
         position = batch["position_ids"][0, i].item()
-        parts += [box(x, 98, cell, 26, fills[i]), text(x + cell / 2, 115, name, 11)]
-        parts.append(text(x + cell / 2, 140, str(position), 10, fill=MUTED))
-        parts += [box(left - 52, y, 48, cell, fills[i]), text(left - 28, y + 19, name, 11)]
-        for j in range(count):
-            shade = fills[j] if mask[i, j] else "#f0f2f4"
-            parts.append(box(left + cell * j, y, cell, cell, shade))
-        target = batch["targets"][0, i].item()
-        if target >= 0:
-            right = left + cell * count + 10
-            parts.append(text(right, y + 19, f"predicts {said[target]}", 12, "start"))
-    parts.append(text(left - 60, 140, "position", 10, "end", MUTED))
-    parts.append(
-        text(
-            left,
-            top + cell * count + 26,
-            "Each read-out repeats the positions that follow its block, as at "
-            "inference, and never sees the other.",
-            12,
-            "start",
-            MUTED,
-        )
-    )
-    return svg(
-        left + cell * count + 130, top + cell * count + 44, parts, "Layout and attention mask"
+        axes.text(i + 0.5, -0.28, str(position), ha="center", color=MUTED, fontsize=8)
+        _token(axes, -1.6, i, 1.4, name, fill, height=1)
+        seen = (j for j, visible in enumerate(mask[i]) if visible)
+        for j in seen:
+            axes.add_patch(Rectangle((j, i), 1, 1, facecolor=fills[j]))
+        if targets[i] is not None:
+            axes.text(count + 0.3, i + 0.5, f"predicts {targets[i]}", va="center", fontsize=9)
+    axes.text(
+        0,
+        17.85,
+        "Each read-out repeats the positions that follow its block, as at inference, "
+        "and never sees the other.\nb, m, /b: a block's start, memory and end tokens.",
+        color=MUTED,
+        fontsize=9,
+        va="center",
+        linespacing=1.5,
     )
 
 
-def draw_schedules() -> str:
+def _token(
+    axes: Axes, x: float, y: float, width: float, name: str, fill: str, height: float = 0.9
+) -> None:
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=fill, edgecolor=PAPER, linewidth=1))
+    place = (x + width / 2, y + height / 2)
+    axes.text(*place, name, ha="center", va="center", fontsize=8.5)
+
+
+# --- schedules -----------------------------------------------------------------------------------
+
+KINDS = ("anneal_uniform", "anneal_linear", "anneal_relative")
+#: The first read-out is the widest line, so that lines on top of each other all show.
+READOUTS = (
+    ("says step 1", BLUE, 4.6),
+    ("says step 2", ORANGE, 2.8),
+    ("says step 3", VERMILION, 1.4),
+    ("says the answer", SLATE, 1.4),
+)
+
+
+def draw_schedules(figure: Figure) -> None:
     """lambda of four read-outs over stage 1 for the three schedules, and alpha for K = 8."""
-    parts = []
-    colours = ["#0b69a3", "#2d9c5a", "#c0266d", "#7b8794"]
-    kinds = ["anneal_uniform", "anneal_linear", "anneal_relative"]
-    for panel, kind in enumerate(kinds):
-        left, top, width, height = 50 + panel * 230, 50, 190, 130
-        parts.append(text(left + width / 2, 30, kind, 13))
-        parts.append(
-            f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="{INK}"/>'
-        )
-        for t in range(4):
-            points = []
-            for i in range(101):
-                weights = readout_weights(
-                    kind,
-                    torch.tensor([4]),
-                    torch.tensor([3]),
-                    width=4,
-                    max_readouts=6,
-                    progress=i / 100,
-                )
-                points.append(
-                    f"{left + width * i / 100:.1f},{top + height * (1 - weights[0, t]):.1f}"
-                )
-            style = f'fill="none" stroke="{colours[t]}" stroke-width="2"'
-            parts.append(f'<polyline points="{" ".join(points)}" {style}/>')
-        parts.append(
-            text(left + width / 2, top + height + 18, "progress of stage 1", 11, fill=MUTED)
-        )
-    left, top, width, height = 740, 50, 190, 130
-    parts.append(text(left + width / 2, 30, "later_more (alpha), K = 8", 13))
-    parts.append(
-        f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="{INK}"/>'
-    )
+    panels = figure.subplots(1, 4)
+    figure.subplots_adjust(left=0.055, right=0.985, top=0.87, bottom=0.34, wspace=0.42)
+    progress = [i / 200 for i in range(201)]  # so many that matplotlib leaves out straight ones
+    for axes, kind in zip(panels, KINDS, strict=False):
+        weights = [_lambda(kind, share) for share in progress]
+        for t, (name, colour, width) in enumerate(READOUTS):
+            line = [row[t] for row in weights]
+            axes.plot(progress, line, color=colour, linewidth=width, label=name)
+        axes.set_title(kind, fontsize=10.5)
+        axes.set(xlabel="progress of stage 1", xlim=(0, 1), ylim=(-0.04, 1.08))
+        axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    panels[0].set_ylabel("weight (lambda)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.05, 0.06), ncols=4)
+    note = "An example of 4 read-outs; the longest in the data has 6."
+    figure.text(0.06, 0.035, note, color=MUTED, fontsize=9)
     alpha = readout_weights(
         "later_more", torch.tensor([8]), torch.tensor([0]), width=8, max_readouts=8, progress=0
-    )[0]
-    for k in range(8):
-        tall = height * alpha[k].item() / 0.25
-        parts.append(box(left + 6 + k * 23, top + height - tall, 18, tall, "#f7c948"))
-        parts.append(text(left + 15 + k * 23, top + height + 18, str(k + 1), 11, fill=MUTED))
-    for t, name in enumerate(["step 1", "step 2", "step 3", "answer"]):
-        parts.append(box(50 + t * 90, 214, 12, 12, colours[t]))
-        parts.append(
-            text(68 + t * 90, 224, f"says {name}" if t < 3 else "says the answer", 11, "start")
-        )
-    parts.append(
-        text(
-            420,
-            224,
-            "(an example of 4 read-outs; the longest in the data has 6)",
-            11,
-            "start",
-            MUTED,
-        )
-    )
-    return svg(950, 240, parts, "Weights of the read-outs")
+    )[0].tolist()
+    panels[3].bar(range(1, 9), alpha, color=GREEN, width=0.75)
+    panels[3].set_title("later_more, K = 8", fontsize=10.5)
+    panels[3].set(xlabel="block", ylabel="weight (alpha)", xticks=range(1, 9))
+    panels[3].grid(axis="x", visible=False)
+
+
+def _lambda(kind: Any, progress: float) -> list[float]:
+    """Weights of four read-outs, three of them steps."""
+    sizes = {"width": 4, "max_readouts": 6, "progress": progress}
+    return readout_weights(kind, torch.tensor([4]), torch.tensor([3]), **sizes)[0].tolist()
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+
+def pictures() -> dict[Path, str]:
+    layout, schedules = "Layout and attention mask", "Weights of the read-outs"
+    drawn = {
+        HERE / "layout.svg": render(draw_layout, (7.9, 8.05), layout).decode(),
+        HERE / "schedules.svg": render(draw_schedules, (10.4, 3.1), schedules).decode(),
+    }
+    for name in COMPARISONS:
+        result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        ((task, content),) = result["tasks"].items()
+        drawn[RESULTS / f"{name}.svg"] = accuracy_latency_svg(task, content["methods"])
+    return drawn
 
 
 if __name__ == "__main__":
-    (HERE / "layout.svg").write_text(draw_layout(), encoding="utf-8")
-    (HERE / "schedules.svg").write_text(draw_schedules(), encoding="utf-8")
+    drawn = pictures()
+    if "--check" in sys.argv[1:]:
+        other = [p for p, svg in drawn.items() if p.read_text(encoding="utf-8") != svg]
+        if other:
+            names = ", ".join(p.name for p in other)
+            sys.exit(f"drawn anew, these differ: {names}; run python docs/figures/make.py")
+    else:
+        for path, svg in drawn.items():
+            path.write_text(svg, encoding="utf-8")

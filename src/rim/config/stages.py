@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -111,3 +112,12 @@ class StageConfig(Settings):
     @property
     def accumulation_steps(self) -> int:
         return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def optimizer_steps(self, num_examples: int) -> int:
+        """Steps of the stage on that many training examples, as transformers' Trainer counts them:
+        what is left at an epoch's end is a step of its own, and the last begun step is taken.
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None, "one of both is there"
+        return math.ceil(self.epochs * math.ceil(num_examples / self.batch_size))

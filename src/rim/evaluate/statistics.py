@@ -1,5 +1,6 @@
-"""Small exact statistics: McNemar's test, intervals over seeds. No dependency but the library's own
-Wilson interval.
+"""Small exact statistics: Wilson's interval, McNemar's test, intervals over seeds.
+
+scipy.stats takes half a second to import, so that is done where a quantile or a p is asked for.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ def mcnemar(first: str, second: str) -> McNemar:
     Under the null hypothesis a question that one model alone gets right is as likely to be the
     first's as the second's: p is the two-sided binomial probability of a split this uneven.
     """
+    from scipy.stats import binomtest
+
     pairs = list(zip(first, second, strict=True))
     only_first, only_second = pairs.count(("1", "0")), pairs.count(("0", "1"))
     total = only_first + only_second
-    tail = sum(math.comb(total, i) for i in range(min(only_first, only_second) + 1))
-    return McNemar(only_first, only_second, min(1.0, 2 * tail / 2**total))
+    p = float(binomtest(only_first, total).pvalue) if total else 1.0
+    return McNemar(only_first, only_second, p)
 
 
 def joint_p(tests: Sequence[McNemar]) -> float:
@@ -88,28 +91,7 @@ def value_spread(values: Sequence[float]) -> dict[str, Any]:
     if count < SEEDS_FOR_T:
         kind = "none" if count == 1 else "range"
         return asdict(Spread(mean, min(values), max(values), kind, count))
-    half = t_quantile(0.975, count - 1) * stdev(values) / math.sqrt(count)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, count - 1)) * stdev(values) / math.sqrt(count)
     return asdict(Spread(mean, mean - half, mean + half, "t", count))
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """The quantile (above one half) of Student's t with whole degrees of freedom, by bisection."""
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_below(middle, freedom) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _t_below(value: float, freedom: int) -> float:
-    """P(T <= value) for value >= 0: the finite sums of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
-    angle = math.atan(value / math.sqrt(freedom))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    odd = freedom % 2
-    term = cosine if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for k in range(3 if odd else 2, freedom - 1, 2):
-        term *= (k - 1) / k * cosine**2
-        total += term
-    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
-    return (1 + within) / 2

@@ -1,170 +1,212 @@
-"""Accuracy against latency as a self-contained SVG, drawn by hand: one point a method.
-
-Coordinates are pixels; x is the whole answer's milliseconds (logarithmic where methods differ by
-much), y the accuracy.
-"""
+"""Accuracy against latency: one point a method, hollow for controls, with error bars and names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-INK, MUTED, GRID, PAPER = "#1f2933", "#7b8794", "#e4e7eb", "#ffffff"
-COLOURS = (
-    "#0b69a3",
-    "#c0266d",
-    "#2d9c5a",
-    "#b7791f",
-    "#6b46c1",
-    "#d64545",
-    "#0f8a8a",
-    "#52606d",
-)
-WIDTH, HEIGHT = 720, 440
-LEFT, RIGHT, TOP, BOTTOM = 64, 690, 56, 380
-LABEL_HEIGHT = 15
+from rim.report.comparison import KINDS
+from rim.report.style import MUTED, PAPER, Mark, method_marks, render
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 #: From this ratio of latencies on the axis is logarithmic.
 LOG_RATIO = 4.0
 
+# Lengths of what follows are points, 1/72 inch.
+#: Half a marker and half a bar, both with some air; and what names keep from axes and edges.
+REACH, THIN, AIR = 6.0, 2.5, 4.0
+#: A name further than this from its point is tied to it by a line.
+TIED_FROM = 10.0
+#: How much further a name may stand for each thing that its tie does not cross then.
+CROSSING = 40.0
 
-@dataclass(frozen=True)
-class Point:
-    """A method's place and error bars, in pixels."""
-
-    name: str
-    colour: str
-    x: float
-    y: float
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
+Place = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 def accuracy_latency_svg(title: str, methods: dict[str, dict[str, Any]]) -> str:
     """A plot of methods, each with `final` (accuracy) and `latency.answer_ms` as spreads."""
+    name = f"{title}: accuracy against latency"
+    return render(lambda figure: draw(figure, name, methods), (7.6, 4.8), name).decode()
+
+
+def draw(figure: Figure, title: str, methods: dict[str, dict[str, Any]]) -> None:
+    """The plot on an empty figure; see `accuracy_latency_svg`."""
+    axes = figure.add_subplot()
+    figure.subplots_adjust(left=0.09, right=0.97, top=0.91, bottom=0.185)
     times = [row["latency"]["answer_ms"] for row in methods.values()]
-    ticks, scale_x, kind = x_axis(min(t["low"] for t in times), max(t["high"] for t in times))
-    points = []
-    for number, (name, row) in enumerate(methods.items()):
-        time, right = row["latency"]["answer_ms"], row["final"]
-        points.append(
-            Point(
-                name,
-                COLOURS[number % len(COLOURS)],
-                *(scale_x(time["mean"]), _scale_y(right["mean"])),
-                *(scale_x(max(time["low"], 1e-9)), scale_x(time["high"])),
-                *(_scale_y(right["low"]), _scale_y(right["high"])),
-            )
+    scale = latency_axis(axes, min(t["low"] for t in times), max(t["high"] for t in times))
+    axes.set_ylim(0, 105)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set(title=title, xlabel=f"time to the whole answer, ms{scale}", ylabel="accuracy, %")
+    marks = method_marks(methods)
+    for name, row in methods.items():
+        time, right, mark = row["latency"]["answer_ms"], row["final"], marks[name]
+        hollow = bool(row.get("control_of"))
+        axes.errorbar(
+            time["mean"],
+            100 * right["mean"],
+            xerr=_bars(time),
+            yerr=_bars(right, 100),
+            fmt=mark.marker,
+            color=mark.colour,
+            markerfacecolor=PAPER if hollow else mark.colour,
+            markeredgecolor=mark.colour if hollow else PAPER,
+            markeredgewidth=1.6 if hollow else 0.8,
+            markersize=7 if hollow else 8,
+            elinewidth=1.4,
+            clip_on=False,
         )
-    parts = [
-        _rect(0, 0, WIDTH, HEIGHT, PAPER),
-        _text(LEFT, 30, f"{title}: accuracy against latency", 16, "start"),
-        *_grid(ticks, scale_x),
-        _text((LEFT + RIGHT) / 2, HEIGHT - 18, f"whole answer, ms{kind}", 12, fill=MUTED),
-        _text(LEFT, TOP - 8, "accuracy %", 12, "start", MUTED),
-        *(part for point in points for part in _mark(point)),
-        *_labels(points),
-    ]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" role="img" aria-label="{escape(title)}: accuracy against latency" '
-        'font-family="system-ui, -apple-system, Segoe UI, Roboto, sans-serif">'
-    )
-    return "\n".join([head, *parts, "</svg>\n"])
+    figure.text(0.09, 0.03, _caption(methods), color=MUTED, fontsize=8.5)
+    _write_names(axes, methods, marks)
 
 
-def x_axis(low: float, high: float) -> tuple[list[float], Callable[[float], float], str]:
-    """Ticks at round numbers, milliseconds to pixels, and what to say of the axis."""
-    if high / low >= LOG_RATIO:
-        first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high))
-        ticks = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
-        start = max(t for t in ticks if t <= low * 0.95)
-        end = min(t for t in [*ticks, 10.0 ** (last + 1)] if t >= high * 1.05)
-        ticks = [t for t in ticks if start <= t <= end]
-        width = math.log(end / start)
-        return ticks, lambda v: LEFT + (RIGHT - LEFT) * math.log(v / start) / width, ", log scale"
-    step = 10.0 ** math.floor(math.log10(high))
-    step = next(s for s in (step / 5, step / 2, step, 2 * step) if high * 1.1 / s <= 8)
-    count = math.ceil(high * 1.1 / step)
-    return (
-        [i * step for i in range(count + 1)],
-        lambda v: LEFT + (RIGHT - LEFT) * v / (count * step),
-        "",
-    )
+def latency_axis(axes: Axes, low: float, high: float) -> str:
+    """Scale, limits and round ticks of the axis of milliseconds; what to say of the scale."""
+    if high / low < LOG_RATIO:
+        axes.set_xlim(0, 1.15 * high)
+        return ""
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.2, 1.2 * high)
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    ticks = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low / 1.2 <= tick <= 1.2 * high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    return " (log scale)"
 
 
-def _scale_y(share: float) -> float:
-    return BOTTOM - (BOTTOM - TOP) * share
+def _bars(spread: dict[str, Any], times: float = 1.0) -> list[list[float]]:
+    mean, low, high = (times * spread[key] for key in ("mean", "low", "high"))
+    return [[max(0.0, mean - low)], [max(0.0, high - mean)]]
 
 
-def _grid(ticks: list[float], scale_x: Callable[[float], float]) -> list[str]:
-    parts = []
-    for percent in range(0, 101, 20):
-        y = _scale_y(percent / 100)
-        parts.append(_line(LEFT, y, RIGHT, y, GRID))
-        parts.append(_text(LEFT - 8, y + 4, str(percent), 11, "end", MUTED))
-    for tick in ticks:
-        x = scale_x(tick)
-        parts.append(_line(x, TOP, x, BOTTOM, GRID))
-        parts.append(_text(x, BOTTOM + 18, f"{tick:g}", 11, fill=MUTED))
-    return [*parts, _line(LEFT, BOTTOM, RIGHT, BOTTOM, INK)]
+def _caption(methods: dict[str, dict[str, Any]]) -> str:
+    kinds = {row["final"]["kind"] for row in methods.values()}
+    parts = [f"Bars: {KINDS[kind]}." for kind in sorted(kinds)]
+    if any(row.get("control_of") for row in methods.values()):
+        parts.append("Hollow: trained as a control.")
+    return " ".join(parts)
 
 
-def _mark(point: Point) -> list[str]:
-    return [
-        _line(point.x, point.y_low, point.x, point.y_high, point.colour, 1.5),
-        _line(point.x_low, point.y, point.x_high, point.y, point.colour, 1.5),
-        f'<circle cx="{point.x:.1f}" cy="{point.y:.1f}" r="5" fill="{point.colour}" '
-        f'stroke="{PAPER}" stroke-width="1.5"/>',
-    ]
+# --- names beside their points -------------------------------------------------------------------
 
 
-def _labels(points: list[Point]) -> list[str]:
-    """Names beside their points: where several crowd, each is pushed off those already placed."""
-    parts: list[str] = []
-    placed: list[tuple[float, float, float]] = []  # left, right, baseline
-    for point in sorted(points, key=lambda p: (p.y, p.x)):
-        width = 7.2 * len(point.name)
-        left_side = point.x + 10 + width > WIDTH - 4
-        start = point.x - 10 - width if left_side else point.x + 10
-        taken = [
-            *((a, b, y) for a, b, y in placed if a < start + width and b > start),
-            *((p.x - 6, p.x + 6, p.y + 4) for p in points if start - 6 < p.x < start + width + 6),
+def _write_names(axes: Axes, methods: dict[str, dict[str, Any]], marks: dict[str, Mark]) -> None:
+    """A name beside each point, clear of all points, bars, other names and the frame."""
+    figure: Any = axes.get_figure(root=True)
+    unit = figure.dpi / 72
+
+    def point(time: float, share: float) -> Place:
+        x, y = axes.transData.transform((max(time, 1e-9), 100 * share)) / unit
+        return x, y
+
+    renderer = figure.canvas.get_renderer()
+    points: dict[str, Place] = {}
+    drawn: dict[str, list[Box]] = {}
+    for name, row in methods.items():
+        time, right = row["latency"]["answer_ms"], row["final"]
+        x, y = points[name] = point(time["mean"], right["mean"])
+        left, bottom = point(time["low"], right["low"])
+        end, top = point(time["high"], right["high"])
+        drawn[name] = [
+            (x - REACH, y - REACH, x + REACH, y + REACH),
+            (left - THIN, y - THIN, end + THIN, y + THIN),
+            (x - THIN, bottom - THIN, x + THIN, top + THIN),
         ]
-        baseline = _free(point.y + 4, [y for _, _, y in taken])
-        placed.append((start, start + width, baseline))
-        if abs(baseline - point.y - 4) > LABEL_HEIGHT:
-            end = start + width + 2 if left_side else start - 2
-            parts.append(_line(point.x, point.y, end, baseline - 4, point.colour, 0.7))
-        parts.append(_text(start, baseline, point.name, 12, "start", point.colour))
-    return parts
+    frame = axes.get_window_extent(renderer)
+    paper: Box = (
+        *(frame.x0 / unit + AIR, frame.y0 / unit + AIR),
+        *(figure.bbox.x1 / unit - AIR, frame.y1 / unit),
+    )
+    for name in sorted(points, key=lambda n: (-points[n][1], points[n][0])):
+        text = axes.annotate(
+            name,
+            (methods[name]["latency"]["answer_ms"]["mean"], 100 * methods[name]["final"]["mean"]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=9.5,
+            va="center",
+            annotation_clip=False,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},  # over the grid
+            zorder=1.2,
+        )
+        size = text.get_window_extent(renderer)
+        others = [box for other in drawn if other != name for box in drawn[other]]
+        extent = size.width / unit, size.height / unit
+        box = free_box(points[name], *extent, drawn[name], others, paper)
+        drawn[name].append(box)
+        (x, y), near = points[name], _nearest(points[name], box)
+        text.set_position((box[0] - x, (box[1] + box[3]) / 2 - y))
+        if math.dist((x, y), near) > TIED_FROM:
+            ends = axes.transData.inverted().transform(
+                [(unit * x, unit * y), (unit * near[0], unit * near[1])]
+            )
+            axes.plot(*ends.T, color=marks[name].colour, linewidth=0.8, zorder=1.5)
+            drawn[name] += _samples((x, y), near)
 
 
-def _free(wanted: float, taken: list[float]) -> float:
-    """The baseline nearest to the wanted one that keeps clear of the taken ones, on the paper."""
-    offsets = sorted((i * 4.0 for i in range(-60, 61)), key=abs)
-    for offset in offsets:
-        y = wanted + offset
-        if TOP - 2 < y < BOTTOM - 2 and all(abs(y - other) >= LABEL_HEIGHT for other in taken):
-            return y
-    return wanted
+def free_box(
+    point: Place,
+    width: float,
+    height: float,
+    own: Sequence[Box],
+    others: Sequence[Box],
+    paper: Box,
+) -> Box:
+    """The box of this size that is on the paper, overlaps nothing, and is nearest to the point.
+
+    A tie that crosses what is not the point's own counts as far: drawn only if need be.
+    """
+
+    def cost(box: Box) -> float:
+        tie = _samples(point, _nearest(point, box))
+        crossed = sum(any(_overlap(piece, other) for piece in tie) for other in others)
+        beside = 0.0 if box[0] > point[0] else 0.5  # rather right of its point
+        return math.dist(point, _nearest(point, box)) + beside + CROSSING * crossed
+
+    boxes = list(_candidates(point, width, height))
+    free = [
+        box
+        for box in boxes
+        if _within(box, paper) and not any(_overlap(box, other) for other in (*own, *others))
+    ]
+    return min(free or boxes, key=cost)
 
 
-def _text(
-    x: float, y: float, content: str, size: int, anchor: str = "middle", fill: str = INK
-) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}"'
-    return f"<text {place}>{escape(content)}</text>"
+def _candidates(point: Place, width: float, height: float) -> Iterator[Box]:
+    """Boxes right of the point, left of it, and above or below it."""
+    x, y = point
+    for step in range(-30, 31):
+        bottom = y - height / 2 + 5.0 * step
+        for gap in (8.0, 16.0, 28.0, 48.0):
+            yield x + gap, bottom, x + gap + width, bottom + height
+            yield x - gap - width, bottom, x - gap, bottom + height
+        yield x - width / 2, bottom, x + width / 2, bottom + height
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
-    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {ends} stroke="{colour}" stroke-width="{width}"/>'
+def _nearest(point: Place, box: Box) -> Place:
+    """The place in a box that is nearest to a point."""
+    return min(max(point[0], box[0]), box[2]), min(max(point[1], box[1]), box[3])
 
 
-def _rect(x: float, y: float, width: float, height: float, fill: str) -> str:
-    return f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"/>'
+def _samples(start: Place, end: Place) -> list[Box]:
+    """A line as small boxes, without the piece that its point's marker covers."""
+    length = math.dist(start, end)
+    shares = [i / 12 for i in range(13) if i / 12 * length > REACH]
+    places = [tuple(a + t * (b - a) for a, b in zip(start, end, strict=True)) for t in shares]
+    return [(x - 1, y - 1, x + 1, y + 1) for x, y in places]
+
+
+def _within(box: Box, paper: Box) -> bool:
+    low = paper[0] <= box[0] and paper[1] <= box[1]
+    return low and box[2] <= paper[2] and box[3] <= paper[3]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    return not apart

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -258,8 +257,7 @@ def training_arguments(
             f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
             "but model.dtype is bfloat16"
         )
-    total = stage.max_steps or math.ceil(num_examples / stage.batch_size * (stage.epochs or 0))
-    every = stage.evaluate_every or max(1, total // 10)
+    every = stage.evaluate_every or max(1, stage.optimizer_steps(num_examples) // 10)
     transformers_logging.disable_progress_bar()
     micro = stage.micro_batch_size or stage.batch_size
     return TrainingArguments(

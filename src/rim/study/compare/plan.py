@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,18 +105,13 @@ def _resolve(
 
 
 def training_steps(recipe: Recipe) -> tuple[int, int]:
-    """Optimizer steps of a recipe's stages, and the examples that they see."""
-    count = None
-    steps = examples = 0
-    for stage in recipe.stages:
-        if stage.max_steps is None and count is None:
-            count = len(load_training_data(recipe.data, recipe.seed)[0])
-        number = stage.max_steps or math.ceil(
-            math.ceil((count or 0) / stage.batch_size) * (stage.epochs or 0)
-        )
-        steps += number
-        examples += number * stage.batch_size
-    return steps, examples
+    """Optimizer steps of a recipe's stages, and the examples of as many full batches."""
+    count = 0
+    if any(stage.max_steps is None for stage in recipe.stages):
+        count = len(load_training_data(recipe.data, recipe.seed)[0])
+    steps = [stage.optimizer_steps(count) for stage in recipe.stages]
+    sizes = [stage.batch_size for stage in recipe.stages]
+    return sum(steps), sum(n * size for n, size in zip(steps, sizes, strict=True))
 
 
 def check_steps(settings: Comparison, plan: list[Run]) -> None:
