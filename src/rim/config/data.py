@@ -48,11 +48,14 @@ class GeneratorConfig(Settings):
 
 
 class ArithmeticConfig(GeneratorConfig):
-    """Chains such as `3+4-5+2=` modulo `modulus`."""
+    """Chains such as `3+4-5+2=` modulo `modulus`; with `start: last` written `+4-5+2:3=`, so that
+    nothing can be worked out before the question ends.
+    """
 
     min_operations: PositiveInt = 2
     max_operations: PositiveInt = 4
     modulus: Annotated[int, Field(ge=2)] = 10
+    start: Literal["first", "last"] = "first"
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

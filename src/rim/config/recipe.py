@@ -54,6 +54,16 @@ class Recipe(Settings):
                 )
             if stage.objective == "remaining" and getattr(stage, removal) is None:
                 raise ValueError(f"stage {stage.name!r}: method {self.method!r} wants {removal!r}")
+            if stage.blind_readouts and not method.has_blocks:
+                raise ValueError(
+                    f"stage {stage.name!r}: blind_readouts is for methods with blocks; a read-out "
+                    "without them has nothing but the question"
+                )
+            if stage.blind_readouts and not self.memory.readouts_see_question:
+                raise ValueError(
+                    f"stage {stage.name!r}: memory.readouts_see_question: false hides the question "
+                    "from every read-out already; leave blind_readouts out"
+                )
             if self.prompt_format.feedback != "none" and stage.gradient_checkpointing:
                 raise ValueError(
                     f"stage {stage.name!r}: gradient_checkpointing has no cache, which methods "

@@ -73,6 +73,9 @@ class StageConfig(Settings):
     step_weight: Annotated[float, Field(ge=0)] = 1.0  # times the weighting, of read-outs of steps
     distillation_weight: Annotated[float, Field(ge=0)] = 1.0
     drop_last_step: bool = True  # of the teacher's solution under "distillation"
+    # Share of the read-outs that do not see the question (training only), and what one coin is for.
+    blind_readouts: Annotated[float, Field(ge=0, le=1)] = 0.0
+    blind_coin: Literal["batch", "example", "readout"] = "batch"
     weighting: Weighting = "ones"
     reduction: Reduction = "sum"
     max_steps: PositiveInt | None = None

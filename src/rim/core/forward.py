@@ -14,7 +14,7 @@ from rim.config import MemoryConfig
 from rim.core.feedback import Feedback, batch_embeddings
 from rim.core.layout import PADDING
 from rim.core.losses import ReadoutLoss, Reduction, readout_loss
-from rim.core.masks import blind_readouts, build_attention_mask, get_readout_mask_mod
+from rim.core.masks import blind_tokens, build_attention_mask, get_readout_mask_mod
 from rim.core.unwrap import unwrap
 from rim.methods import ExtraLoss
 
@@ -26,6 +26,7 @@ def forward_batch(
     *,
     plain_model: Any = None,
     feedback: Feedback | None = None,
+    blind_BR: Tensor | None = None,
     hidden_states: bool = False,
 ) -> Any:
     """The model's output, with logits `[N, V]` of the target positions only, row by row.
@@ -34,15 +35,20 @@ def forward_batch(
         plain_model: the transformers model inside `model`, where a distributed wrapper hides it.
         feedback: how memory tokens get their input, if not as ordinary tokens; then the batch must
             have aligned trunks.
+        blind_BR: read-outs that do not see the question (`rim.core.blind`); by default none, or
+            all if `memory.readouts_see_question` is False.
         hidden_states: also those of the embeddings and of every layer, `[B, T, D]`.
     """
     plain = unwrap(plain_model if plain_model is not None else model)
     segment_BT, block_BT = batch["segment_ids"], batch["block_ids"]
+    blind_BT = None
+    if blind_BR is not None or not memory.readouts_see_question:
+        blind_BT = blind_tokens(segment_BT, block_BT, blind_BR)
     rule = get_readout_mask_mod(
         segment_BT,
         block_BT,
         bidirectional_blocks=memory.attention == "bidirectional",
-        blind_BT=None if memory.readouts_see_question else blind_readouts(segment_BT, block_BT),
+        blind_BT=blind_BT,
     )
     mask = build_attention_mask(plain.config._attn_implementation, rule, segment_BT, plain.dtype)
     inputs = (
@@ -72,11 +78,13 @@ def forward_readouts(
     *,
     plain_model: Any = None,
     feedback: Feedback | None = None,
+    blind_BR: Tensor | None = None,
     extra_loss: ExtraLoss | None = None,
 ) -> ReadoutLoss:
     """One pass over all read-outs of a batch (after those that feed hidden states back, if any).
 
     Args:
+        blind_BR: as in `forward_batch`.
         extra_loss: a method's own loss on the hidden states, added to each example's.
     """
     output = forward_batch(
@@ -85,6 +93,7 @@ def forward_readouts(
         memory,
         plain_model=plain_model,
         feedback=feedback,
+        blind_BR=blind_BR,
         hidden_states=extra_loss is not None,
     )
     loss = readout_loss(

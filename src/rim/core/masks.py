@@ -30,7 +30,7 @@ def get_readout_mask_mod(
 
     Args:
         bidirectional_blocks: tokens of one block see each other; no stock engine serves that.
-        blind_BT: queries that do not see the question (`blind_readouts`).
+        blind_BT: queries that do not see the question (`blind_tokens`).
     """
 
     def mask_mod(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
@@ -48,12 +48,20 @@ def get_readout_mask_mod(
     return mask_mod
 
 
-def blind_readouts(segment_ids_BT: Tensor, block_ids_BT: Tensor) -> Tensor:
-    """All tokens of read-outs after a block. One after block 0 has nothing but the question, so it
-    keeps it; and a block's last token is trunk, so where no prefix comes between, the token that
-    predicts the first target token sees the question in any case.
+def blind_tokens(
+    segment_ids_BT: Tensor, block_ids_BT: Tensor, blind_BR: Tensor | None = None
+) -> Tensor:
+    """The tokens `[B, T]` of blind read-outs (all of them, where none are named).
+
+    One after block 0 has nothing but the question, so it keeps it. And a block's last token is
+    trunk: where nothing opens the read-out, the token that predicts its first target token sees the
+    question in any case.
     """
-    return (segment_ids_BT > TRUNK_SEGMENT) & (block_ids_BT >= 1)
+    blind_BT = (segment_ids_BT > TRUNK_SEGMENT) & (block_ids_BT >= 1)
+    if blind_BR is None:
+        return blind_BT
+    readout_BT = (segment_ids_BT - 1).clamp(min=0).long()
+    return blind_BT & blind_BR.to(segment_ids_BT.device).gather(1, readout_BT)
 
 
 def dense_mask(

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of, fill_latents
 from rim.core.layout import PADDING, TRUNK_SEGMENT, build_layout
-from rim.core.masks import blind_readouts, build_attention_mask, get_readout_mask_mod
+from rim.core.masks import blind_tokens, build_attention_mask, get_readout_mask_mod
 from rim.core.prompt import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import Readout
@@ -84,7 +84,7 @@ class Filled:
             self.segment_BC,
             self.block_BC,
             bidirectional_blocks=memory.attention == "bidirectional",
-            blind_BT=None if see else blind_readouts(self.segment_BC, self.block_BC),
+            blind_BT=None if see else blind_tokens(self.segment_BC, self.block_BC),
         )
         implementation = plain.config._attn_implementation
         return build_attention_mask(implementation, rule, self.segment_BC, plain.dtype, new)

@@ -131,6 +131,7 @@ class Curriculum:
         set_seed(stage_seed(recipe.seed, index))
         model, tokenizer = self._starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+        _refuse_answers_without_opening(stage, encoder, train_set[0])
         validation = list(validation_set[: recipe.validation.num_examples])
         train_layouts = self._lay_out(train_set, stage, encoder, model)
         validation_layouts = self._lay_out(validation, stage, encoder, model)
@@ -240,6 +241,21 @@ class Curriculum:
             return {"accuracy": right / len(examples)}
 
         return score
+
+
+def _refuse_answers_without_opening(
+    stage: StageConfig, encoder: PromptEncoder, example: Example
+) -> None:
+    """A block's last token sees the question. Where it predicts the answer's first token, blindness
+    of the read-out is blindness in name only.
+    """
+    prompt = encoder.prompt(example.question, encoder.format.trained_blocks)
+    if stage.blind_readouts and not encoder.answer_has_opening(prompt):
+        raise ConfigError(
+            f"stage {stage.name!r}: blind_readouts needs a token of the read-out's own before the "
+            "answer, or the last block (which sees the question) says it; set templates.answer to "
+            'something like "#{answer}", or use a chat model, whose header opens the answer'
+        )
 
 
 def _length(stage: StageConfig, num_examples: int) -> str:

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import StageConfig
+from rim.core.blind import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts
@@ -81,6 +82,7 @@ class ReadoutTrainer(Trainer):
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._window: list[ReadoutLoss] = []
+        self._blind_step, self._examples_of_step = -1, 0
         self.cost = TrainingCost()
         self.add_callback(self.cost)
         self._pending_scores: dict[str, float] = {}
@@ -126,6 +128,7 @@ class ReadoutTrainer(Trainer):
             self.stage.reduction,
             plain_model=self.accelerator.unwrap_model(model),
             feedback=self.feedback,
+            blind_BR=self._draw_blind(inputs) if training else None,
             extra_loss=self.extra_loss,
         )
         if training:
@@ -138,6 +141,30 @@ class ReadoutTrainer(Trainer):
         # Gradients and logs are averaged over processes; the count is already over all of them.
         value = value * self.accelerator.num_processes
         return (value, {"loss": value}) if return_outputs else value
+
+    def _draw_blind(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Which read-outs of a training batch do not see the question; validation sees it, as the
+        served model does.
+        """
+        stage, (batch_size, step) = self.stage, (len(inputs["input_ids"]), self.state.global_step)
+        if not stage.blind_readouts:
+            return None
+        if step != self._blind_step:
+            self._blind_step, self._examples_of_step = step, 0
+        # Processes share a step's batch: each numbers its examples behind the others'.
+        share = stage.batch_size // self.args.world_size
+        first = self.args.process_index * share + self._examples_of_step
+        self._examples_of_step += batch_size
+        width = int(inputs["num_readouts"].max())
+        return blind_coins(
+            stage.blind_readouts,
+            stage.blind_coin,
+            batch_size,
+            width,
+            seed=self.args.seed,
+            step=step,
+            first=first,
+        )
 
     @property
     def progress(self) -> float:

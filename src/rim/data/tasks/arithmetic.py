@@ -27,8 +27,9 @@ def generate_arithmetic(config: ArithmeticConfig, excluded: Collection[str] = ()
     def draw(rng: random.Random, length: int) -> Draft:
         numbers = [rng.randrange(config.modulus) for _ in range(length + 1)]
         operators = [rng.choice("+-") for _ in range(length)]
-        terms = (o + str(n) for o, n in zip(operators, numbers[1:], strict=True))
-        question = str(numbers[0]) + "".join(terms) + "="
+        terms = "".join(o + str(n) for o, n in zip(operators, numbers[1:], strict=True))
+        chain = f"{numbers[0]}{terms}" if config.start == "first" else f"{terms}:{numbers[0]}"
+        question = chain + "="
         solution = functools.partial(solve, numbers, operators, config.modulus)
         return Draft(question, solution, key=question)
 
