@@ -21,9 +21,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from rim.core.collate import collate
-from rim.core.layout import Readout, build_layout
+from rim.core.layout import Trunk, build_layout
 from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
+from rim.methods import Readout
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 
@@ -46,12 +47,11 @@ def draw_layout(figure: Figure) -> None:
         Readout(1, (ids["3+4"], ids["=7"], ids["end"])),
         Readout(2, (ids["7-5"], ids["=2"], ids["end"])),
     ]
-    layout = build_layout([ids[n] for n in names[:5]], [ids[n] for n in names[5:9]], 2, readouts)
-    batch = collate([layout])
+    trunk = Trunk.build([ids[n] for n in names[:5]], [ids[n] for n in names[5:9]], 2)
+    batch = collate([build_layout(trunk, readouts)])
     segments, blocks = batch["segment_ids"][0].tolist(), batch["block_ids"][0].tolist()
-    mask = dense_mask(
-        get_readout_mask_mod(batch["segment_ids"], batch["block_ids"]), 1, len(names), "cpu"
-    )[0, 0].tolist()
+    rule = get_readout_mask_mod(batch["segment_ids"], batch["block_ids"])
+    mask = dense_mask(rule, 1, range(len(names)), len(names), "cpu")[0, 0].tolist()
     said = {i: name for name, i in ids.items()}
     targets = [said.get(t) for t in batch["targets"][0].tolist()]
     fills = [

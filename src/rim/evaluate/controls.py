@@ -1,9 +1,9 @@
 """Do the blocks compute? A trained model asked again, its blocks removed, altered or multiplied.
 
 Every control answers the same questions as the model itself and returns one right-or-wrong mark for
-each, so that a paired test can tell a fall from chance. What the interventions do exactly stands in
-`rim.evaluate.interventions`; that these are the controls that latent reasoning owes its readers is our
-reading of the literature.
+each, so that a paired test can tell a fall from chance. What is done to the cache, and what the live
+tokens behind it can still do on their own, stands in `rim.evaluate.interventions`; that these are the
+controls that latent reasoning owes its readers is our reading of the literature.
 """
 
 from __future__ import annotations
@@ -131,6 +131,22 @@ def run_controls(
         for k in range(most)
     ]
     return outcomes
+
+
+def what_stays_alive(reasoner: Reasoner) -> str:
+    """A sentence to read beside the verdicts: what runs behind an altered block, and sees the
+    question.
+    """
+    encoder = reasoner.encoder
+    if encoder.answer_has_opening(encoder.prompt("?", reasoner.trained_blocks)):
+        return (
+            "What stays alive: the answer's own tokens, which see the question unless it is hidden."
+        )
+    return (
+        "What stays alive: the last token of the last block, which says the answer's first token, "
+        "sees the question and has all layers. It can do alone what a direct answer can: an "
+        "accuracy that does not fall says that this token needs no blocks, not that they are empty."
+    )
 
 
 def num_answers(blocks: int, num_questions: int) -> int:
