@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import math
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -10,16 +14,20 @@ import pytest
 import torch
 from conftest import tiny_model
 from rich.console import Console
+from transformers import TrainingArguments
 
 import rim.train.trainer
 from rim.config import ConfigError
 from rim.config.recipe_yaml import load_recipe, recipe_from_dict
+from rim.config.stages import TRAINER_OWN
+from rim.core.losses import ReadoutLoss
 from rim.data.examples import DataError
 from rim.infer.decode import Generated
 from rim.infer.reasoner import load
-from rim.train.curriculum import Curriculum, train
+from rim.train.curriculum import Curriculum, train, training_arguments
+from rim.train.passed_on import free_settings
 from rim.train.seeds import stage_seed
-from rim.train.trainer import TrainingDivergedError
+from rim.train.trainer import TrainingDivergedError, _token_loss
 
 QUIET = Console(quiet=True)
 
@@ -153,6 +161,49 @@ def test_resuming_gives_the_same_losses_as_never_stopping(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_other_settings_reach_the_trainer(tmp_path, monkeypatch):
+    raw = raw_recipe(tmp_path)
+    raw["stages"] = [raw["stages"][0] | {"max_steps": 2, "evaluate_every": 1}]
+    plain = weights_of(run(raw))
+    raw["stages"][0]["trainer"] = {"optim": "sgd", "logging_steps": 2}
+    folder = run(raw | {"name": "sgd"})
+    assert [step for _, step, _ in losses(folder)] == [2]
+    changed = weights_of(folder)
+    assert not all(torch.equal(plain[name], changed[name]) for name in plain)
+    assert load_recipe(folder.config_file).stages[0].trainer == raw["stages"][0]["trainer"]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"learning_rate": 1.0}, r"stages\.1\.trainer: 'learning_rate'.*use learning_rate of the"),
+        ({"per_device_train_batch_size": 1}, r"use batch_size and micro_batch_size"),
+        ({"data_seed": 1}, "use seed of the recipe"),
+        ({"label_names": ["x"]}, "leave it out"),
+        ({"adam_epsilom": 1.0}, r"stage 'refinement'.*'adam_epsilom'.*did you mean 'adam_epsilon'"),
+        ({"optim": "adamm"}, r"stage 'refinement'.*refuses.*adamm"),
+    ],
+)
+def test_settings_that_cannot_be_passed_on_are_refused_at_once(tmp_path, trainer, message):
+    raw = raw_recipe(tmp_path)
+    raw["stages"][1]["trainer"] = trainer
+    with pytest.raises(ConfigError, match=message):
+        run(raw)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_setting_of_ours_is_refused_in_the_trainers(tmp_path):
+    raw = raw_recipe(tmp_path)
+    recipe = recipe_from_dict(raw)
+    arguments = training_arguments(recipe, recipe.stages[0], 0, tmp_path, 64)
+    plain = TrainingArguments(use_cpu=True)
+    free = {*free_settings(1), "do_eval"}  # do_eval follows eval_strategy and does nothing
+    for field in dataclasses.fields(TrainingArguments):
+        ours = getattr(arguments, field.name) != getattr(plain, field.name)
+        if ours and field.name not in free:
+            assert field.name in TRAINER_OWN, field.name
+
+
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     original = rim.train.trainer.ReadoutTrainer.compute_loss
 
@@ -256,8 +307,38 @@ def test_a_run_folder_tells_everything(tmp_path):
     kinds = {
         key for line in folder.metrics_file.read_text().splitlines() for key in json.loads(line)
     }
-    assert {"loss", "eval_loss", "eval_accuracy", "readout_last_nll", "learning_rate"} <= kinds
+    assert {"loss", "token_loss", "eval_loss", "eval_token_loss", "eval_accuracy"} <= kinds
+    assert {"readout_last_nll", "learning_rate"} <= kinds
     assert not list(folder.path.rglob("checkpoint-*")), "finished stages keep their best model only"
+
+
+def test_the_loss_that_is_shown_is_the_mean_per_token(tmp_path):
+    raw = raw_recipe(tmp_path)
+    raw["stages"] = [raw["stages"][0] | {"weighting": "ones", "max_steps": 3, "evaluate_every": 1}]
+    console = Console(record=True, width=200, file=io.StringIO())
+    folder = train(recipe_from_dict(raw), console=console)
+    shown = [float(x) for x in re.findall(r"loss (\d+\.\d+) a token", console.export_text())]
+    per_token = [value for *_, value in losses(folder, "eval_token_loss")]
+    assert shown == [pytest.approx(value, abs=5e-4) for value in per_token]
+    (vocabulary,) = {len(load(folder.path).encoder.tokenizer)}
+    # An untrained model is about as good as chance, whatever the number of read-outs.
+    sums = [value for *_, value in losses(folder)]
+    first = losses(folder, "token_loss")[0][2]
+    assert first == pytest.approx(math.log(vocabulary), rel=0.1)
+    # Without annealing all weights are one: the sum over an example's target tokens, exactly.
+    cost = json.loads((folder.path / "training.json").read_text())["total"]
+    tokens = cost["target_tokens"] / cost["examples"]
+    assert sum(sums) / 3 == pytest.approx(
+        tokens * sum(value for *_, value in losses(folder, "token_loss")) / 3, rel=0.02
+    )
+
+
+def test_readouts_that_are_withdrawn_leave_the_shown_loss():
+    loss = ReadoutLoss(
+        torch.zeros(1), torch.tensor([[50.0, 4.0]]), torch.tensor([[5.0, 2.0]]), torch.zeros(1, 2)
+    )
+    assert _token_loss([(loss, torch.tensor([[1.0, 1.0]]))]) == pytest.approx(54 / 7)
+    assert _token_loss([(loss, torch.tensor([[0.0, 1.0]]))]) == 2.0
 
 
 def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):

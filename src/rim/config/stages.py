@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rim.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
 
@@ -21,6 +21,54 @@ Weighting = Literal[
     "last",  # the last read-out only
 ]
 Removed = NonNegativeInt | Literal["all"]
+#: Fields of transformers' TrainingArguments that a stage's `trainer` may not set, with what does.
+TRAINER_OWN = {
+    "output_dir": "runs_dir and name",
+    "max_steps": "max_steps of the stage",
+    "num_train_epochs": "epochs of the stage",
+    "per_device_train_batch_size": "batch_size and micro_batch_size of the stage",
+    "per_device_eval_batch_size": "validation.batch_size",
+    "gradient_accumulation_steps": "batch_size and micro_batch_size of the stage",
+    "auto_find_batch_size": "batch_size and micro_batch_size of the stage",
+    "learning_rate": "learning_rate of the stage",
+    "lr_scheduler_type": "scheduler of the stage",
+    "lr_scheduler_kwargs": "scheduler of the stage",
+    "warmup_steps": "warmup of the stage",
+    "warmup_ratio": "warmup of the stage",
+    "weight_decay": "weight_decay of the stage",
+    "adam_beta1": "betas of the stage",
+    "adam_beta2": "betas of the stage",
+    "max_grad_norm": "max_grad_norm of the stage",
+    "bf16": "bf16 of the stage",
+    "gradient_checkpointing": "gradient_checkpointing of the stage",
+    "activation_checkpointing": "gradient_checkpointing of the stage",
+    "seed": "seed of the recipe",
+    "data_seed": "seed of the recipe",
+    "eval_strategy": "evaluate_every of the stage",
+    "eval_steps": "evaluate_every of the stage",
+    "eval_delay": "evaluate_every of the stage",
+    "save_strategy": "evaluate_every of the stage",
+    "save_steps": "evaluate_every of the stage",
+    "report_to": "report_to of the recipe",
+    "run_name": "name of the recipe and of the stage",
+    "resume_from_checkpoint": "rim train --resume",
+    "push_to_hub": "rim push, once the model is trained",
+    "hub_token": "rim push, once the model is trained",
+} | dict.fromkeys(
+    (
+        "load_best_model_at_end",
+        "metric_for_best_model",
+        "greater_is_better",
+        "save_only_model",
+        "remove_unused_columns",
+        "label_names",
+        "label_smoothing_factor",
+        "prediction_loss_only",
+        "logging_nan_inf_filter",
+        "disable_tqdm",
+    ),
+    "",  # the training of read-outs depends on them
+)
 
 
 def expand_stages(stages: Any) -> Any:
@@ -94,6 +142,18 @@ class StageConfig(Settings):
     bf16: bool = False
     gradient_checkpointing: bool = False
     evaluate_every: PositiveInt | None = None  # optimizer steps; None: ten times a stage
+    # Other fields of transformers' TrainingArguments, such as optim; rim.train checks their names.
+    trainer: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("trainer")
+    @classmethod
+    def _not_ours(cls, trainer: dict[str, Any]) -> dict[str, Any]:
+        for name in trainer:
+            if name in TRAINER_OWN:
+                instead = TRAINER_OWN[name]
+                advice = f"use {instead}" if instead else "leave it out, the method fixes it"
+                raise ValueError(f"{name!r} cannot be passed on: {advice}")
+        return trainer
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -24,7 +24,9 @@ def progress_bar(console: Console) -> Progress:
 
 
 class StageProgress(TrainerCallback):
-    """A bar with the current loss, and a line at every validation."""
+    """A bar with the current loss, and a line at every validation. Losses are means per target
+    token: the sum over read-outs that is minimised begins near a hundred, as if it diverged.
+    """
 
     def __init__(self, console: Console, title: str):
         self.console = console
@@ -51,13 +53,13 @@ class StageProgress(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         logs = logs or {}
-        if self.bar and "loss" in logs:
-            self.bar.update(self.task, note=f"loss {logs['loss']:.3f}")
+        if self.bar and "token_loss" in logs:
+            self.bar.update(self.task, note=f"loss {logs['token_loss']:.3f}")
         if "eval_accuracy" in logs:
             self.console.print(
                 f"  step {state.global_step}: validation accuracy "
                 f"{100 * logs['eval_accuracy']:.1f} %, "
-                f"loss {logs['eval_loss']:.3f}",
+                f"loss {logs['eval_token_loss']:.3f} a token",
                 highlight=False,
             )
 

@@ -29,6 +29,7 @@ from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.train.cost import total_cost
+from rim.train.passed_on import check_trainer_settings, free_settings
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
@@ -44,6 +45,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     """
     console = console or Console()
     _refuse_several_devices()
+    check_trainer_settings(recipe.stages)
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
     run = open_run_folder(recipe, resume)
     console.print(
@@ -292,17 +294,14 @@ def training_arguments(
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
         bf16=stage.bf16,
-        use_cpu=not torch.accelerator.is_available(),  # bf16 asks for a GPU unless told
         **_checkpointing(stage),
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_selection",
         greater_is_better=True,
-        logging_steps=max(1, min(10, every)),
         logging_nan_inf_filter=False,
         label_names=["targets"],
         prediction_loss_only=True,
@@ -312,7 +311,7 @@ def training_arguments(
         run_name=f"{recipe.name}-{stage.name}",
         seed=stage_seed(recipe.seed, index),
         data_seed=stage_seed(recipe.seed, index),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        **free_settings(every) | stage.trainer,
     )
 
 

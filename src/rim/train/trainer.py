@@ -81,8 +81,9 @@ class ReadoutTrainer(Trainer):
         train_set = self.train_dataset
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
-        self._window: list[ReadoutLoss] = []
         self._blind_step, self._examples_of_step = -1, 0
+        # Losses and weights since the last log, of training and of validation.
+        self._windows: dict[bool, list[tuple[ReadoutLoss, Tensor]]] = {True: [], False: []}
         self.cost = TrainingCost()
         self.add_callback(self.cost)
         self._pending_scores: dict[str, float] = {}
@@ -131,11 +132,9 @@ class ReadoutTrainer(Trainer):
             blind_BR=self._draw_blind(inputs) if training else None,
             extra_loss=self.extra_loss,
         )
-        if training:
-            # Detached: the window must not keep the graph of past steps alive.
-            self._window.append(
-                dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
-            )
+        # Detached: the window must not keep the graph of past steps alive.
+        detached = dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
+        self._windows[training].append((detached, weights_BR))
         count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
         value = loss.per_example_B.sum() / count
         # Gradients and logs are averaged over processes; the count is already over all of them.
@@ -201,6 +200,7 @@ class ReadoutTrainer(Trainer):
         """
         score = self.score(self.accelerator.unwrap_model(self.model)) if self.score else {}
         self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
+        self._windows[False].clear()
         try:
             return super().evaluate(*args, **kwargs)
         finally:
@@ -210,23 +210,27 @@ class ReadoutTrainer(Trainer):
         if "eval_loss" in logs and self._pending_scores:
             # The same dict is returned by `evaluate`, so the scores reach checkpoint selection too.
             logs.update(self._pending_scores)
+            logs["eval_token_loss"] = _token_loss(self._windows[False])
             loss = logs["eval_loss"] if math.isfinite(logs["eval_loss"]) else 1e3
             logs["eval_selection"] = logs["eval_accuracy"] - _TIE_BREAK * min(loss, 1e3)
-        elif "loss" in logs and self._window:
+        elif "loss" in logs and self._windows[True]:
             logs.update(self._readout_metrics())
         super().log(logs, start_time)
 
     def _readout_metrics(self) -> dict[str, float]:
-        """Mean negative log-probability per token and token accuracy of the first and last
-        read-out.
+        """Mean negative log-probability per token, of all read-outs by their weights and of the
+        first and last; token accuracy.
         """
-        window, self._window = self._window, []
+        token_loss = _token_loss(self._windows[True])
+        window = [loss for loss, _ in self._windows[True]]
+        self._windows[True].clear()
         width = max(loss.nll_BR.shape[1] for loss in window)
         nll, tokens, correct = (
             torch.stack([_column_sums(getattr(loss, name), width) for loss in window]).sum(0)
             for name in ("nll_BR", "tokens_BR", "correct_BR")
         )
         return {
+            "token_loss": token_loss,
             "readout_first_nll": (nll[0] / tokens[0]).item(),
             "readout_last_nll": (nll[-1] / tokens[-1]).item(),
             "token_accuracy": (correct.sum() / tokens.sum()).item(),
@@ -236,6 +240,15 @@ class ReadoutTrainer(Trainer):
         """No weight decay on the memory-token rows: decay would pull them to zero on every step."""
         names = super().get_decay_parameter_names(model)
         return [name for name in names if "trainable_tokens" not in name]
+
+
+def _token_loss(window: list[tuple[ReadoutLoss, Tensor]]) -> float:
+    """Negative log-probability of a target token, mean over those of all read-outs, each weighing
+    as its read-out does: a read-out that the schedule has withdrawn does not count.
+    """
+    nll = sum(float((weights_BR * loss.nll_BR).sum()) for loss, weights_BR in window)
+    tokens = sum(float((weights_BR * loss.tokens_BR).sum()) for loss, weights_BR in window)
+    return nll / tokens
 
 
 def _column_sums(values_BR: Tensor, width: int) -> Tensor:
