@@ -27,12 +27,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import llama_server
 from rich.console import Console
+from running_server import client_of, running
 
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples, task_source
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
-from rim.deploy.serve import Client, calibrate_blocks, calibrate_confidence, serve
+from rim.deploy.serve import Client, calibrate_blocks, calibrate_confidence
 from rim.deploy.serve.routing import probability
 from rim.evaluate.accuracy import Accuracy
 from rim.infer.answers import grade
@@ -184,12 +185,12 @@ def main() -> None:
             files[name] = write_gguf(exported, exported / f"{name}.gguf").file
         fast, slow = load(arguments.rim, device="cpu"), load(arguments.cot, device="cpu")
         with (
-            serve(files["rim"], engine="llama.cpp", port=0, extra=FLAGS) as rim_server,
-            serve(files["cot"], engine="llama.cpp", port=0, extra=FLAGS) as cot_server,
+            running(files["rim"], "llama.cpp", FLAGS) as rim_server,
+            running(files["cot"], "llama.cpp", FLAGS) as cot_server,
             progress_bar(Console(stderr=True)) as bar,
         ):
             task = bar.add_task("questions", total=sum(map(len, splits)), note="")
-            clients = (rim_server.client(), fast), (cot_server.client(), slow)
+            clients = (client_of(rim_server), fast), (client_of(cot_server), slow)
             for client, _ in clients:
                 client.ask(splits[0][0].question)  # the first answer of a server is slow
             asked = [ask_all(*clients, part, lambda: bar.advance(task)) for part in splits]

@@ -1,6 +1,6 @@
 """Stock engines on an exported model: are the answers ours, and how long does one take?
 
-    rim export RUN --to exported
+    rim export RUN --out exported
     python benchmarks/engines.py exported test.jsonl --run RUN --out results/engines_NAME.json
 
 Every engine of engine_adapters.py that is installed answers the same questions, one thread, one

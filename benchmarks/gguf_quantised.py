@@ -31,6 +31,7 @@ import gguf
 import llama_server
 import torch
 from rich.console import Console
+from running_server import client_of, running
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -38,7 +39,7 @@ from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples, open_file, task_source
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
-from rim.deploy.serve import Server, serve
+from rim.deploy.serve import Plan
 from rim.deploy.serve.engines import LLAMA_VERSION
 from rim.evaluate.accuracy import Accuracy
 from rim.infer.answers import grade
@@ -73,8 +74,8 @@ def stored_types(file: Path) -> dict[str, int]:
     return dict(Counter(tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors))
 
 
-def ask_server(server: Server) -> Ask:
-    client = server.client()
+def ask_server(plan: Plan) -> Ask:
+    client = client_of(plan)
     return lambda question: client.ask(question, max_new_tokens=TOKENS).text
 
 
@@ -167,7 +168,7 @@ def main() -> None:
         # Beside llama.cpp's defaults.
         started["llama.cpp f32, exact"] = (files["f32"], llama_server.EXACT)
         for name, (file, flags) in started.items():
-            server = serve(file, engine="llama.cpp", port=0, extra=[*FLAGS, *flags])
+            server = running(file, "llama.cpp", [*FLAGS, *flags])
             engines[name] = ask_server(servers.enter_context(server))
         with limited_threads(1):
             measured = measure(engines, examples, reasoner, arguments.rounds)

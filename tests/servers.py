@@ -6,12 +6,10 @@ import importlib.util
 import json
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rim.deploy.serve import Server, serve
 from rim.infer.reasoner import Reasoner
 
 KINDS = ("gpt2", "llama chat", "qwen chat", "qwen base")
@@ -34,13 +32,6 @@ needs_engine = [
         reason="the serve extra is missing (make test-serve installs it)",
     ),
 ]
-
-
-def start(folder: Path, **options: Any) -> Server:
-    """`rim serve` from Python, with a port of its own."""
-    return serve(
-        folder, engine="transformers", port=0, timeout=240, extra=["--device", "cpu"], **options
-    )
 
 
 @dataclass(frozen=True)

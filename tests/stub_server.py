@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,13 +34,17 @@ class Reply:
 class Stub:
     url: str
     bodies: list[dict[str, Any]]
-    keys: list[str | None]
+    headers: list[dict[str, str]]
+
+    @property
+    def keys(self) -> list[str | None]:
+        return [headers.get("Authorization") for headers in self.headers]
 
 
 @contextlib.contextmanager
 def stub(reply: Reply) -> Iterator[Stub]:
     bodies: list[dict[str, Any]] = []
-    keys: list[str | None] = []
+    headers: list[dict[str, str]] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _headers(self, kind: str) -> None:
@@ -62,7 +65,7 @@ def stub(reply: Reply) -> Iterator[Stub]:
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             bodies.append(json.loads(self.rfile.read(length)) | {"path": self.path})
-            keys.append(self.headers["Authorization"])
+            headers.append({name.title(): value for name, value in self.headers.items()})
             self.send_response(reply.status)
             if reply.promised is not None:
                 self.send_header("Content-Length", str(reply.promised))
@@ -80,54 +83,22 @@ def stub(reply: Reply) -> Iterator[Stub]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield Stub(f"http://127.0.0.1:{server.server_address[1]}", bodies, keys)
+            yield Stub(f"http://127.0.0.1:{server.server_address[1]}", bodies, headers)
         finally:
             server.shutdown()
             thread.join()
 
 
-FAKE_ENGINE = """#!{python}
-import http.server, json, os, signal, subprocess, sys, threading, time
-if "--help" in sys.argv:
-    sys.exit(print("--cors-origins ORIGINS --cors-headers HEADERS"))
-mode = {mode!r}
-print("loading", *sys.argv[1:], flush=True)
-if mode == "dies":
-    sys.exit("no memory left")
-if mode == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-children = [subprocess.Popen(["sleep", "600"])] if mode == "leaves a child" else []
-with open({pids!r}, "w") as file:
-    print(os.getpid(), *[child.pid for child in children], file=file)
-if mode == "opens no port":
-    time.sleep(600)
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(503 if mode == "never ready" else 200)
-        self.end_headers()
-        if mode == "dies later":
-            threading.Timer(2, os._exit, [9]).start()
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        refused = mode == "takes no budget" and "--chat-template-kwargs" in sys.argv
-        choice = dict(delta=dict(content=str(body["max_tokens"])), finish_reason="length")
-        self.send_response(500 if refused else 200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        said = "blocks must be 0 to 64" if refused else json.dumps(dict(choices=[choice]))
-        self.wfile.write(("" if refused else "data: ").encode() + said.encode() + b"\\n\\n")
-    def log_message(self, *_):
-        pass
-
-value = dict(zip(sys.argv, sys.argv[1:]))
-http.server.HTTPServer((value["--host"], int(value["--port"])), Handler).serve_forever()
+FAKE_ENGINE = """#!/bin/sh
+case "$*" in *--help*) echo "--cors-origins ORIGINS --cors-headers HEADERS"; exit;; esac
+echo "engine $$ $*"
+exit 7
 """
 
 
-def fake_engine(folder: Path, mode: str = "") -> tuple[Path, Path]:
-    """A program that acts as `llama-server` does, and the file where it writes process ids."""
-    program, pids = folder / "llama-server", folder / "pids"
-    program.write_text(FAKE_ENGINE.format(python=sys.executable, mode=mode, pids=str(pids)))
+def fake_engine(folder: Path) -> Path:
+    """A program that has the options of `llama-server`, says who it is, and ends."""
+    program = folder / "llama-server"
+    program.write_text(FAKE_ENGINE)
     program.chmod(0o755)
-    return program, pids
+    return program

@@ -129,7 +129,7 @@ def test_every_readme_command_runs(work, plain_tokenizer):
 
 def test_printed_commands_can_be_pasted(work, plain_tokenizer):
     make_run("gpt2", plain_tokenizer, work / "run")
-    printed = rim_command("export", "run", "--to", "my [v2] model").splitlines()
+    printed = rim_command("export", "run", "--out", "my [v2] model").splitlines()
     assert printed[-3].startswith("Exported: my [v2] model (")
     assert printed[-2:] == [
         "Serve it: rim serve 'my [v2] model'",
@@ -213,7 +213,7 @@ def test_eval_never_overwrites(trained, tmp_path):
         (["eval", "nothing", "my.jsonl"], "no such run or model folder: nothing"),
         (["eval", "nothing", "none.jsonl"], "no such file: none.jsonl"),
         (["eval", "nothing", "my.jsonl", "--format", "gsm"], "unknown format 'gsm'"),
-        (["export", "nothing", "--to", "out"], "no such run or model folder: nothing"),
+        (["export", "nothing", "--out", "out"], "no such run or model folder: nothing"),
         (["push", "nothing", "a/b"], "nothing is not an exported folder"),
         (["data", "stats", "none.jsonl"], "no such file: none.jsonl"),
         (["data", "generate", "sums", "--out", "s.jsonl"], "unknown task 'sums'"),

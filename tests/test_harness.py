@@ -18,6 +18,7 @@ from rim.config import ConfigError
 from rim.data.examples import DataError
 from rim.data.sources import load_examples, open_file, task_source
 from rim.deploy.export import export_run
+from rim.deploy.export.record import BlockRange
 from rim.deploy.harness import TaskFolder, model_command, server_command, write_tasks
 from rim.deploy.harness.scoring import load_questions, score
 from rim.deploy.harness.writing import shipped_sources
@@ -104,7 +105,7 @@ def test_mistakes_are_told_before_anything_is_written(exported, tmp_path):
 
 def test_the_command_prints_what_to_run(exported, tmp_path):
     file, to = gsm8k_file(tmp_path), tmp_path / "my tasks"
-    arguments = ["lm-eval", str(exported), "--to", str(to), "--data", f"rim_gsm8k={file}"]
+    arguments = ["lm-eval", str(exported), "--out", str(to), "--data", f"rim_gsm8k={file}"]
     result = CliRunner().invoke(app, [*arguments, "--blocks", "4"])
     assert result.exit_code == 0, result.output
     here, server = (
@@ -129,6 +130,8 @@ def test_the_command_prints_what_to_run(exported, tmp_path):
 
 def test_the_documents_commands_are_those_that_are_printed():
     text = (Path(__file__).parents[1] / "docs" / "lm-eval.md").read_text(encoding="utf-8")
-    tasks = TaskFolder(Path("tasks"), Path("exported"), 5, "<|endoftext|>", (), ("mine",), ())
+    tasks = TaskFolder(
+        Path("tasks"), Path("exported"), BlockRange(5, 64), "<|endoftext|>", (), ("mine",), ()
+    )
     commands = re.findall(r"^lm_eval run .*$", text, re.MULTILINE)
     assert commands == [model_command(tasks), server_command(tasks)]

@@ -7,7 +7,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import llama_server
 import pytest
 import torch
 from export_models import make_run
+from running_server import running
 from server_contract import (  # noqa: F401
     test_answers_are_those_of_the_run,
     test_each_request_chooses_its_number_of_blocks,
@@ -25,7 +26,7 @@ from transformers import AutoTokenizer
 
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
-from rim.deploy.serve import Client, Server, serve
+from rim.deploy.serve import Client
 from rim.deploy.serve.engines import find_llama
 from rim.infer.decode import generate
 from rim.infer.reasoner import load
@@ -50,14 +51,8 @@ def serving(kind: str, tokenizer: Any, folder: Path, *flags: str) -> Iterator[Se
     run = make_run(kind, tokenizer, folder, adapter=kind == "llama chat")
     exported = export_run(run, folder / "out").folder
     file = write_gguf(exported, folder / "model.gguf").file
-    with start_llama(file, flags) as server:
+    with running(file, "llama.cpp", [*llama_server.EXACT, *llama_server.FLAGS, *flags]) as server:
         yield Served(server.url, load(run, device="cpu"), str(exported))
-
-
-def start_llama(file: Path, flags: Sequence[str]) -> Server:
-    """`rim serve FILE` from Python, with a port of its own."""
-    extra = [*llama_server.EXACT, *llama_server.FLAGS, *flags]
-    return serve(file, engine="llama.cpp", port=0, timeout=240, extra=extra)
 
 
 @pytest.fixture(scope="module", params=[*KINDS, NARROW])
@@ -165,7 +160,7 @@ def test_a_wrong_number_gives_an_error_and_no_answer(wrong, served):
         served.answer("q", chat_template_kwargs={"blocks": wrong})
     with error.value:
         assert error.value.code == 500
-        assert "blocks must be a whole number" in error.value.read().decode()
+        assert "`blocks` must be a whole number" in error.value.read().decode()
     # The server lives on.
     assert served.answer("q") == served.expected("q")
 

@@ -12,12 +12,13 @@ import pytest
 from export_models import make_run
 from harness_runs import run_harness
 from question_files import gsm8k_file
+from running_server import running
 from server_contract import (  # noqa: F401
     test_answers_are_those_of_the_run,
     test_each_request_chooses_its_number_of_blocks,
     test_streamed_answers_are_the_same,
 )
-from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine, start
+from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine
 
 from rim.data.sources import open_file
 from rim.deploy.export import export_run
@@ -34,7 +35,8 @@ SERVING = "docs/serving.md"
 def served(request, plain_tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     run = make_run(request.param, plain_tokenizer, folder, adapter=request.param == "llama chat")
-    with start(export_run(run, folder / "out").folder) as server:
+    exported = export_run(run, folder / "out").folder
+    with running(exported, "transformers", ["--device", "cpu"]) as server:
         yield Served(server.url, load(run, device="cpu"), server.model)
 
 

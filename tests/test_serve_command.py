@@ -7,28 +7,28 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import browser
 import pytest
 from browser import Browser
 from export_models import make_run
+from running_server import is_up
 from servers import TOKENS, Served, needs_engine
 from stub_server import Reply, event, stub
 from test_cli import plain_console, rim_command  # noqa: F401
-from test_serving import lives
 
-from rim.deploy.serve import Client, page_url
+from rim.deploy.serve import page_url
 from rim.infer.reasoner import load
 
 pytestmark = needs_engine
 needs_browser = pytest.mark.skipif(
     browser.PROGRAM is None, reason="Chromium is missing (Debian: apt-get install chromium)"
 )
-BUDGET = 2
+BLOCKS = 2
 QUESTION = "How many apples are 3 and 4?"
 HOSTILE = "<img src=x onerror=\"document.title='caught'\"> & <b>3</b>"
 TEXT = "document.querySelector('.text').textContent"
@@ -36,40 +36,39 @@ TEXT = "document.querySelector('.text').textContent"
 
 @pytest.fixture(scope="module")
 def command(plain_tokenizer, tmp_path_factory) -> Iterator[tuple[Served, str]]:
-    """`rim serve RUN --page --budget 2` as a person starts it: what it serves, and what it says."""
-    run = make_run("gpt2", plain_tokenizer, tmp_path_factory.mktemp("run"))
-    arguments = ["serve", str(run), "--engine", "transformers", "--port", "0", "--page"]
-    arguments += ["--budget", str(BUDGET), "--timeout", "240", "--", "--device", "cpu"]
-    with subprocess.Popen(
-        [sys.executable, "-c", "from rim.cli import app; app()", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    ) as process:
-        assert process.stdout is not None
-        shown = ""
-        while "Ctrl-C stops" not in shown:
-            line = process.stdout.readline()
-            assert line, "rim serve ended"
-            shown += line
-        (url,) = re.findall(r"^Ready: (\S+) \(transformers\)$", shown, re.MULTILINE)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    """`rim serve RUN --page --blocks 2` as a person starts it: what it serves, and what it says."""
+    folder = tmp_path_factory.mktemp("run")
+    run = make_run("gpt2", plain_tokenizer, folder)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    arguments = ["serve", str(run), "--engine", "transformers", "--port", port, "--page"]
+    arguments += ["--blocks", str(BLOCKS), "--", "--device", "cpu"]
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from rim.cli import app; app()", *arguments],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )
+    url = f"http://127.0.0.1:{port}"
+    up = is_up(url, process)
+    shown = (folder / "said").read_text()
+    try:
+        assert up and f"Starting transformers on {url};" in shown, shown
         yield Served(url, load(run, device="cpu"), str(run / "exported")), shown
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == "Stopped.\n"
-        assert process.wait(timeout=30) == 0
-    assert children and not any(lives(int(child)) for child in children)
-    assert not Client(url).is_ready()
+    finally:
+        process.send_signal(signal.SIGINT)  # as Ctrl-C does
+        process.wait(timeout=30)
 
 
 def expected(served: Served, question: str, blocks: int, tokens: int = 64) -> str:
     return served.reasoner.ask(question, blocks=blocks, max_new_tokens=tokens).text
 
 
-def test_the_budget_is_the_servers_default(command):
+def test_the_chosen_blocks_are_the_servers_default(command):
     served, _ = command
-    assert served.answer(QUESTION) == expected(served, QUESTION, BUDGET, TOKENS)
-    assert expected(served, QUESTION, BUDGET) != expected(served, QUESTION, 3)
+    assert served.answer(QUESTION) == expected(served, QUESTION, BLOCKS, TOKENS)
+    assert expected(served, QUESTION, BLOCKS) != expected(served, QUESTION, 3)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing")
@@ -78,25 +77,14 @@ def test_the_printed_curl_line_works_as_printed(command):
     (line,) = re.findall(r"^  (curl .*)$", shown, re.MULTILINE)
     result = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
     answer = json.loads(result.stdout)["choices"][0]["message"]["content"]
-    assert answer == expected(served, "3+4-5=", BUDGET)
+    assert answer == expected(served, "3+4-5=", BLOCKS)
 
 
 def test_the_printed_python_works_as_printed(command, capsys):
     served, shown = command
     (code,) = re.findall(r"(^  from openai.*?content\))$", shown, re.MULTILINE | re.DOTALL)
     exec(compile(re.sub("^  ", "", code, flags=re.MULTILINE), "printed", "exec"), {})
-    assert capsys.readouterr().out == expected(served, "3+4-5=", BUDGET) + "\n"
-
-
-def test_the_documents_python_starts_a_server(command, capsys):
-    served, _ = command
-    text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(from rim.deploy import serve.*?)```", text, re.DOTALL)
-    options = '"transformers", port=0, extra=["--device", "cpu"]'
-    code = code.replace('"exported"', f"{served.folder!r}, engine={options}")
-    exec(compile(code, "serving.md", "exec"), {})
-    answer = served.reasoner.ask("3+4-5=", blocks=5).answer
-    assert capsys.readouterr().out == answer + "\n"
+    assert capsys.readouterr().out == expected(served, "3+4-5=", BLOCKS) + "\n"
 
 
 def test_rim_ask_gives_the_runs_answers(command):
@@ -114,7 +102,7 @@ def test_rim_ask_gives_the_runs_answers(command):
 def test_the_page_shows_the_runs_answers(command, tmp_path):
     served, shown = command
     (printed,) = re.findall(r"^Web page: (\S+)$", shown, re.MULTILINE)
-    assert printed == page_url(served.url, blocks=(0, BUDGET), most_blocks=64)
+    assert printed == page_url(served.url, blocks=(0, BLOCKS), most_blocks=64)
     with Browser(tmp_path / "profile") as page:
         page.open(page_url(served.url, question=QUESTION, blocks=(0, 2, 8), run=True))
         page.wait_for("document.body.dataset.state === 'done'")

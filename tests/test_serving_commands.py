@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from serving_subjects import (
+    BLOCKS,
     BOTH,
     DIRECT,
     FOLDER,
@@ -15,7 +16,6 @@ from serving_subjects import (
     LLAMA,
     NEW_LLAMA,
     OLD_LLAMA,
-    RECORD,
     TRANSFORMERS,
     VLLM,
 )
@@ -24,9 +24,9 @@ from stub_server import fake_engine
 import rim.deploy.serve.engines
 from rim.config import ConfigError
 from rim.deploy.serve import Engine, Subject, command_line, find_engine
-from rim.deploy.serve.engines import KEY_VARIABLES, LLAMA_VARIABLE, api_key
+from rim.deploy.serve.engines import KEY_VARIABLES, LLAMA_VARIABLE, asks_for_key
 
-BLOCKS = shlex.quote('{"blocks": 5}')
+KWARGS = shlex.quote('{"blocks": 5}')
 GREEDY = "--override-generation-config " + shlex.quote('{"temperature": 0}')
 
 
@@ -37,16 +37,16 @@ GREEDY = "--override-generation-config " + shlex.quote('{"temperature": 0}')
         (
             TRANSFORMERS,
             FOLDER,
-            {"budget": 5, "page": True, "extra": ["--device", "cpu"]},
-            f"transformers serve out --chat-template-kwargs {BLOCKS} --enable-cors "
+            {"blocks": 5, "page": True, "extra": ["--device", "cpu"]},
+            f"transformers serve out --chat-template-kwargs {KWARGS} --enable-cors "
             "--host h --port 1 --device cpu",
         ),
         (VLLM, FOLDER, {}, f"vllm serve out {GREEDY} --allowed-origins '[]' --host h --port 1"),
         (
             VLLM,
             BOTH,
-            {"budget": 5, "page": True, "extra": ["--dtype", "half"]},
-            f"vllm serve out {GREEDY} --default-chat-template-kwargs {BLOCKS} "
+            {"blocks": 5, "page": True, "extra": ["--dtype", "half"]},
+            f"vllm serve out {GREEDY} --default-chat-template-kwargs {KWARGS} "
             "--host h --port 1 --dtype half",
         ),
         (
@@ -59,9 +59,9 @@ GREEDY = "--override-generation-config " + shlex.quote('{"temperature": 0}')
         (
             LLAMA,
             BOTH,
-            {"budget": 5, "page": True, "extra": ["-c", "512"]},
+            {"blocks": 5, "page": True, "extra": ["-c", "512"]},
             "llama-server -m out/m.gguf --jinja --skip-chat-parsing --temp 0 "
-            f"--chat-template-kwargs {BLOCKS} --logit-bias 7-inf --logit-bias 8-inf "
+            f"--chat-template-kwargs {KWARGS} --logit-bias 7-inf --logit-bias 8-inf "
             "--cors-origins '*' --host h --port 1 -c 512",
         ),
         (
@@ -85,33 +85,33 @@ def test_command_lines_of_the_engines(engine, subject, options, expected):
 
 
 @pytest.mark.parametrize(
-    ("subject", "budget", "message"),
+    ("subject", "blocks", "message"),
     [
         (FOLDER, 65, "this model takes 0 to 64 memory blocks, got 65"),
         (FOLDER, -1, "this model takes 0 to 64 memory blocks, got -1"),
         (Subject(Path("d"), None, DIRECT), 1, "was trained without memory blocks, got 1"),
-        (Subject(Path("a@b"), None, RECORD), None, "reads '@' as a revision"),
+        (Subject(Path("a@b"), None, BLOCKS), None, "reads '@' as a revision"),
     ],
 )
-def test_what_an_engine_would_misread_is_refused(subject, budget, message):
+def test_what_an_engine_would_misread_is_refused(subject, blocks, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        command_line(TRANSFORMERS, subject, host="h", port=1, budget=budget)
+        command_line(TRANSFORMERS, subject, host="h", port=1, blocks=blocks)
 
 
 @pytest.mark.parametrize(
-    ("name", "extra", "variable", "key"),
+    ("name", "extra", "variable", "asks"),
     [
-        ("llama.cpp", [], "", None),
-        ("llama.cpp", ["--api-key", "a,b"], "c", "a"),
-        ("vllm", ["--api-key=a"], "", "a"),
-        ("vllm", ["--dtype", "half"], "c", "c"),
-        ("transformers", [], "c", None),
+        ("llama.cpp", [], "", False),
+        ("llama.cpp", ["--api-key", "a"], "", True),
+        ("vllm", ["--api-key=a"], "", True),
+        ("vllm", ["--dtype", "half"], "c", True),
+        ("transformers", [], "c", False),
     ],
 )
-def test_the_engines_key_is_known(name, extra, variable, key, monkeypatch):
+def test_an_engine_that_asks_for_a_key_is_known(name, extra, variable, asks, monkeypatch):
     for each in KEY_VARIABLES.values():
         monkeypatch.setenv(each, variable)
-    assert api_key(name, extra) == key
+    assert asks_for_key(name, extra) == asks
 
 
 def test_a_program_that_cannot_be_run_is_named(tmp_path, monkeypatch):
@@ -155,11 +155,11 @@ def installed(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("programs", "subject", "wanted", "chosen"),
     [
-        ({"vllm", "transformers", "llama-server"}, BOTH, "auto", "vllm"),
-        ({"transformers", "llama-server"}, BOTH, "auto", "transformers"),
+        ({"vllm", "transformers", "llama-server"}, BOTH, "auto", "transformers"),
+        ({"vllm", "llama-server"}, BOTH, "auto", "vllm"),
         ({"llama-server"}, BOTH, "auto", "llama.cpp"),
         ({"vllm", "transformers", "llama-server"}, GGUF, "auto", "llama.cpp"),
-        ({"vllm", "transformers"}, FOLDER, "transformers", "transformers"),
+        ({"vllm", "transformers"}, FOLDER, "vllm", "vllm"),
     ],
 )
 def test_the_engine_is_the_first_one_that_can(programs, subject, wanted, chosen, installed):
@@ -173,13 +173,13 @@ def test_the_engine_is_the_first_one_that_can(programs, subject, wanted, chosen,
         (
             "auto",
             FOLDER,
-            'install one of\n- vllm: .*\n- transformers: pip install "transformers\\[',
+            'install one of\n- transformers: pip install "transformers\\[serving.*\n- vllm: ',
         ),
         ("auto", GGUF, "install one of\n- llama.cpp: put its `llama-server` on PATH"),
         ("vllm", FOLDER, "install one of\n- vllm: [^\n]*$"),
-        ("llama.cpp", FOLDER, "reads GGUF files, and out has none; make one with `rim gguf out"),
+        ("llama.cpp", FOLDER, "reads GGUF files, and out has none; make one: `rim gguf out"),
         ("vllm", GGUF, "vllm reads an exported folder, not m.gguf"),
-        ("ollama", FOLDER, "unknown engine 'ollama'; there are auto, vllm, transformers"),
+        ("ollama", FOLDER, "unknown engine 'ollama'; there are auto, transformers, vllm"),
     ],
 )
 def test_a_missing_engine_says_what_to_install(wanted, subject, message, installed):
@@ -190,7 +190,7 @@ def test_a_missing_engine_says_what_to_install(wanted, subject, message, install
 def test_llama_server_is_taken_from_the_environment_and_asked_what_it_can(
     tmp_path, monkeypatch, installed
 ):
-    program, _ = fake_engine(tmp_path)
+    program = fake_engine(tmp_path)
     monkeypatch.setenv(LLAMA_VARIABLE, str(program))
     assert find_engine("auto", GGUF) == Engine(
         "llama.cpp", (str(program),), web_pages="chosen", names_headers=True

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,30 +17,22 @@ from serving_subjects import (
     VLLM,
 )
 
-from rim.deploy.serve import Engine, Server, Subject, page_url
-from rim.deploy.serve.greeting import greeting
-from rim.deploy.serve.page import PAGE
+from rim.deploy.serve import Engine, Plan, Subject, greeting, page_url
+from rim.deploy.serve.serving import PAGE
 
 
-def server_of(engine: Engine, subject: Subject, **more: Any) -> Server:
-    with subprocess.Popen(["true"]) as process:
-        place = more.pop("url", "http://127.0.0.1:1")
-        return Server(engine, subject, place, process, Path("log"), lambda: None, **more)
-
-
-def greeting_of(engine: Engine, subject: Subject, **options: Any) -> str:
-    return greeting(server_of(engine, subject), **options)
+def plan_of(engine: Engine, subject: Subject, **more: Any) -> Plan:
+    return Plan(engine, subject, ["engine"], more.pop("url", "http://127.0.0.1:1"), **more)
 
 
 def test_printed_commands_are_quoted_for_any_shell():
-    text = greeting(server_of(LLAMA, GGUF, url="http://[::1]:8000"))
+    text = greeting(plan_of(LLAMA, GGUF, url="http://[::1]:8000"))
     assert "curl -s 'http://[::1]:8000/v1/chat/completions' " in text
     assert "rim ask --server 'http://[::1]:8000' 3+4-5=\n" in text
 
 
-def test_printed_lines_name_the_keys_variable_and_not_the_key():
-    text = greeting(server_of(LLAMA, GGUF, api_key="secret"))
-    assert "secret" not in text
+def test_printed_lines_name_the_keys_variable():
+    text = greeting(plan_of(LLAMA, GGUF, has_key=True))
     assert '-H "Authorization: Bearer $LLAMA_API_KEY"' in text
     assert "3+4-5= --api-key-env LLAMA_API_KEY\n" in text
     assert 'api_key=os.environ["LLAMA_API_KEY"]' in text
@@ -53,11 +43,11 @@ def test_printed_lines_name_the_keys_variable_and_not_the_key():
     [
         (TRANSFORMERS, FOLDER, {}, {"chat_template_kwargs": {"blocks": 3}}),
         (LLAMA, GGUF, {}, {}),
-        (LLAMA, GGUF, {"budget": 0}, {"chat_template_kwargs": {"blocks": 0}}),
+        (LLAMA, GGUF, {"blocks": 0}, {"chat_template_kwargs": {"blocks": 0}}),
         (
             VLLM,
             FOLDER,
-            {"budget": 5},
+            {"blocks": 5},
             {
                 "chat_template_kwargs": {"blocks": 5},
                 "logit_bias": {"7": -100, "8": -100, "9": -100},
@@ -68,7 +58,7 @@ def test_printed_lines_name_the_keys_variable_and_not_the_key():
 def test_what_is_printed_asks_with_the_default_and_forbids_memory_tokens(
     engine, subject, options, body
 ):
-    text = greeting_of(engine, subject, **options)
+    text = greeting(plan_of(engine, subject, **options))
     curl = next(line for line in text.splitlines() if "curl" in line)
     sent = json.loads(shlex.split(curl)[-1])
     assert sent.keys() - body.keys() == {"messages", "temperature", "max_tokens"}
@@ -90,7 +80,7 @@ def test_what_is_printed_asks_with_the_default_and_forbids_memory_tokens(
     ],
 )
 def test_the_pages_address_is_printed_where_a_page_may_ask(engine, subject, page, line):
-    assert line in greeting_of(engine, subject, page=page)
+    assert line in greeting(plan_of(engine, subject, page=page))
 
 
 def test_the_page_is_one_file_that_loads_nothing_and_trusts_nothing():

@@ -7,8 +7,8 @@ from export_models import make_run
 from test_cli import plain_console, rim_command  # noqa: F401
 
 from rim.config import ConfigError
-from rim.deploy.export import plan_push
-from rim.deploy.export.record import EXPORT_FILE, read_record
+from rim.deploy.export import export_run, plan_push
+from rim.deploy.export.record import EXPORT_FILE, BlockRange
 from rim.deploy.serve import find_subject
 from rim.results import write_json
 
@@ -17,21 +17,17 @@ from rim.results import write_json
 def exported_run(plain_tokenizer, tmp_path_factory):
     """A run that was served once: its export stands in its folder."""
     run = make_run("gpt2", plain_tokenizer, tmp_path_factory.mktemp("run"))
-    steps: list[str] = []
-    assert find_subject(run, steps.append).folder == run / "exported"
-    assert steps == ["loading", "writing", "checking", "describing"]
+    before = find_subject(run)
+    assert (before.run, before.folder, before.gguf) == (run, run / "exported", None)
+    export_run(run, run / "exported")
+    assert find_subject(run).blocks == before.blocks
     return run
 
 
 def test_a_run_is_exported_once(exported_run):
-    before = (exported_run / "exported" / EXPORT_FILE).stat().st_mtime_ns
-    steps: list[str] = []
-    subject = find_subject(exported_run, steps.append)
-    assert steps == []
-    assert (exported_run / "exported" / EXPORT_FILE).stat().st_mtime_ns == before
-    assert subject.record == read_record(exported_run / "exported")
-    assert subject.record is not None
-    assert (subject.record.default_blocks, subject.record.most_blocks) == (3, 64)
+    subject = find_subject(exported_run)
+    assert (subject.run, subject.folder) == (None, exported_run / "exported")
+    assert subject.blocks == BlockRange(3, 64)
     assert len(subject.forbidden_ids) == 3 and subject.gguf is None
 
 

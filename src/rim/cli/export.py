@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +14,13 @@ from rim.cli import common
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    to: Annotated[Path, typer.Option(help="New folder for the exported model.")],
+    out: Annotated[Path, typer.Option(help="New folder for the exported model.")],
     data: Annotated[
         Path | None,
         typer.Option(help="Data file whose first questions the self-check asks as well."),
     ] = None,
     format_: common.FormatOption = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
 ) -> None:
     """Write a trained model as a plain transformers folder that any engine serves, and check it.
 
@@ -25,25 +28,33 @@ def export(
     and logits equal the run's.
     """
     with common.clear_errors():
-        common.quiet_libraries()
         from rim.data.sources import open_file
+        from rim.deploy.export.record import check_exportable, check_new
+        from rim.models.folder import find_model_dir
+
+        # What can be told without the heavy libraries is told before they are loaded.
+        check_exportable(find_model_dir(run))
+        check_new(out)
+        examples = [] if data is None else open_file(data, format_, 8)
+        common.quiet_libraries()
         from rim.deploy.export import export_run
         from rim.deploy.export.check import QUESTIONS
         from rim.train.callbacks import progress_bar
 
-        questions = list(QUESTIONS)
-        if data is not None:
-            questions += [example.question for example in open_file(data, format_, 8)]
+        questions = [*QUESTIONS, *(example.question for example in examples)]
         with progress_bar(common.console) as bar:
             task = bar.add_task("export", total=5, note="")
             report = export_run(
                 run,
-                to,
+                out,
                 questions=questions,
                 progress=lambda step: bar.update(task, advance=1, note=step),
             )
             bar.update(task, completed=5, note="")
         check = report.check
+        if json_:
+            typer.echo(json.dumps(asdict(report), default=str))
+            return
         common.say(
             f"Self-check passed in a fresh process: {check.prompts} prompts and answers equal, "
             f"logits within {check.max_logit_difference:.1e}, {check.hostile_texts} hostile texts "
@@ -64,6 +75,7 @@ def push(
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public (private otherwise).")
     ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
 ) -> None:
     """Send an exported folder to the hub, without files that were put into it later."""
     with common.clear_errors():
@@ -71,6 +83,10 @@ def push(
         from rim.deploy.export.pushing import push as send
 
         plan = plan_push(folder, repo, private=not public)
+        if json_:
+            address = None if dry_run else send(plan)
+            typer.echo(json.dumps(asdict(plan) | {"address": address}, default=str))
+            return
         for name, size in plan.files:
             common.say(f"{size:>14,}  {common.escape(name)}")
         common.say(f"{plan.total_bytes:>14,}  bytes in all")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +19,7 @@ def gguf(
         Literal["f32", "f16", "bf16", "q8_0"] | None,
         typer.Option("--type", help="Type of the matrices; as exported if left out."),
     ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
 ) -> None:
     """Write an exported folder as one GGUF file for llama.cpp, and read it back.
 
@@ -24,6 +27,10 @@ def gguf(
     Qwen's. Smaller types than q8_0: give the file to `llama-quantize`.
     """
     with common.clear_errors():
+        from rim.deploy.export.record import check_new, read_record
+
+        read_record(folder)
+        check_new(out, ".gguf")
         common.quiet_libraries()
         from rim.deploy.export.gguf import write_gguf
         from rim.train.callbacks import progress_bar
@@ -36,6 +43,9 @@ def gguf(
                 weights=weights,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
+        if json_:
+            typer.echo(json.dumps(asdict(report), default=str))
+            return
         common.say(
             f"Read back equal: {report.tensors} tensors as {report.weights}, {report.tokens} "
             f"tokens (text is split as llama.cpp's {report.pretokenizer})."

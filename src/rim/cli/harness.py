@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +14,7 @@ from rim.cli import common
 
 def lm_eval(
     exported: Annotated[Path, typer.Argument(help="Exported folder (rim export).")],
-    to: Annotated[Path, typer.Option(help="Folder for the task files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the task files, new or not.")],
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -22,7 +24,12 @@ def lm_eval(
         ),
     ] = None,
     blocks: Annotated[
-        int | None, typer.Option(min=0, help="Memory blocks; as in training if left out.")
+        str | None,
+        typer.Option(
+            metavar="K[,K...]",
+            help="Memory blocks; several numbers give the commands for each. As in training if "
+            "left out.",
+        ),
     ] = None,
     scoring: Annotated[
         Literal["rim", "regex"],
@@ -31,6 +38,7 @@ def lm_eval(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tasks of the same names.")
     ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
 ) -> None:
     """Write tasks for lm-evaluation-harness and print the commands that run them.
 
@@ -39,8 +47,8 @@ def lm_eval(
     on the same questions.
     """
     with common.clear_errors():
-        common.quiet_libraries()
         from rim.config import ConfigError
+        from rim.deploy.export.record import read_record
         from rim.deploy.harness import model_command, server_command, write_tasks
 
         files: dict[str, Path] = {}
@@ -49,12 +57,21 @@ def lm_eval(
             if not file:
                 raise ConfigError(f"--data wants NAME=FILE, got {entry!r}")
             files[name] = Path(file)
-        tasks = write_tasks(exported, to, files, scoring=scoring, overwrite=overwrite)
-        commands = model_command(tasks, blocks), server_command(tasks, blocks)
-        common.say(f"Tasks in {common.escape(str(to))}: {', '.join(tasks.names)}")
+        counts = common.block_counts(blocks)
+        for count in counts:
+            if count is not None:
+                read_record(exported).blocks.check(count)
+        tasks = write_tasks(exported, out, files, scoring=scoring, overwrite=overwrite)
+        here = [model_command(tasks, count) for count in counts]
+        served = [server_command(tasks, count) for count in counts]
+        if json_:
+            commands = {"model_commands": here, "server_commands": served}
+            typer.echo(json.dumps(asdict(tasks) | commands, default=str))
+            return
+        common.say(f"Tasks in {common.escape(str(out))}: {', '.join(tasks.names)}")
         if tasks.left_out:
             common.say(f"Left out, no --data given: {', '.join(tasks.left_out)}")
         common.say("Run them here (pip install lm_eval):")
-        typer.echo(commands[0])
+        typer.echo("\n".join(here))
         common.say(f"or against a server (transformers serve {common.escape(str(exported))}):")
-        typer.echo(commands[1])
+        typer.echo("\n".join(served))

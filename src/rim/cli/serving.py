@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,17 +20,18 @@ def serve(
         typer.Argument(metavar="-- ENGINE ARGUMENTS", help="Handed to the engine as they are."),
     ] = None,
     engine: Annotated[
-        Literal["auto", "vllm", "transformers", "llama.cpp"],
+        Literal["auto", "transformers", "vllm", "llama.cpp"],
         typer.Option(help="auto: the first that is installed, in this order."),
     ] = "auto",
     host: Annotated[
         str, typer.Option(help="Address to serve on; anything but loopback opens it to a network.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
-    budget: Annotated[
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8000,
+    blocks: Annotated[
         int | None,
         typer.Option(
             min=0,
+            metavar="K",
             help="Memory blocks of a request that names no number; as in training if left out.",
         ),
     ] = None,
@@ -43,75 +41,48 @@ def serve(
             "--page", help="Print a web page's address, and let web pages (all) ask the server."
         ),
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds until the engine must answer.")
-    ] = 600.0,
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            help="File to which is added what the engine writes; a temporary one if left out."
-        ),
-    ] = None,
 ) -> None:
-    """Serve a trained model with an installed engine: vLLM, transformers serve or llama.cpp.
+    """Serve a trained model with an installed engine: transformers serve, vLLM or llama.cpp.
 
     A run is exported first, into RUN/exported, and that export used again as long as the run is the
-    same. The server speaks OpenAI chat completions and asks for no key unless LLAMA_API_KEY
-    (llama.cpp) or VLLM_API_KEY holds one.
+    same. Then this command becomes the engine. It speaks OpenAI chat completions and asks for no
+    key unless LLAMA_API_KEY (llama.cpp) or VLLM_API_KEY holds one.
 
     Arguments of the engine follow two dashes: `rim serve exported -- --dtype bfloat16`.
     """
-    with common.clear_errors(), _ended_as_by_ctrl_c():
+    with common.clear_errors():
         from rim.config import ConfigError
-        from rim.deploy.serve.greeting import greeting
-        from rim.deploy.serve.process import serve as start
-        from rim.deploy.serve.subject import needs_export
+        from rim.deploy.serve import greeting, plan_server
 
         if extra and not extra[0].startswith("-"):
             raise ConfigError(
                 f"one model at a time: {extra[0]!r} is one too many (the engine's arguments follow "
                 "two dashes and begin with one)"
             )
-        if needs_export(path):
-            common.quiet_libraries()
-        with common.console.status("starting") as status:
-            server = start(
+
+        def plan():
+            return plan_server(
                 path,
                 engine=engine,
                 host=host,
                 port=port,
-                budget=budget,
+                blocks=blocks,
                 page=page,
                 extra=extra or [],
-                timeout=timeout,
-                log=log,
-                progress=lambda step: status.update(common.escape(step)),
             )
-        # Interrupted before this point, it was never of use: `clear_errors` says so.
-        try:
-            with server:
-                typer.echo(greeting(server, budget, page))
-                server.wait()
-        except KeyboardInterrupt:
-            typer.echo("Stopped.")
+
+        planned = plan()
+        if planned.subject.run is not None:
+            _export(planned.subject.run, planned.model)
+            planned = plan()
+        typer.echo(greeting(planned))  # it flushes, which the end of this process would not
+        planned.start()
 
 
-@contextlib.contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """What ends a command from outside ends the engine too; what it was told to
-    ignore (as by `nohup`) it ignores.
-    """
-    before = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, _interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _export(run: Path, folder: str) -> None:
+    common.say(f"Exporting the run into {common.escape(folder)} first.")
+    common.quiet_libraries()
+    from rim.deploy.export import export_run
 
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+    with common.console.status("exporting") as status:
+        export_run(run, folder, progress=lambda step: status.update(f"exporting: {step}"))

@@ -10,7 +10,7 @@ import yaml
 
 from rim.core.prompt import PromptEncoder
 from rim.deploy.export.check import CheckResult
-from rim.deploy.export.template import most_blocks
+from rim.deploy.export.record import BlockRange
 from rim.models.folder import read_model_config
 from rim.train.run_folder import RunFolder
 
@@ -48,15 +48,15 @@ def _front_matter(base: str | None, encoder: PromptEncoder) -> str:
 
 
 def _introduction(name: str, encoder: PromptEncoder) -> str:
-    trained, most = encoder.format.trained_blocks, most_blocks(encoder)
+    blocks = BlockRange.of(encoder.format)
     text = f"# {name}\n\nA causal language model trained with Reasoning in Memory "
     text += f"(method `{encoder.format.method}`).\n"
-    if not trained:
-        return text + "It answers without memory blocks: `blocks` is 0 and nothing else."
+    if not blocks.most:
+        return text + "It was trained without memory blocks and answers without them."
     return text + (
         "Its chat template puts memory blocks, fixed sequences of special tokens, into the\n"
-        f"prompt: {trained} by default, as in training; `blocks` asks for any number from "
-        f"0 to {most}.\n"
+        f"prompt: {blocks.default} as in training, or any number from 0 to {blocks.most} by the "
+        "argument `blocks`.\n"
         "They are ordinary tokens under ordinary causal attention, so any engine serves them."
     )
 

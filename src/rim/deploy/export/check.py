@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from rim.config import ConfigError
 from rim.core.prompt import PromptEncoder
-from rim.deploy.export.template import most_blocks
+from rim.deploy.export.record import BlockRange
 from rim.infer.decode import generate, position_limit
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -75,7 +75,7 @@ def check_export(
     """
     cases = _cases(model, encoder, questions)
     hostile = hostile_texts(encoder)
-    most = most_blocks(encoder)
+    most = BlockRange.of(encoder.format).most
     refused = [{"blocks": wrong} for wrong in (-1, most + 1, 1.0, "1", True, None)]
     found, logits_CV = _probe(
         folder,
@@ -89,7 +89,7 @@ def check_export(
     problems = [
         *_prompt_problems(cases, encoder, found["prompts"]),
         *_injection_problems(hostile, encoder, found["texts"]),
-        *(f"{arguments} was not refused" for arguments in found["accepted"]),
+        *(f"the template took {arguments}" for arguments in found["accepted"]),
         *_answer_problems(cases, model, encoder, found["answers"]),
     ]
     difference = _logit_difference(cases, model, encoder, logits_CV)
@@ -129,8 +129,8 @@ def _conversation(question: str) -> list[dict[str, str]]:
 
 
 def _cases(model: Any, encoder: PromptEncoder, questions: Sequence[str]) -> list[_Case]:
-    trained, most = encoder.format.trained_blocks, most_blocks(encoder)
-    counts = sorted({k for k in (0, 2, 8, trained) if k <= most})
+    trained = encoder.format.trained_blocks
+    counts = sorted({0, 2, 8, trained} if trained else {0})
     limit = position_limit(model)
 
     def fits(question: str, blocks: int) -> bool:

@@ -10,15 +10,13 @@ each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rim.config import ConfigError
 from rim.core.prompt import BLOCK_MARK, PromptEncoder
+from rim.deploy.export.record import BlockRange
 
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-#: A request may ask for up to this many blocks (more only where training had more).
-MAX_BLOCKS = 64
 
 
 @dataclass(frozen=True)
@@ -61,34 +59,27 @@ def _text(encoder: PromptEncoder, ids: Sequence[int]) -> str:
     return "".join(encoder.tokenizer.convert_ids_to_tokens(list(ids)))
 
 
-def most_blocks(encoder: PromptEncoder) -> int:
-    """The largest number of blocks that a request may ask for."""
-    trained = encoder.format.trained_blocks
-    return max(MAX_BLOCKS, trained) if trained else 0
-
-
 def build_template(encoder: PromptEncoder) -> str:
     """The Jinja template whose rendering tokenizes to `encoder.prompt_ids`.
 
-    It takes `blocks`, a whole number; the default is the K of training.
+    Its argument `blocks` is a whole number; left out, it is the K of training.
     """
     parts = _chat_parts(encoder) if encoder.is_chat else _plain_parts(encoder)
     return "".join([_head(encoder), *parts]) + "\n"
 
 
 def _head(encoder: PromptEncoder) -> str:
-    most = most_blocks(encoder)
+    default, most = asdict(BlockRange.of(encoder.format)).values()
     wrong = (
-        f"blocks must be a whole number from 0 to {most}"
+        f"`blocks` must be a whole number from 0 to {most}"
         if most
-        else "this model was trained without memory blocks: blocks must be 0 or left out"
+        else "`blocks` must be 0 or left out: this model was trained without memory blocks"
     )
     return (
-        "{#- Question, then memory blocks. blocks (a whole number, 0 to "
-        f"{most}) defaults to {encoder.format.trained_blocks}. -#}}\n"
+        "{#- The question, then memory blocks: `blocks` of them, a whole number from 0 to "
+        f"{most}, {default} if left out. -#}}\n"
         # Not the filter `default`: llama.cpp's takes null for left out.
-        "{%- set rim_count = blocks if blocks is defined else "
-        f"{encoder.format.trained_blocks} -%}}\n"
+        f"{{%- set rim_count = blocks if blocks is defined else {default} -%}}\n"
         f"{{%- if rim_count is not integer -%}}{_raise(wrong)}{{%- endif -%}}\n"
         f"{{%- if rim_count < 0 or rim_count > {most} -%}}{_raise(wrong)}{{%- endif -%}}\n"
         "{%- set rim = namespace(messages=[], parts=[], text='', last=-1) -%}\n"

@@ -6,7 +6,6 @@ import json
 import shlex
 from typing import Any
 
-from rim.config import ConfigError
 from rim.deploy.harness.writing import TaskFolder
 
 SERVER = "http://localhost:8000/v1/chat/completions"
@@ -17,6 +16,9 @@ def model_command(tasks: TaskFolder, blocks: int | None = None) -> str:
 
     Args:
         blocks: memory blocks; as in training if left out.
+
+    Raises:
+        ConfigError: a number of blocks that the model does not take.
     """
     arguments = {
         "pretrained": str(tasks.exported),
@@ -44,11 +46,10 @@ def server_command(tasks: TaskFolder, blocks: int | None = None, url: str = SERV
 
 
 def _blocks(tasks: TaskFolder, blocks: int | None) -> int:
-    if blocks and not tasks.trained_blocks:
-        raise ConfigError(
-            f"{tasks.exported} was trained without memory blocks, so it is scored with 0 of them"
-        )
-    return tasks.trained_blocks if blocks is None else blocks
+    if blocks is None:
+        return tasks.blocks.default
+    tasks.blocks.check(blocks)
+    return blocks
 
 
 def _command(tasks: TaskFolder, *model: Any) -> str:

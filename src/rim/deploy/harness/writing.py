@@ -17,7 +17,7 @@ import yaml
 from rim.config import ConfigError, DataSource, PromptFormat
 from rim.config.recipe_yaml import settings_from_dict
 from rim.data.sources import guess_format, load_examples, write_file
-from rim.deploy.export.record import read_record
+from rim.deploy.export.record import BlockRange, read_record
 
 Scoring = Literal["rim", "regex"]
 VERSION = 1
@@ -33,7 +33,7 @@ class TaskFolder:
 
     folder: Path
     exported: Path
-    trained_blocks: int
+    blocks: BlockRange
     stop: str
     names: tuple[str, ...]
     to_run: tuple[str, ...]
@@ -42,7 +42,7 @@ class TaskFolder:
 
 def write_tasks(
     exported: str | Path,
-    to: str | Path,
+    out: str | Path,
     data: Mapping[str, str | Path] | None = None,
     *,
     scoring: Scoring = "rim",
@@ -60,16 +60,20 @@ def write_tasks(
         overwrite: replace tasks of the same names.
 
     Raises:
-        ConfigError: not an exported folder, a bad name, or tasks that are already there.
+        ConfigError: not an exported folder, a bad name, no place for the files, or tasks that are
+            already there.
         DataError: a data file that cannot be read.
     """
-    exported, folder, data = Path(exported), Path(to), data or {}
-    prompt_format = PromptFormat.model_validate(read_record(exported).prompt_format)
+    exported, folder, data = Path(exported), Path(out), data or {}
+    record = read_record(exported)
+    prompt_format = PromptFormat.model_validate(record.prompt_format)
     sources = shipped_sources() | {name: _file_source(name, Path(p)) for name, p in data.items()}
     needs_files = scoring == "regex"  # the questions go into the folder, so they must be here
     left_out = [n for n, source in sources.items() if needs_files and source["format"] == "hub"]
     for name in left_out:
         del sources[name]
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; the task files need one")
     existing = [name for name in sources if (folder / f"{name}.yaml").exists()]
     if existing and not overwrite:
         raise ConfigError(
@@ -90,7 +94,7 @@ def write_tasks(
     return TaskFolder(
         folder,
         exported,
-        prompt_format.trained_blocks,
+        record.blocks,
         _stop_string(exported),
         names,
         tuple(sorted(data)) or names,

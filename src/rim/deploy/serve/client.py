@@ -1,20 +1,20 @@
-"""A client of chat completions: asks any server that speaks them, ours or not."""
+"""A client of chat completions: asks any server that speaks them, ours or not.
+
+The `openai` package speaks HTTP; here are the number of blocks, the times as seen from here, and
+sentences for what can go wrong.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rim.config import ConfigError
-from rim.deploy.serve.events import is_completion
 from rim.infer.answers import extract_answer
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,7 +51,7 @@ class Client:
         forbidden_ids: tokens an answer may not contain, for engines that do not read
             `suppress_tokens`.
         model: the model's name, for servers of several or that insist on one.
-        api_key: sent as a bearer token to this address alone, never along a redirection.
+        api_key: sent as a bearer token to this address alone; redirections are not followed.
         marker: what stands before the answer in a text, see `extract_answer`.
         separator: what stands between the steps and the answer of a worked solution.
     """
@@ -67,25 +67,34 @@ class Client:
         marker: str = "####",
         separator: str = "\n",
     ):
+        import openai  # it takes its time, which `rim ask RUN` need not wait for
+
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigError("a server's key is of printable ASCII characters alone")
         self.url = normal_url(url)
         self.timeout = timeout
         self.forbidden_ids = tuple(forbidden_ids)
         self.model = model
-        self.api_key = _checked_key(api_key)
+        self._omitted = openai.omit
         self.marker = marker
         self.separator = separator
-        host = urllib.parse.urlsplit(self.url).hostname
+        # What the environment says of OpenAI's own servers concerns no other.
+        self._headers: dict[str, Any] = {
+            "Authorization": f"Bearer {api_key}" if api_key else openai.omit,
+            "OpenAI-Organization": openai.omit,
+            "OpenAI-Project": openai.omit,
+            "Connection": "close",  # a client has no end at which to close one that is kept
+        }
         # A proxy that the environment names knows nothing of this machine's own addresses.
-        handlers = [urllib.request.ProxyHandler({})] if host in _LOOPBACK else []
-        self._opener = urllib.request.build_opener(*handlers)
-
-    def is_ready(self) -> bool:
-        """Whether the server answers its health check."""
-        try:
-            with self._opener.open(f"{self.url}/health", timeout=5):
-                return True
-        except (OSError, http.client.HTTPException):
-            return False
+        proxies = urllib.parse.urlsplit(self.url).hostname not in _LOOPBACK
+        client = openai.OpenAI(
+            base_url=f"{self.url}/v1",
+            api_key=api_key or "none",
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=proxies, follow_redirects=False),
+        )
+        self._create: Any = client.chat.completions.create
 
     def ask(
         self,
@@ -108,141 +117,101 @@ class Client:
         Raises:
             ConfigError: no server, one that refuses the question, or one that is not what it seems.
         """
-        body: dict[str, Any] = {
+        request: dict[str, Any] = {
+            "model": self.model or self._omitted,
+            "extra_headers": self._headers,
             "messages": [{"role": "user", "content": question}],
             "max_tokens": max_new_tokens,
             "temperature": temperature,
-            "stream": True,
-        } | ({"model": self.model} if self.model else {})
+        }
         if blocks is not None:
-            body["chat_template_kwargs"] = {"blocks": blocks}
+            request["extra_body"] = {"chat_template_kwargs": {"blocks": blocks}}
         if temperature:
-            body |= {"top_p": top_p} | ({} if seed is None else {"seed": seed})
+            request |= {"top_p": top_p} | ({} if seed is None else {"seed": seed})
         if self.forbidden_ids:
-            body["logit_bias"] = {str(token): _NEVER for token in self.forbidden_ids}
-        if logprobs:
-            # A stream leaves out the stop token's, without which 1 and 12 begin alike.
-            return self._ask_whole(body | {"logprobs": True, "stream": False}, blocks)
-        return self._ask(body, blocks)
-
-    def _ask_whole(self, body: dict[str, Any], blocks: int | None) -> ServerAnswer:
-        begin = time.perf_counter()
-        with self._response(body, "application/json") as response:
-            content = response.read()
-        answer_ms = 1000 * (time.perf_counter() - begin)
-        told = _parsed(content)
-        try:
-            choice, tokens = told["choices"][0], told["usage"]["completion_tokens"]
-            text, reason = choice["message"]["content"] or "", choice["finish_reason"]
-            each = [t["logprob"] for t in (choice.get("logprobs") or {}).get("content") or []]
-        except (KeyError, TypeError, IndexError):  # a part that every completion has is missing
-            raise ConfigError(f"{self.url} is no chat completions server") from None
+            request["logit_bias"] = {str(token): _NEVER for token in self.forbidden_ids}
+        with self._clear_errors():
+            # A stream leaves out the stop token's probability, without which 1 and 12 begin alike.
+            read = self._whole if logprobs else self._streamed
+            text, reason, told = read(request)
         answer = extract_answer(text, self.marker, self.separator)
-        # Fewer than its tokens are another quantity, not the same less exactly.
-        logprob = sum(each) if each and len(each) == tokens else None
-        finished = reason != "length"
-        return ServerAnswer(answer, text, blocks, finished, tokens, answer_ms, answer_ms, logprob)
+        return ServerAnswer(answer, text, blocks, reason != "length", **told)
 
-    def _ask(self, body: dict[str, Any], blocks: int | None) -> ServerAnswer:
+    def _streamed(self, request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        """Text, reason of its end, and what else a `ServerAnswer` has."""
         begin, first_ms = time.perf_counter(), None
-        body = body | {"stream_options": {"include_usage": True}}  # for the number of tokens
         parts: list[str] = []
         reason, tokens = None, None
-        for event in self._events(body):
-            usage = event.get("usage") or {}
-            tokens = usage.get("completion_tokens", tokens)
-            for choice in event.get("choices") or []:
-                piece = (choice.get("delta") or {}).get("content")
-                if piece:
-                    first_ms = first_ms or 1000 * (time.perf_counter() - begin)
-                    parts.append(piece)
-                reason = choice.get("finish_reason") or reason
+        usage = {"include_usage": True}  # which has the number of tokens
+        with self._create(**request, stream=True, stream_options=usage) as stream:
+            kind = stream.response.headers.get("content-type", "")
+            if not kind.startswith("text/event-stream"):
+                raise self._stranger(f"it sent {kind}")
+            for event in stream:
+                tokens = event.usage.completion_tokens if event.usage else tokens
+                for choice in event.choices or []:
+                    if piece := choice.delta and choice.delta.content:
+                        first_ms = first_ms or 1000 * (time.perf_counter() - begin)
+                        parts.append(piece)
+                    reason = choice.finish_reason or reason
         answer_ms = 1000 * (time.perf_counter() - begin)
         if reason is None:
             raise ConfigError(f"{self.url} broke its answer off; its log says more")
-        text = "".join(parts)
-        answer = extract_answer(text, self.marker, self.separator)
-        finished = reason != "length"
-        first_ms = answer_ms if first_ms is None else first_ms
-        return ServerAnswer(answer, text, blocks, finished, tokens, first_ms, answer_ms)
+        times = {"first_ms": first_ms or answer_ms, "answer_ms": answer_ms}
+        return "".join(parts), reason, {"num_tokens": tokens, **times}
 
-    def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The server's events, one JSON object each."""
-        with self._response(body, "text/event-stream") as response:
-            for line in response:
-                yield from self._event(line.decode("utf-8", "replace").strip())
+    def _whole(self, request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        begin = time.perf_counter()
+        told = self._create(**request, logprobs=True)
+        answer_ms = 1000 * (time.perf_counter() - begin)
+        choice, tokens = told.choices[0], told.usage.completion_tokens
+        each = [token.logprob for token in (choice.logprobs and choice.logprobs.content) or []]
+        # Fewer than its tokens are another quantity, not the same less exactly.
+        logprob = sum(each) if each and len(each) == tokens else None
+        times = {"first_ms": answer_ms, "answer_ms": answer_ms}
+        more = {"num_tokens": tokens, "logprob": logprob, **times}
+        return choice.message.content or "", choice.finish_reason, more
 
     @contextlib.contextmanager
-    def _response(self, body: dict[str, Any], wanted: str) -> Iterator[Any]:
-        """The server's response, of the kind wanted; whatever goes wrong is told in a sentence."""
-        request = urllib.request.Request(
-            f"{self.url}/v1/chat/completions",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        if self.api_key:
-            request.add_unredirected_header("Authorization", f"Bearer {self.api_key}")
+    def _clear_errors(self) -> Iterator[None]:
+        """Whatever goes wrong is told in a sentence."""
+        import openai
+
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
-                kind = response.headers.get_content_type()
-                if kind != wanted:
-                    raise ConfigError(f"{self.url} is no chat completions server: it sent {kind}")
-                yield response
-        except urllib.error.HTTPError as error:
-            with error:
-                raise ConfigError(self._refusal(error)) from None
-        except TimeoutError:
+            yield
+        except ConfigError:
+            raise
+        except openai.APITimeoutError:
             raise ConfigError(f"{self.url} gave no sign of life for {self.timeout:g} s") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise ConfigError(self._unreachable(error)) from None
-
-    def _event(self, line: str) -> Iterator[dict[str, Any]]:
-        data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or data == "[DONE]":
-            return
-        try:
-            event = json.loads(data)
-        except ValueError:
+        except openai.APIStatusError as error:
+            raise ConfigError(self._refusal(error)) from None
+        except openai.APIConnectionError as error:
+            if type(error.__cause__).__name__ != "ConnectError":
+                raise ConfigError(f"{self.url} broke its answer off; its log says more") from None
+            raise ConfigError(
+                f"no server at {self.url} ({error.__cause__}); start one with `rim serve RUN`"
+            ) from None
+        except openai.APIError as error:
+            raise ConfigError(f"{self.url} sent: {_message(error.body)}") from None
+        except json.JSONDecodeError as error:
             # An engine may put an error between its events without escaping it.
-            raise ConfigError(f"{self.url} sent: {data[:300]}") from None
-        if isinstance(event, dict) and event.get("error") is not None:
-            raise ConfigError(f"{self.url} sent: {_message(event)}")
-        if not is_completion(event):
-            raise ConfigError(f"{self.url} is no chat completions server: it sent {data[:300]}")
-        yield event
+            raise ConfigError(f"{self.url} sent: {error.doc[:300]}") from None
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            # A part that every completion has is missing, or of another type.
+            raise self._stranger("its answer is of another form") from None
 
-    def _refusal(self, error: urllib.error.HTTPError) -> str:
-        content = error.read(4000).decode("utf-8", "replace")
-        try:
-            said = _message(json.loads(content))
-        except json.JSONDecodeError:
-            said = content.strip()[:300]
+    def _stranger(self, why: str) -> ConfigError:
+        return ConfigError(f"{self.url} is no chat completions server: {why}")
+
+    def _refusal(self, error: Any) -> str:
         hint = ""
-        if error.code == 404:
+        if error.status_code == 404:
             hint = "; is it a chat completions server?"
-        elif error.code >= 500:
+        elif error.status_code >= 500:
             # So does `transformers serve` where the chat template raises.
             hint = "; it may answer so to a number of blocks that the model does not take"
-        return f"{self.url} answered {error.code}: {said}{hint}"
-
-    def _unreachable(self, error: Exception) -> str:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, TimeoutError):
-            return f"{self.url} gave no sign of life for {self.timeout:g} s"
-        if isinstance(reason, ConnectionRefusedError):
-            return f"no server at {self.url}; start one with `rim serve RUN`"
-        if isinstance(error, http.client.HTTPException):
-            return f"{self.url} is no web server: {error or type(error).__name__}"
-        return f"{self.url} cannot be asked: {reason}"
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    """A completion in one piece; nothing where it is none."""
-    try:
-        told = json.loads(content)
-    except ValueError:
-        return {}
-    return told if is_completion(told) else {}
+        said = _message(error.body if error.body is not None else error.response.text)
+        return f"{self.url} answered {error.status_code}: {said}{hint}"
 
 
 def normal_url(url: str) -> str:
@@ -270,19 +239,10 @@ def _is_web_address(url: str) -> bool:
     return known and parts.scheme in ("http", "https") and bool(parts.hostname) and not more
 
 
-def _checked_key(key: str | None) -> str | None:
-    """
-    Raises:
-        ConfigError: no header can hold it.
-    """
-    if key is not None and not (key.isascii() and key.isprintable()):
-        raise ConfigError("a server's key is of printable ASCII characters alone")
-    return key
-
-
 def _message(content: Any) -> str:
     """What an error says, in any of the forms that engines give it."""
     for key in ("error", "message", "detail"):
         if isinstance(content, dict) and key in content:
             return _message(content[key])
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)[:300]
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return text.strip()[:300]

@@ -17,7 +17,9 @@ from typing import Literal, get_args
 from rim.config import ConfigError
 from rim.deploy.serve.subject import Subject
 
-EngineName = Literal["vllm", "transformers", "llama.cpp"]
+EngineName = Literal["transformers", "vllm", "llama.cpp"]
+EngineChoice = Literal["auto", EngineName]
+#: In the order in which "auto" takes them. vLLM is untried here, so it comes after transformers.
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 #: Names the program where it is not on PATH.
 LLAMA_VARIABLE = "RIM_LLAMA_SERVER"
@@ -27,8 +29,8 @@ LLAMA_VERSION = "0.3.36"
 KEY_VARIABLES: dict[EngineName, str] = {"vllm": "VLLM_API_KEY", "llama.cpp": "LLAMA_API_KEY"}
 
 _HOW_TO_INSTALL: dict[EngineName, str] = {
-    "vllm": "vllm: pip install vllm (into an environment whose `vllm` is on PATH)",
     "transformers": 'transformers: pip install "transformers[serving]"',
+    "vllm": "vllm: pip install vllm (into an environment whose `vllm` is on PATH)",
     "llama.cpp": (
         f"llama.cpp: put its `llama-server` on PATH, or its path into {LLAMA_VARIABLE}, and make "
         "a GGUF file with `rim gguf`"
@@ -48,11 +50,11 @@ class Engine:
     names_headers: bool = False
 
 
-def find_engine(wanted: EngineName | Literal["auto"], subject: Subject) -> Engine:
+def find_engine(wanted: EngineChoice, subject: Subject) -> Engine:
     """The engine that serves this model here.
 
     Args:
-        wanted: "auto" takes the first of vllm, transformers, llama.cpp that is installed.
+        wanted: "auto" takes the first of transformers, vllm, llama.cpp that is installed.
 
     Raises:
         ConfigError: none; the message says what to install.
@@ -78,11 +80,12 @@ def _reads(name: EngineName, subject: Subject) -> bool:
 def _nothing_to_read(wanted: str, subject: Subject) -> str:
     if subject.folder is None:
         return f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
-    file = str(subject.folder / "model.gguf")
-    return (
-        f"llama.cpp reads GGUF files, and {subject.folder} has none; make one with "
-        f"`{shlex.join(['rim', 'gguf', str(subject.folder), '--out', file])}`"
-    )
+    folder = str(subject.folder)
+    steps = [["rim", "gguf", folder, "--out", f"{folder}/model.gguf"]]
+    if subject.run is not None:
+        steps.insert(0, ["rim", "export", str(subject.run), "--out", folder])
+    listed = " and then ".join(f"`{shlex.join(step)}`" for step in steps)
+    return f"llama.cpp reads GGUF files, and {subject.run or folder} has none; make one: {listed}"
 
 
 def _installed(name: EngineName) -> Engine | None:
@@ -148,37 +151,31 @@ def command_line(
     *,
     host: str,
     port: int,
-    budget: int | None = None,
+    blocks: int | None = None,
     page: bool = False,
     extra: Sequence[str] = (),
 ) -> list[str]:
     """The command that starts a server.
 
     Args:
-        budget: memory blocks of a request that names no number; None: as in training.
+        blocks: memory blocks of a request that names no number; None: as in training.
         page: whether web pages, ours among them, may ask the server.
         extra: further arguments of the engine; they come last, and so win.
 
     Raises:
         ConfigError: a number of blocks, or a path, that this engine cannot take.
     """
-    if budget is not None and subject.record is not None:
-        subject.record.check_blocks(budget)
-    kwargs = None if budget is None else json.dumps({"blocks": budget})
+    if blocks is not None and subject.blocks is not None:
+        subject.blocks.check(blocks)
+    kwargs = None if blocks is None else json.dumps({"blocks": blocks})
     arguments = _ARGUMENTS[engine.name](engine, subject, kwargs, page)
     return [*engine.program, *arguments, "--host", host, "--port", str(port), *extra]
 
 
-def api_key(name: EngineName, extra: Sequence[str] = ()) -> str | None:
-    """The key that an engine asks for: one of its arguments, or from its environment."""
-    for argument, following in zip(extra, [*extra, ""][1:], strict=True):
-        if argument == "--api-key":
-            return following.split(",")[0] or None
-        if argument.startswith("--api-key="):
-            return argument.removeprefix("--api-key=").split(",")[0] or None
-    variable = KEY_VARIABLES.get(name)
-    told = os.environ.get(variable, "") if variable else ""
-    return told.split(",")[0] or None
+def asks_for_key(name: EngineName, extra: Sequence[str] = ()) -> bool:
+    """Whether an engine wants a key: one of its arguments, or from its environment."""
+    told = any(argument.partition("=")[0] == "--api-key" for argument in extra)
+    return told or bool(os.environ.get(KEY_VARIABLES.get(name, "")))
 
 
 def _transformers(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:

@@ -44,7 +44,7 @@ class Router:
         self.confidence = confidence
 
     def ask(self, question: str, *, blocks: int | None = None, max_new_tokens: int = 256) -> Routed:
-        """Ask one question; `blocks` is the first model's budget.
+        """Ask one question; `blocks` is the first model's number.
 
         Raises:
             ConfigError: a server that refuses, or one that tells no probabilities.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rim.config import ConfigError
 from rim.deploy.export.record import (
     EXPORT_FILE,
-    ExportRecord,
+    BlockRange,
+    check_exportable,
     check_unchanged,
     file_hashes,
     read_record,
@@ -27,30 +27,23 @@ class Subject:
     """A model that an engine can load.
 
     `folder` is the exported folder, None for a GGUF file that stands alone; `gguf` is its GGUF
-    file, if it has one; `record` is None where nothing states what the model takes.
+    file, if it has one; `blocks` is None where nothing states what the model takes. `run` is the
+    run to export into `folder` before that exists, None where nothing is to be exported.
     """
 
     folder: Path | None
     gguf: Path | None
-    record: ExportRecord | None
+    blocks: BlockRange | None
     forbidden_ids: tuple[int, ...] = ()
+    run: Path | None = None
 
 
-def needs_export(path: Path) -> bool:
-    """Whether serving this loads the model first, to export it."""
-    return not any(
-        (path.suffix == ".gguf", (path / EXPORT_FILE).exists(), (path / EXPORTED).exists())
-    )
-
-
-def find_subject(path: str | Path, progress: Callable[[str], None] = lambda step: None) -> Subject:
+def find_subject(path: str | Path) -> Subject:
     """The model that a person means by a run, an exported folder or a GGUF file.
 
-    Args:
-        progress: called with the name of each step of an export, where one is made.
-
     Raises:
-        ConfigError: none of these, or a run whose earlier export is of another model.
+        ConfigError: none of these, a run that cannot be exported, or one whose earlier export is of
+            another model.
     """
     path = Path(path)
     if path.suffix == ".gguf":
@@ -62,12 +55,27 @@ def find_subject(path: str | Path, progress: Callable[[str], None] = lambda step
         return Subject(None, path, None)
     if (path / EXPORT_FILE).exists():
         return _exported(path, _only_gguf(path))
-    folder = _export_of_run(path, progress)
-    return _exported(folder, _only_gguf(folder))
+    source, target = find_model_dir(path), path / EXPORTED
+    if source == path:
+        raise ConfigError(
+            f"{path} is a model folder; export it first: `rim export {shlex.quote(str(path))} "
+            "--out exported`"
+        )
+    if not target.exists():
+        return Subject(target, None, check_exportable(source), run=path)
+    record, advice = read_record(target), f"remove {target} to have it exported again"
+    if record.source_sha256 != file_hashes(source):
+        raise ConfigError(f"{target} was exported from another model than {source}; {advice}")
+    check_unchanged(target, record, advice)
+    return _exported(target, _only_gguf(target))
 
 
 def _exported(folder: Path, gguf: Path | None) -> Subject:
-    return Subject(folder, gguf, read_record(folder), _suppressed_ids(folder))
+    record = read_record(folder)
+    # The memory tokens, which an answer may not contain.
+    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    forbidden = tuple(generation.get("suppress_tokens") or ())
+    return Subject(folder, gguf, record.blocks, forbidden)
 
 
 def _only_gguf(folder: Path) -> Path | None:
@@ -76,37 +84,3 @@ def _only_gguf(folder: Path) -> Path | None:
         names = ", ".join(file.name for file in found)
         raise ConfigError(f"{folder} has several GGUF files ({names}); name the one to serve")
     return found[0] if found else None
-
-
-def _suppressed_ids(folder: Path) -> tuple[int, ...]:
-    """The memory tokens, which an answer may not contain."""
-    file = folder / "generation_config.json"
-    return tuple(json.loads(file.read_text(encoding="utf-8")).get("suppress_tokens") or ())
-
-
-def _export_of_run(run: Path, progress: Callable[[str], None]) -> Path:
-    """RUN/exported, made if it is not there yet."""
-    source, target = find_model_dir(run), run / EXPORTED
-    if source == run:
-        raise ConfigError(
-            f"{run} is a model folder; export it first: `rim export {shlex.quote(str(run))} --to "
-            "exported`"
-        )
-    if target.exists():
-        _check_fresh(target, source)
-        return target
-    from rim.deploy.export import export_run
-
-    return export_run(run, target, progress=progress).folder
-
-
-def _check_fresh(folder: Path, source: Path) -> None:
-    """
-    Raises:
-        ConfigError: the export is not of this model, or its files were changed.
-    """
-    advice = f"remove {folder} to have it exported again"
-    record = read_record(folder)
-    if record.source_sha256 != file_hashes(source):
-        raise ConfigError(f"{folder} was exported from another model than {source}; {advice}")
-    check_unchanged(folder, record, advice)

@@ -19,7 +19,7 @@ from rim.deploy.export.gguf.metadata import add_model, add_vocabulary, check_fam
 from rim.deploy.export.gguf.readback import check_file
 from rim.deploy.export.gguf.tensors import Tensor, planned_tensors
 from rim.deploy.export.gguf.vocabulary import Vocabulary, read_vocabulary
-from rim.deploy.export.record import check_unchanged, read_record
+from rim.deploy.export.record import check_new, check_unchanged, read_record
 
 Weights = Literal["f32", "f16", "bf16", "q8_0"]
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
@@ -67,10 +67,7 @@ def write_gguf(
     folder, out = Path(folder), Path(out)
     if weights is not None and weights not in WEIGHTS:
         raise ConfigError(f"weights are one of {', '.join(WEIGHTS)}, got {weights!r}")
-    if out.suffix != ".gguf":
-        raise ConfigError(f"the name of a GGUF file ends with .gguf, got {out}")
-    if out.exists():
-        raise ConfigError(f"{out} exists; choose another name, nothing is overwritten")
+    check_new(out, ".gguf")
     check_unchanged(folder, read_record(folder))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     check_family(config)

@@ -1,0 +1,204 @@
+"""`rim serve`: checks, a greeting that says how to ask, and then this process is the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rim.config import ConfigError
+from rim.deploy.serve.engines import (
+    KEY_VARIABLES,
+    Engine,
+    EngineChoice,
+    asks_for_key,
+    command_line,
+    find_engine,
+)
+from rim.deploy.serve.subject import Subject, find_subject
+
+#: Asks a server from a browser: one file, opened as it is.
+PAGE = Path(__file__).with_name("page.html")
+QUESTION = "3+4-5="
+_MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A server that can be started; `blocks` is the server's own default number, if it has one.
+
+    Where `subject.run` is a run, that is to be exported first, and then planned for again.
+    """
+
+    engine: Engine
+    subject: Subject
+    command: list[str]
+    url: str
+    blocks: int | None = None
+    page: bool = False
+    has_key: bool = False
+
+    @property
+    def model(self) -> str:
+        """The model's name in a request, for clients that insist on one."""
+        return str(self.subject.folder or self.subject.gguf)
+
+    @property
+    def forbidden_ids(self) -> tuple[int, ...]:
+        """Tokens that a request itself must forbid, because the engine cannot be told to."""
+        return self.subject.forbidden_ids if self.engine.name == "vllm" else ()
+
+    @property
+    def default_blocks(self) -> int | None:
+        """Blocks of a request that names no number; None where only the GGUF file knows."""
+        stated = self.subject.blocks
+        return stated.default if self.blocks is None and stated else self.blocks
+
+    @property
+    def key_variable(self) -> str:
+        """The key itself is not printed: lines are copied, and shells remember them."""
+        return KEY_VARIABLES.get(self.engine.name, "API_KEY")
+
+    def start(self) -> NoReturn:
+        """Become the engine: it has the terminal, its signals and its exit code from now on.
+
+        Raises:
+            ConfigError: its program cannot be run.
+        """
+        try:
+            os.execvp(self.command[0], self.command)
+        except OSError as error:
+            raise ConfigError(f"cannot run {self.command[0]}: {error.strerror}") from None
+
+
+def plan_server(
+    path: str | Path,
+    *,
+    engine: EngineChoice = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    blocks: int | None = None,
+    page: bool = False,
+    extra: Sequence[str] = (),
+) -> Plan:
+    """Find a model and an engine for it; nothing is exported or started yet.
+
+    Args:
+        path: exported folder, GGUF file, or run folder (to be exported into RUN/exported).
+        engine: "auto" takes the first of transformers, vllm, llama.cpp that is installed.
+        blocks: memory blocks of a request that names no number; None: as in training.
+        page: let web pages ask the server (see docs/serving.md for what that means).
+        extra: further arguments of the engine.
+
+    Raises:
+        ConfigError: nothing to serve, no engine, or a number of blocks that the model does not
+            take.
+    """
+    subject = find_subject(path)
+    found = find_engine(engine, subject)
+    command = command_line(
+        found, subject, host=host, port=port, blocks=blocks, page=page, extra=extra
+    )
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return Plan(found, subject, command, url, blocks, page, asks_for_key(found.name, extra))
+
+
+def greeting(plan: Plan) -> str:
+    """The address, and how to ask there: curl, our command, Python and our page."""
+    python = _openai_lines(plan).replace("\n", "\n  ")
+    return (
+        f"Starting {plan.engine.name} on {plan.url}; when it says that it is up, ask it:\n\n"
+        f"  {_curl_line(plan)}\n\n"
+        f"  {_ask_line(plan)}\n\n"
+        f"  {python}\n\n"
+        f"{_page_line(plan)}\n"
+        "Ctrl-C stops the server.\n"
+    )
+
+
+def _curl_line(plan: Plan) -> str:
+    body = {"messages": [{"role": "user", "content": QUESTION}], **_options(plan)}
+    key = f'-H "Authorization: Bearer ${plan.key_variable}" ' if plan.has_key else ""
+    return (
+        f"curl -s {shlex.quote(plan.url + '/v1/chat/completions')} "
+        f'-H "Content-Type: application/json" {key}-d {shlex.quote(json.dumps(body))}'
+    )
+
+
+def _ask_line(plan: Plan) -> str:
+    key = ["--api-key-env", plan.key_variable] if plan.has_key else []
+    return shlex.join(["rim", "ask", "--server", plan.url, QUESTION, *key])
+
+
+def _openai_lines(plan: Plan) -> str:
+    options = _options(plan)
+    if "chat_template_kwargs" in options:  # unknown to the client, so it goes as it is
+        extra = {"chat_template_kwargs": options.pop("chat_template_kwargs")}
+        options["extra_body"] = extra
+    arguments = "".join(f"    {name}={value!r},\n" for name, value in options.items())
+    key = f'os.environ["{plan.key_variable}"]' if plan.has_key else '"none"'
+    return f"""{"import os" + chr(10) if plan.has_key else ""}from openai import OpenAI
+
+client = OpenAI(base_url="{plan.url}/v1", api_key={key})
+answer = client.chat.completions.create(
+    model={plan.model!r},
+    messages=[{{"role": "user", "content": {QUESTION!r}}}],
+{arguments})
+print(answer.choices[0].message.content)"""
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": _MAX_TOKENS}
+    if plan.default_blocks is not None:
+        options["chat_template_kwargs"] = {"blocks": plan.default_blocks}
+    if plan.forbidden_ids:
+        options["logit_bias"] = {str(token): -100 for token in plan.forbidden_ids}
+    return options
+
+
+def _page_line(plan: Plan) -> str:
+    if not plan.page and plan.engine.web_pages == "chosen":
+        return "Web page: start with --page to ask from a browser."
+    stated, blocks = plan.subject.blocks, plan.default_blocks
+    address = page_url(
+        plan.url,
+        blocks=[] if blocks is None else sorted({0, blocks}),
+        most_blocks=stated.most if stated else None,
+        forbidden_ids=plan.forbidden_ids,
+    )
+    return f"Web page: {address}"
+
+
+def page_url(
+    server: str,
+    *,
+    question: str = "",
+    blocks: Sequence[int] = (),
+    most_blocks: int | None = None,
+    forbidden_ids: Sequence[int] = (),
+    run: bool = False,
+) -> str:
+    """The page's file address with its fields filled in.
+
+    Args:
+        blocks: numbers of memory blocks to ask with.
+        most_blocks: end of the slider.
+        forbidden_ids: tokens an answer may not contain, see `Client`.
+        run: ask at once.
+    """
+    fields = {
+        "server": server,
+        "question": question,
+        "blocks": ",".join(map(str, blocks)),
+        "most": "" if most_blocks is None else str(most_blocks),
+        "forbid": ",".join(map(str, forbidden_ids)),
+        "run": "1" if run else "",
+    }
+    kept = {name: value for name, value in fields.items() if value}
+    return f"{PAGE.as_uri()}#{urllib.parse.urlencode(kept, quote_via=urllib.parse.quote)}"
