@@ -24,8 +24,8 @@ from rim.core.losses import ReadoutLoss
 from rim.data.examples import DataError
 from rim.infer.decode import Generated
 from rim.infer.reasoner import load
-from rim.train.curriculum import Curriculum, train, training_arguments
-from rim.train.passed_on import free_settings
+from rim.train.arguments import _free_settings, training_arguments
+from rim.train.curriculum import Curriculum, train
 from rim.train.seeds import stage_seed
 from rim.train.trainer import TrainingDivergedError, _token_loss
 
@@ -197,7 +197,7 @@ def test_every_setting_of_ours_is_refused_in_the_trainers(tmp_path):
     recipe = recipe_from_dict(raw)
     arguments = training_arguments(recipe, recipe.stages[0], 0, tmp_path, 64)
     plain = TrainingArguments(use_cpu=True)
-    free = {*free_settings(1), "do_eval"}  # do_eval follows eval_strategy and does nothing
+    free = {*_free_settings(1), "do_eval"}  # do_eval follows eval_strategy and does nothing
     for field in dataclasses.fields(TrainingArguments):
         ours = getattr(arguments, field.name) != getattr(plain, field.name)
         if ours and field.name not in free:

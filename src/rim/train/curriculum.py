@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -13,8 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from transformers import PrinterCallback, TrainingArguments, set_seed
-from transformers.utils import logging as transformers_logging
+from transformers import PrinterCallback, set_seed
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.core.layout import Layout, lay_out
@@ -27,9 +25,9 @@ from rim.methods import METHODS
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
+from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.train.cost import total_cost
-from rim.train.passed_on import check_trainer_settings, free_settings
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
@@ -264,61 +262,3 @@ def _length(stage: StageConfig, num_examples: int) -> str:
     if stage.max_steps:
         return f"{stage.max_steps} steps of {stage.batch_size} examples"
     return f"{stage.epochs:g} epochs of {num_examples} examples, batch {stage.batch_size}"
-
-
-def training_arguments(
-    recipe: Recipe, stage: StageConfig, index: int, folder: Path, num_examples: int
-) -> TrainingArguments:
-    """A stage's settings in transformers' terms."""
-    if stage.bf16 and recipe.model.dtype == "bfloat16":
-        raise ConfigError(
-            f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
-            "but model.dtype is bfloat16"
-        )
-    every = stage.evaluate_every or max(1, stage.optimizer_steps(num_examples) // 10)
-    transformers_logging.disable_progress_bar()
-    micro = stage.micro_batch_size or stage.batch_size
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=stage.max_steps or -1,
-        num_train_epochs=stage.epochs or 1.0,
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=recipe.validation.batch_size,
-        gradient_accumulation_steps=stage.accumulation_steps,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type=stage.scheduler,
-        lr_scheduler_kwargs={"min_lr_rate": 0.1} if stage.scheduler == "cosine_with_min_lr" else {},
-        warmup_steps=stage.warmup,
-        weight_decay=stage.weight_decay,
-        adam_beta1=stage.betas[0],
-        adam_beta2=stage.betas[1],
-        max_grad_norm=stage.max_grad_norm,
-        bf16=stage.bf16,
-        **_checkpointing(stage),
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_selection",
-        greater_is_better=True,
-        logging_nan_inf_filter=False,
-        label_names=["targets"],
-        prediction_loss_only=True,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to=list(recipe.report_to) or "none",
-        run_name=f"{recipe.name}-{stage.name}",
-        seed=stage_seed(recipe.seed, index),
-        data_seed=stage_seed(recipe.seed, index),
-        **free_settings(every) | stage.trainer,
-    )
-
-
-def _checkpointing(stage: StageConfig) -> dict[str, Any]:
-    """Gradient checkpointing under its name in this transformers (renamed in 5.23)."""
-    if not stage.gradient_checkpointing:
-        return {}
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    new_name = "activation_checkpointing"
-    return {new_name if new_name in known else "gradient_checkpointing": True}

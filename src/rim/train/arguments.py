@@ -1,0 +1,110 @@
+"""A stage's settings in transformers' terms, and those that its `trainer` passes on as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from rim.config import ConfigError, Recipe, StageConfig
+from rim.config.stages import TRAINER_OWN
+from rim.train.seeds import stage_seed
+
+
+def _free_settings(evaluate_every: int) -> dict[str, Any]:
+    """Ours, unless a stage's `trainer` says otherwise."""
+    return {
+        "logging_steps": max(1, min(10, evaluate_every)),
+        "save_total_limit": 2,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": not torch.accelerator.is_available(),  # bf16 asks for a GPU unless told
+    }
+
+
+def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
+    """Try every stage's settings before the first one trains.
+
+    Raises:
+        ConfigError: a name that this transformers does not know, or a value that it refuses.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments)} - TRAINER_OWN.keys()
+    for stage in stages:
+        for name in stage.trainer:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+                raise ConfigError(
+                    f"stage {stage.name!r}: trainer has {name!r}, which transformers' "
+                    f"TrainingArguments does not know{hint}"
+                )
+        try:
+            TrainingArguments(**_free_settings(1) | stage.trainer)
+        except (TypeError, ValueError, ImportError) as error:
+            raise ConfigError(
+                f"stage {stage.name!r}: transformers refuses its trainer settings "
+                f"{stage.trainer}: {error}"
+            ) from None
+
+
+def training_arguments(
+    recipe: Recipe, stage: StageConfig, index: int, folder: Path, num_examples: int
+) -> TrainingArguments:
+    """A stage's settings in transformers' terms."""
+    if stage.bf16 and recipe.model.dtype == "bfloat16":
+        raise ConfigError(
+            f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
+            "but model.dtype is bfloat16"
+        )
+    every = stage.evaluate_every or max(1, stage.optimizer_steps(num_examples) // 10)
+    transformers_logging.disable_progress_bar()
+    micro = stage.micro_batch_size or stage.batch_size
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=stage.max_steps or -1,
+        num_train_epochs=stage.epochs or 1.0,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=recipe.validation.batch_size,
+        gradient_accumulation_steps=stage.accumulation_steps,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.scheduler,
+        lr_scheduler_kwargs={"min_lr_rate": 0.1} if stage.scheduler == "cosine_with_min_lr" else {},
+        warmup_steps=stage.warmup,
+        weight_decay=stage.weight_decay,
+        adam_beta1=stage.betas[0],
+        adam_beta2=stage.betas[1],
+        max_grad_norm=stage.max_grad_norm,
+        bf16=stage.bf16,
+        **_checkpointing(stage),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_selection",
+        greater_is_better=True,
+        logging_nan_inf_filter=False,
+        label_names=["targets"],
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=list(recipe.report_to) or "none",
+        run_name=f"{recipe.name}-{stage.name}",
+        seed=stage_seed(recipe.seed, index),
+        data_seed=stage_seed(recipe.seed, index),
+        **_free_settings(every) | stage.trainer,
+    )
+
+
+def _checkpointing(stage: StageConfig) -> dict[str, Any]:
+    """Gradient checkpointing under its name in this transformers (renamed in 5.23)."""
+    if not stage.gradient_checkpointing:
+        return {}
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    new_name = "activation_checkpointing"
+    return {new_name if new_name in known else "gradient_checkpointing": True}
