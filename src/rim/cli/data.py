@@ -44,8 +44,8 @@ def validate(
             common.say(f"... and {len(found.problems) - 50} more")
         if found.without_steps:
             common.say(
-                f"note: no steps in {len(found.without_steps)} of {found.records} records: fine for "
-                "evaluation, not for training on steps; the first is "
+                f"note: no steps in {len(found.without_steps)} of {found.records} records: fine "
+                "for evaluation, not for training on steps; the first is "
                 + common.escape(found.without_steps[0])
             )
         if found.problems:

@@ -46,7 +46,8 @@ class MemoryConfig(Settings):
         strings = [self.start_token, self.memory_token, self.end_token]
         if len(set(strings)) < 3 or not all(s.strip() for s in strings):
             raise ValueError(
-                f"start_token, memory_token and end_token must be three different non-empty strings, got {strings}"
+                "start_token, memory_token and end_token must be three different non-empty "
+                f"strings, got {strings}"
             )
         return self
 

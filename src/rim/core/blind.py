@@ -1,8 +1,8 @@
 """Blind drop-out: in training, some read-outs do not see the question.
 
-A read-out that sees the blocks alone can be right only if the blocks carry what the answer needs. The
-model is served with the question in sight, as any stock engine does; so both views are trained, by a
-coin. Ours, not the paper's.
+A read-out that sees the blocks alone can be right only if the blocks carry what the answer needs.
+The model is served with the question in sight, as any stock engine does; so both views are trained,
+by a coin. Ours, not the paper's.
 
 Shape legend: B batch, R read-outs.
 """
@@ -23,9 +23,9 @@ def blind_coins(
 ) -> Tensor:
     """Which read-outs are blind, `[B, R]`.
 
-    A draw depends on the seed, the optimizer step, the example's number in that step's batch and (for
-    "readout") the read-out alone: an interrupted run draws as one that never stopped, and a batch in
-    parts as a whole one.
+    A draw depends on the seed, the optimizer step, the example's number in that step's batch and
+    (for "readout") the read-out alone: an interrupted run draws as one that never stopped, and a
+    batch in parts as a whole one.
 
     Args:
         share: probability of blindness.

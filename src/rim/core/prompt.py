@@ -26,10 +26,10 @@ BLOCK_MARK = "MEMORYBLOCKSGOHERE"
 class Prompt:
     """A question in tokens with its blocks, and what is fed between a block and what follows it.
 
-    question: its text. trunk: question and blocks. Without blocks a chat model's question and what opens the
-    assistant's turn are one text, all of it in the trunk: a token may span them.
-    closing_ids: what ends all blocks together (`framing: once`).
-    suffix_ids: what opens the assistant's turn.
+    question: its text. trunk: question and blocks. Without blocks a chat model's question and what
+    opens the assistant's turn are one text, all of it in the trunk: a token may span them.
+    closing_ids: what ends all blocks together (`framing: once`). suffix_ids: what opens the
+    assistant's turn.
     """
 
     question: str

@@ -1,9 +1,9 @@
 """Do the blocks compute? A trained model asked again, its blocks removed, altered or multiplied.
 
 Every control answers the same questions as the model itself and returns one right-or-wrong mark for
-each, so that a paired test can tell a fall from chance. What is done to the cache, and what the live
-tokens behind it can still do on their own, stands in `rim.evaluate.interventions`; that these are the
-controls that latent reasoning owes its readers is our reading of the literature.
+each, so that a paired test can tell a fall from chance. What is done to the cache, and what the
+live tokens behind it can still do on their own, stands in `rim.evaluate.interventions`; that these
+are the controls that latent reasoning owes its readers is our reading of the literature.
 """
 
 from __future__ import annotations

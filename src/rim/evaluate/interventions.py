@@ -1,20 +1,21 @@
 """Interventions on the KV cache, between prefill and read-out: what causal questions need.
 
 What a model has computed of a prompt lies in the columns of its cache. So "zero, shuffle, swap,
-hide, transplant" are one thing: a slice of one cache (a part of the prompt, keys or values, a band of
-layers) written into another, before the answer is decoded as ever. Each function below returns what
-`rim.infer.decode.generate` takes as `between`.
+hide, transplant" are one thing: a slice of one cache (a part of the prompt, keys or values, a band
+of layers) written into another, before the answer is decoded as ever. Each function below returns
+what `rim.infer.decode.generate` takes as `between`.
 
 **What stays alive.** An intervention alters what lies in the cache; the tokens behind it run
 afterwards, live, and see the question. Where the answer has an opening of its own ("####", the
 assistant's header), these are the tokens of the read-out. Where it has none, the last token of the
 last block runs again, too, since it predicts the answer's first token: with all layers, and the
-question in sight, it can do on its own whatever a direct answer could. A control that changes nothing
-then says that this token needs no blocks, not that the blocks hold nothing.
+question in sight, it can do on its own whatever a direct answer could. A control that changes
+nothing then says that this token needs no blocks, not that the blocks hold nothing.
 
-**Positions.** Rotary keys carry their position. A slice that comes to stand elsewhere is turned there,
-so it reads as if it had been computed in its new place. Models with learned positions (GPT-2) carry
-them in the states themselves: for them a shuffled order is seen by nobody, by construction.
+**Positions.** Rotary keys carry their position. A slice that comes to stand elsewhere is turned
+there, so it reads as if it had been computed in its new place. Models with learned positions
+(GPT-2) carry them in the states themselves: for them a shuffled order is seen by nobody, by
+construction.
 
 This reading of "zeroed, shuffled and swapped block states" is ours.
 
@@ -117,7 +118,9 @@ def write(
 
 
 def turn_keys(model: Any, keys_BNHD: Tensor, delta_BN: Tensor) -> Tensor:
-    """Keys as they would be `delta` positions further on; as they are where nothing rotates them."""
+    """Keys as they would be `delta` positions further on; as they are where nothing rotates
+    them.
+    """
     plain = unwrap(model)
     rotary = getattr(plain.base_model, "rotary_emb", None)
     if rotary is None or not bool(delta_BN.any()):

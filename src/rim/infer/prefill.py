@@ -1,8 +1,9 @@
 """Fill the trunk: prompts in, out a KV cache and the logits that every read-out begins with.
 
-A batch is laid out as in training (`rim.core.layout`): trunk columns, then what opens each read-out.
-All read-outs of a prompt share its trunk's cache, whatever their number; the same attention rule
-(`rim.core.masks`) keeps them apart, here and in every later step of `rim.infer.decode`.
+A batch is laid out as in training (`rim.core.layout`): trunk columns, then what opens each
+read-out. All read-outs of a prompt share its trunk's cache, whatever their number; the same
+attention rule (`rim.core.masks`) keeps them apart, here and in every later step of
+`rim.infer.decode`.
 
 Shape legend: B prompts, C cached columns (trunks end together, so padding is on the left), S
 read-outs (slots) of the batch, N new columns, V vocabulary, E width.
@@ -29,8 +30,8 @@ from rim.methods import Readout
 
 @dataclass
 class Slot:
-    """One answer being decoded: prompt `b`, read out after `after_block`; `segment` tells its tokens
-    from those of the prompt's other read-outs.
+    """One answer being decoded: prompt `b`, read out after `after_block`; `segment` tells its
+    tokens from those of the prompt's other read-outs.
     """
 
     b: int
@@ -111,7 +112,7 @@ class Filled:
         self.trunk_starts = [self.trunk_starts[b] for b in kept]
 
 
-#: Called between trunk and read-outs; may change cache and visibility (`rim.evaluate.interventions`).
+#: Called between trunk and read-outs; may change the cache (`rim.evaluate.interventions`).
 Between = Callable[[Filled], None]
 
 
@@ -181,7 +182,9 @@ def _fill(
     b_S: Tensor,
     between: Between | None,
 ) -> Tensor:
-    """Trunk, what happens in between, read-outs' openings; in one pass wherever that is possible."""
+    """Trunk, what happens in between, read-outs' openings; in one pass wherever that is
+    possible.
+    """
     ids_BT = batch["input_ids"].clamp(min=0).long()
     position_BT = batch["position_ids"].clamp(min=0).long()
     total, done = ids_BT.shape[1], 0
