@@ -103,3 +103,19 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{name} is not in {DATA_DIR} (set RIM_DATA to the folder that has it)")
     return path
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory):
+    """A comparison that is done and that nothing interrupted: its settings and its result.
+
+    Trained once for all tests; none may leave its runs or results changed.
+    """
+    from comparisons import QUIET, settings_of
+
+    from rim.study.compare import run_comparison
+
+    settings = settings_of(tmp_path_factory.mktemp("whole"))
+    result, failures = run_comparison(settings, QUIET)
+    assert not failures
+    return settings, result

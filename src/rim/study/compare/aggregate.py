@@ -13,7 +13,7 @@ from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment
 from rim.study.compare.plan import Run, check_tokens
 from rim.study.compare.recorded import read_record
-from rim.study.compare.selection import select
+from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
 
 Record = dict[str, Any]
@@ -45,7 +45,7 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
             "methods": {n: _method(settings, n, by_method) for n in by_method},
             "starts": _starts(settings, plan, task),
             "controls": _controls(settings, by_method),
-            "selection": _selection(settings, by_method),
+            "selection": selections(settings, _right_by_seed(by_method)),
         }
     return {
         "name": settings.name,
@@ -86,6 +86,13 @@ def _origin(plan: Sequence[Run], task: str, records: list[Record]) -> Record:
 
 def _rights(records: Sequence[Record], test: str = "test", which: str = "final") -> list[str]:
     return [r["results"][test]["right"][which] for r in records]
+
+
+def _right_by_seed(by_method: dict[str, list[Record]]) -> dict[str, dict[int, str]]:
+    return {
+        name: {r["seed"]: r["results"]["test"]["right"]["final"] for r in records}
+        for name, records in by_method.items()
+    }
 
 
 def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]]) -> Record:
@@ -178,23 +185,3 @@ def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[
             before, after = (_rights(side) for side in zip(*both, strict=True))
             verdicts.append(verdict(f"{name} instead of {controlled}", before, after))
     return verdicts
-
-
-def _selection(settings: Comparison, by_method: dict[str, list[Record]]) -> dict[str, Record]:
-    chosen = settings.selection
-    if chosen is None:
-        return {}
-    grouped = {name for names in chosen.candidates.values() for name in names}
-    groups = dict(chosen.candidates) | {n: (n,) for n in by_method if n not in grouped}
-    selected = {}
-    for group, names in groups.items():
-        candidates = {
-            f"{name}-seed{r['seed']}": r["results"]["test"]["right"]["final"]
-            for name in names
-            for r in by_method.get(name, [])
-        }
-        if candidates:
-            selected[group] = select(
-                candidates, splits=chosen.splits, held_out=chosen.held_out, seed=chosen.seed
-            )
-    return selected

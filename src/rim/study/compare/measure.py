@@ -8,6 +8,7 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,14 +23,7 @@ from rim.infer.reasoner import Reasoner, best_device, load
 from rim.results import environment, write_json
 from rim.study.bench.timing import limited_threads, time_answers
 from rim.study.compare.plan import Run
-from rim.study.compare.recorded import (
-    asked,
-    asked_controls,
-    controls_agree,
-    is_empty_beginning,
-    read_record,
-    refuse_changes,
-)
+from rim.study.compare.recorded import asked, is_empty_beginning, read_record, refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import progress_bar
 from rim.train.curriculum import train
@@ -95,6 +89,18 @@ def _evaluate(
         )
 
 
+# --- controls ------------------------------------------------------------------------------------
+
+
+def asked_controls(settings: Comparison, run: Run) -> dict[str, Any] | None:
+    """How a run's block states are to be intervened on; None if they are not."""
+    wanted = settings.controls.run == "block_methods" or (
+        settings.controls.run == "reference" and run.method == settings.reference
+    )
+    has_blocks = run.recipe.prompt_format.trained_blocks > 0
+    return {"questions": settings.controls.questions} if wanted and has_blocks else None
+
+
 def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
     """Make a finished run's controls again where they are not those asked for.
 
@@ -102,9 +108,10 @@ def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
         ConfigError: the trained model, which that takes, is gone.
     """
     record = read_record(run)
-    if controls_agree(settings, run, record):
+    wanted = asked_controls(settings, run)
+    if record["controls_settings"] == wanted:
         return
-    if asked_controls(settings, run) is None:
+    if wanted is None:
         controls: dict[str, Any] = {"controls": [], "controls_settings": None}
     elif not run.folder.finished:
         raise ConfigError(
@@ -188,6 +195,33 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
         write_json(_result(run), records[run.method] | timed)
 
 
-def _result(run: Run) -> Any:
-    assert run.result is not None, "starts are not timed"
+def _result(run: Run) -> Path:
+    assert run.result is not None, "starts are not measured"
     return run.result
+
+
+# --- summing up ----------------------------------------------------------------------------------
+
+
+def refuse_other_measurements(settings: Comparison, runs: Sequence[Run]) -> None:
+    """Refuse finished results whose controls or latencies were measured in another way.
+
+    Raises:
+        ConfigError: one of them; running the comparison would measure it again.
+    """
+    latency = settings.latency.model_dump()
+    for run in runs:
+        if run.result is None:
+            continue
+        record = read_record(run)
+        timed = record.get("latency_settings", latency)  # not timed yet: nothing to mix
+        differing = {
+            "controls": record["controls_settings"] != asked_controls(settings, run),
+            "latency": any(timed[key] != value for key, value in latency.items()),
+        }
+        for kind, differs in differing.items():
+            if differs:
+                raise ConfigError(
+                    f"{run.result}: {kind} measured with other settings; leave out --table-only to "
+                    "measure again (nothing is trained again)"
+                )

@@ -18,10 +18,14 @@ from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml
 from rim.data.examples import DataError
 from rim.study.compare.aggregate import aggregate, read_results
-from rim.study.compare.measure import measure_latency, perform, redo_controls
-from rim.study.compare.plan import Run, check_tokens, make_plan
-from rim.study.compare.questions import check_questions
-from rim.study.compare.recorded import refuse_changes, refuse_other_measurements
+from rim.study.compare.measure import (
+    measure_latency,
+    perform,
+    redo_controls,
+    refuse_other_measurements,
+)
+from rim.study.compare.plan import Run, check_questions, check_tokens, make_plan
+from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import progress_bar
 from rim.train.trainer import TrainingDivergedError

@@ -15,6 +15,33 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rim.config import ConfigError
+from rim.study.compare.settings import Comparison
+
+
+def selections(
+    settings: Comparison, right: Mapping[str, Mapping[int, str]]
+) -> dict[str, dict[str, Any]]:
+    """`select` for every group of candidates, if the comparison asks for it.
+
+    Args:
+        right: right-or-wrong on the test questions, by method and seed.
+    """
+    chosen = settings.selection
+    if chosen is None:
+        return {}
+    grouped = {name for names in chosen.candidates.values() for name in names}
+    groups = dict(chosen.candidates) | {name: (name,) for name in right if name not in grouped}
+    options = {"splits": chosen.splits, "held_out": chosen.held_out, "seed": chosen.seed}
+    selected = {}
+    for group, names in groups.items():
+        candidates = {
+            f"{name}-seed{seed}": marks
+            for name in names
+            for seed, marks in right.get(name, {}).items()
+        }
+        if candidates:
+            selected[group] = select(candidates, **options)
+    return selected
 
 
 def select(

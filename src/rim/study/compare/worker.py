@@ -1,9 +1,9 @@
-"""One run in a process of its own: `python -m rim.study.compare.worker COMPARISON TASK/RUN
-THREADS`.
+"""One run in a process of its own, started by `rim.study.compare.runner` only.
 
-Started by `rim.study.compare.runner` only. Its standard input is a pipe that the parent holds open:
-when that ends, the parent is gone, even by kill -9, and the worker ends too. Two processes can so
-never write into one run folder after a restart.
+`python -m rim.study.compare.worker COMPARISON NAME THREADS`, with NAME as in `Run.name`. Its
+standard input is a pipe that the parent holds open: when that ends, the parent is gone, even by
+kill -9, and the worker ends too. Two processes can so never write into one run folder after a
+restart.
 """
 
 from __future__ import annotations

@@ -1,0 +1,160 @@
+"""rim compare before anything trains: settings, plans, equal budgets, test questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from comparisons import QUIET, raw_comparison, settings_of, write
+
+import rim.study.compare.measure as measure
+from rim.config import ConfigError, Recipe
+from rim.data.examples import DataError
+from rim.study.compare import load_comparison, make_plan, run_comparison
+from rim.study.compare.plan import check_tokens
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_projects_own_comparison_is_valid_and_its_budgets_are_equal():
+    for path in ROOT.glob("recipes/compare_*.yaml"):
+        plan = make_plan(load_comparison(path))
+        assert plan and all(isinstance(run.recipe, Recipe) for run in plan)
+
+
+def test_a_wrong_key_anywhere_is_refused_with_the_nearest_one(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'latency'"):
+        settings_of(tmp_path, "latencies.questions=3")
+    with pytest.raises(ConfigError, match=r"tasks.chains.extra_test.*did you mean 'extra_tests'"):
+        settings_of(tmp_path, "tasks.chains.extra_test.x=3")
+    with pytest.raises(ConfigError, match=r"methods.rim \(task chains\).*did you mean 'max_steps'"):
+        make_plan(settings_of(tmp_path, "methods.rim.stages.grounding.max_step=3"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reference=rin", "reference: no 'rin' here, there are direct, rim"),
+        ("methods.rim.from=bass", "methods.rim.from: no 'bass' here, there are base"),
+        ("methods.direct.control_of=x", "methods.direct.control_of: no 'x'"),
+        ("budget.exempt.cot=why", "budget.exempt: no 'cot' here"),
+        ("seeds=[1,1]", "seeds repeat"),
+    ],
+)
+def test_names_that_lead_nowhere_are_refused(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        settings_of(tmp_path, override)
+
+
+def test_settings_of_the_comparison_may_not_stand_in_a_method(tmp_path):
+    with pytest.raises(ConfigError, match=r"methods.rim: 'seed' is set by the comparison"):
+        make_plan(settings_of(tmp_path, "methods.rim.seed=3"))
+
+
+def test_every_start_comes_before_the_runs_that_need_it(tmp_path):
+    plan = make_plan(settings_of(tmp_path, "seeds=[0,1]"))
+    assert [run.name for run in plan] == [
+        f"chains/{name}-seed{seed}" for seed in (0, 1) for name in ("base", "direct", "rim")
+    ]
+    direct = plan[1]
+    assert direct.recipe.model.base == str(plan[0].folder.model_dir)
+
+
+def test_unequal_steps_are_refused_unless_exempt_with_a_reason(tmp_path):
+    longer = "methods.direct.stages.answers.max_steps=7"
+    with pytest.raises(ConfigError, match="direct 7 steps and 56 examples, rim 6 steps and 48"):
+        make_plan(settings_of(tmp_path, longer))
+    make_plan(settings_of(tmp_path, longer, "budget.exempt.direct=a test"))
+    with pytest.raises(ConfigError, match=r"budget.exempt.direct"):
+        settings_of(tmp_path, longer, "budget.exempt.direct=''")
+
+
+def test_epochs_count_as_the_steps_that_they_take(tmp_path):
+    raw = raw_comparison(tmp_path)
+    raw["methods"]["direct"]["stages"][0] |= {"max_steps": None, "epochs": 0.75}
+    make_plan(load_comparison(write(tmp_path, raw)))  # 64 examples, batch 8: 6 steps
+    raw["methods"]["direct"]["stages"][0] |= {"epochs": 2}
+    with pytest.raises(ConfigError, match="direct 16 steps"):
+        make_plan(load_comparison(write(tmp_path, raw)))
+
+
+def test_unequal_tokens_are_refused_with_the_steps_that_would_fit(tmp_path):
+    settings = settings_of(tmp_path, "budget.kind=tokens")
+
+    def result(method, tokens, seed=0):
+        total = {"tokens": tokens, "steps": 100}
+        return {"method": method, "seed": seed, "training": {"total": total}}
+
+    check_tokens(settings, "chains", [result("direct", 1000), result("rim", 1040)])
+    with pytest.raises(ConfigError, match="About 50 steps instead of 100"):
+        check_tokens(settings, "chains", [result("direct", 1000), result("rim", 2000)])
+    # Each is near the first one, but not near each other.
+    with pytest.raises(ConfigError, match="direct trained on 1040 tokens, cot on 960"):
+        chain = [result("rim", 1000), result("direct", 1040), result("cot", 960)]
+        check_tokens(settings, "chains", chain)
+    # The first seed is unequal, the last is not.
+    both = settings_of(tmp_path, "budget.kind=tokens", "seeds=[0,1]")
+    rows = [result("direct", 1000), result("rim", 2000)]
+    with pytest.raises(ConfigError, match="seed 0"):
+        check_tokens(both, "chains", [*rows, result("direct", 10, 1), result("rim", 10, 1)])
+    # Seeds are not compared with each other.
+    check_tokens(both, "chains", [result("direct", 1000), result("direct", 2000, 1)])
+    exempt = settings_of(tmp_path, "budget.kind=tokens", "budget.exempt.rim=blocks are longer")
+    check_tokens(exempt, "chains", [result("direct", 1000), result("rim", 2000)])
+
+
+# --- test questions ------------------------------------------------------------------------------
+
+
+def test_selection_that_leaves_no_question_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "train", None)
+    settings = settings_of(tmp_path, selection={"held_out": 20})
+    with pytest.raises(ConfigError, match="held_out 20 leaves nothing to score of 20 test"):
+        run_comparison(settings, QUIET)
+
+
+@pytest.mark.parametrize("kind", ["train", "validation"])
+def test_a_test_question_that_was_trained_on_is_refused_before_training(
+    tmp_path, monkeypatch, kind
+):
+    monkeypatch.setattr(measure, "train", None)
+    raw = raw_comparison(tmp_path)
+    known = {"question": "1+1=", "steps": ["1+1=2"], "answer": 2}
+    other = {"question": "1+2=", "steps": ["1+2=3"], "answer": 3}
+    for name, rows in {"known": [other, known], "other": [other | {"question": "2+1="}]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    kinds = {"train": "other", "validation": "other"} | {kind: "known"}
+    raw["tasks"]["chains"]["data"] = {
+        part: {"format": "jsonl", "path": str(tmp_path / f"{name}.jsonl")}
+        for part, name in kinds.items()
+    }
+    test = {"format": "jsonl", "path": str(tmp_path / "test.jsonl")}
+    (tmp_path / "test.jsonl").write_text(json.dumps(known | {"question": " 1+1=\n"}))
+    raw["tasks"]["chains"]["extra_tests"] = {"seen": test}
+    settings = load_comparison(write(tmp_path, raw))
+    word = {"train": "training", "validation": "validation"}[kind]
+    message = rf"test.jsonl, line 1 \(of seen\) is also the {word} question .*known.jsonl, line 2"
+    with pytest.raises(DataError, match=message):
+        run_comparison(settings, QUIET)
+    assert not settings.folder.exists()
+
+
+# --- the demo is the comparison ------------------------------------------------------------------
+
+
+def test_the_demo_trains_as_the_comparison_of_the_same_task_does(tmp_path):
+    from rim.study.demo import demo_recipes
+
+    def relevant(recipe):
+        raw = recipe.model_dump(mode="json")
+        del raw["name"], raw["runs_dir"]
+        if raw["model"]["base"]:
+            raw["model"]["base"] = "the start"
+        return raw
+
+    comparison = load_comparison(ROOT / "recipes" / "compare_arithmetic.yaml")
+    plan = {run.method: run.recipe for run in make_plan(comparison) if run.seed == 0}
+    demo = demo_recipes(0, tmp_path)
+    for name in ("base", "direct", "rim"):
+        assert relevant(plan[name]) == relevant(demo[name])
