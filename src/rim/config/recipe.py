@@ -83,7 +83,3 @@ class Recipe(Settings):
     @property
     def prompt_format(self) -> PromptFormat:
         return PromptFormat(method=self.method, memory=self.memory, templates=self.templates)
-
-    @property
-    def needs_steps(self) -> bool:
-        return any(stage.objective != "answer" for stage in self.stages)
