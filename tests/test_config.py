@@ -30,10 +30,17 @@ RECIPES = [p for p in sorted(ROOT.glob("recipes/*.yaml")) if not p.name.startswi
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
-def test_every_recipe_of_the_project_is_valid_and_survives_writing(path, tmp_path):
+def test_every_recipe_of_the_project_is_valid_and_survives_writing(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("RIM_DATA", str(tmp_path))
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert load_recipe(write(tmp_path, dump_yaml(recipe))) == recipe
+
+
+def test_a_recipe_says_which_folder_to_name(monkeypatch):
+    monkeypatch.delenv("RIM_DATA", raising=False)
+    with pytest.raises(ConfigError, match="environment variable RIM_DATA, which is not set"):
+        load_recipe(ROOT / "recipes" / "gsm8k_tiny.yaml")
 
 
 def test_overrides_reach_lists_by_name_and_number(tmp_path):

@@ -16,8 +16,6 @@ from rim.config import ConfigError, Recipe, Settings
 
 S = TypeVar("S", bound=Settings)
 
-SettingsT = TypeVar("SettingsT", bound=BaseModel)
-
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe. `extends: other.yaml` (relative to the file) gives the base that it differs

@@ -54,11 +54,6 @@ def solve(first: int, second: int) -> tuple[list[str], str]:
     return steps, _digits(total, width + len(multipliers))
 
 
-def file_line(example: Example) -> str:
-    """The example as a line of a multiplication file."""
-    return f"{example.question}||{' + '.join(example.steps)} #### {example.answer}"
-
-
 def _number(rng: random.Random, digits: int) -> int:
     return rng.randrange(10 ** (digits - 1), 10**digits)
 
