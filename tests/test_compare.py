@@ -28,9 +28,11 @@ from rim.evaluate.verdicts import verdict
 from rim.infer.reasoner import load
 from rim.report.comparison import accuracy_table
 from rim.report.plot import accuracy_latency_svg, x_axis
-from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison
-from rim.study.compare.plan import check_tokens
+from rim.study.compare.aggregate import aggregate
+from rim.study.compare.plan import check_tokens, make_plan
+from rim.study.compare.runner import run_comparison
 from rim.study.compare.selection import select
+from rim.study.compare.settings import load_comparison
 from rim.study.compare.worker import PARENT_GONE
 
 QUIET = Console(quiet=True)

@@ -14,8 +14,11 @@ from test_compare import QUIET, raw_comparison, settings_of, write
 import rim.study.compare.measure as measure
 from rim.config import ConfigError
 from rim.data.examples import DataError
-from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison, sum_up
+from rim.study.compare.aggregate import aggregate
+from rim.study.compare.plan import make_plan
 from rim.study.compare.recorded import refuse_changes
+from rim.study.compare.runner import run_comparison, sum_up
+from rim.study.compare.settings import load_comparison
 
 ROOT = Path(__file__).parents[1]
 

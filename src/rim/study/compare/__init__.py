@@ -10,18 +10,3 @@ aggregate.py    run JSONs -> one comparison
 statistics.py   McNemar, intervals over seeds;  selection.py  the paper's selection protocol
 verdicts.py     one sentence a control
 """
-
-from rim.study.compare.aggregate import aggregate
-from rim.study.compare.plan import make_plan
-from rim.study.compare.runner import Failure, run_comparison, sum_up
-from rim.study.compare.settings import Comparison, load_comparison
-
-__all__ = [
-    "Comparison",
-    "Failure",
-    "aggregate",
-    "load_comparison",
-    "make_plan",
-    "run_comparison",
-    "sum_up",
-]
