@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 from test_training import raw_recipe
 
-from rim.study.compare import load_comparison
+from rim.study.compare.settings import load_comparison
 
 QUIET = Console(quiet=True)
 

@@ -113,7 +113,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory):
     """
     from comparisons import QUIET, settings_of
 
-    from rim.study.compare import run_comparison
+    from rim.study.compare.runner import run_comparison
 
     settings = settings_of(tmp_path_factory.mktemp("whole"))
     result, failures = run_comparison(settings, QUIET)

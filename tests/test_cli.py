@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,6 +48,14 @@ def rim_command(*arguments: object, code: int = 0) -> str:
         raise result.exception
     assert result.exit_code == code, result.output
     return result.output
+
+
+def rim_json(*arguments: object) -> Any:
+    """What a command prints with --json: the whole of stdout is one document on one line."""
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    return json.loads(result.stdout)
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +133,8 @@ def test_every_readme_command_runs(work, plain_tokenizer):
     assert "model.safetensors" in listed and "Dry run: nothing sent" in listed
     assert "Left out, not part of the checked export: [v2].env" in listed
     results = sorted(p.name for p in work.glob("runs/*/evaluations/*.json"))
-    assert results == ["gsm8k_test-k8.json", "gsm_hard-k8.json", "my_test-k8.json"]
+    tables = [f"my_test-k{count}.json" for count in (0, 2, 4)]
+    assert results == ["gsm8k_test-k8.json", "gsm_hard-k8.json", *tables]
 
 
 def test_printed_commands_can_be_pasted(work, plain_tokenizer):
@@ -145,7 +155,7 @@ def test_make_targets_named_in_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_demo_runs_and_ends_with_one_json_line(work, monkeypatch):
+def test_demo_runs_and_prints_one_json_document(work, monkeypatch):
     import rim.study.demo
 
     for name in ("BASE_STEPS", "GROUNDING_STEPS", "REFINEMENT_STEPS", "CHAIN_OF_THOUGHT_STEPS"):
@@ -153,8 +163,7 @@ def test_demo_runs_and_ends_with_one_json_line(work, monkeypatch):
     monkeypatch.setattr(rim.study.demo, "TEST_QUESTIONS", 30)
     monkeypatch.setattr(rim.study.demo, "TIMED_QUESTIONS", 2)
     monkeypatch.setattr(rim.study.demo, "TRAINING_EXAMPLES", 200)
-    output = rim_command("demo", "--seed", 3, "--out", "demo.json")
-    result = json.loads(output.strip().splitlines()[-1])
+    result = rim_json("demo", "--seed", 3, "--out", "demo.json")
     assert set(result["methods"]) == {"direct", "cot", "rim"}
     for row in result["methods"].values():
         assert {"accuracy", "ttft_ms", "answer_ms", "tokens"} <= row.keys()
@@ -164,8 +173,8 @@ def test_demo_runs_and_ends_with_one_json_line(work, monkeypatch):
     # The README's Python lines, on the demo's own model.
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     exec(compile(code.replace("demo-seed0", "demo-seed3"), "README", "exec"), {})
-    # A second demo gets its own folder.
-    rim_command("demo", "--seed", 3)
+    # A second demo gets its own folder, and says its numbers to a person.
+    assert "Held-out questions" in rim_command("demo", "--seed", 3)
     assert (work / "runs/demo-seed3-2/rim/model").exists()
 
 
@@ -242,9 +251,13 @@ def test_mistakes_end_in_one_sentence(work, arguments, message):
             "rim.config.recipe_yaml.load_recipe",
             "The same command with --resume",
         ),
-        (["compare", "r.yaml"], "rim.study.compare.load_comparison", "The same command continues."),
+        (
+            ["compare", "r.yaml"],
+            "rim.study.compare.settings.load_comparison",
+            "The same command continues.",
+        ),
         (["demo"], "rim.study.demo.run_demo", "A new demo begins in a folder of its own."),
-        (["bench"], "rim.study.bench.scratch_subject", "Nothing was written."),
+        (["bench"], "rim.study.bench.subject.scratch_subject", "Nothing was written."),
         (["data", "stats", "r.yaml"], "rim.data.sources.open_file", "Interrupted.\n"),
     ],
 )

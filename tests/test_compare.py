@@ -23,8 +23,10 @@ import rim.train.curriculum
 import rim.train.trainer
 from rim.config import ConfigError
 from rim.infer.reasoner import load
-from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison
-from rim.study.compare.runner import _give_up
+from rim.study.compare.aggregate import aggregate
+from rim.study.compare.plan import make_plan
+from rim.study.compare.runner import _give_up, run_comparison
+from rim.study.compare.settings import load_comparison
 from rim.study.compare.worker import PARENT_GONE
 
 # --- running -------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from comparisons import QUIET, raw_comparison, settings_of, write
 import rim.study.compare.measure as measure
 from rim.config import ConfigError, Recipe
 from rim.data.examples import DataError
-from rim.study.compare import load_comparison, make_plan, run_comparison
-from rim.study.compare.plan import check_tokens
+from rim.study.compare.plan import check_tokens, make_plan
+from rim.study.compare.runner import run_comparison
+from rim.study.compare.settings import load_comparison
 
 ROOT = Path(__file__).parents[1]
 

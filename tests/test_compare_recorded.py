@@ -13,8 +13,11 @@ from test_cli import plain_console, rim_command  # noqa: F401
 
 import rim.study.compare.measure as measure
 from rim.config import ConfigError
-from rim.study.compare import aggregate, load_comparison, make_plan, run_comparison, sum_up
+from rim.study.compare.aggregate import aggregate
+from rim.study.compare.plan import make_plan
 from rim.study.compare.recorded import read_record, refuse_changes
+from rim.study.compare.runner import run_comparison, sum_up
+from rim.study.compare.settings import load_comparison
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,8 +18,10 @@ from rim.config import ConfigError
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.infer.reasoner import load
 from rim.methods import METHODS
-from rim.study.bench import run_benchmark, trained_subject
-from rim.study.compare import load_comparison, run_comparison
+from rim.study.bench.measure import run_benchmark
+from rim.study.bench.subject import trained_subject
+from rim.study.compare.runner import run_comparison
+from rim.study.compare.settings import load_comparison
 
 
 @pytest.fixture(autouse=True)

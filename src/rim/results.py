@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _PACKAGES = (
     "reasoning-in-memory",
     "torch",
@@ -26,6 +24,8 @@ _PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Versions, git commit of the library (`-dirty` where files were changed), and machine."""
+    import torch  # slow, and commands that find a mistake never get here
+
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},

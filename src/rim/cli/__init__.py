@@ -1,10 +1,14 @@
 """The command line: parses, calls the library, prints. Mistakes end in one sentence and exit code
 2.
 
-A command is one function in one of the modules beside this one, and one line here.
+A command is one function in one of the modules beside this one, and one line here. It first asks
+`checks` for mistakes, and imports torch after that.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -20,33 +24,56 @@ from rim.cli import (
     serving,
     training,
 )
+from rim.cli.help import PlainCommand, PlainGroup
 
 app = typer.Typer(
     name="rim",
-    help="Reasoning in Memory: language models that think in memory blocks, not in written words.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="markdown",  # paragraphs of docstrings are filled to the width of the terminal
+    cls=PlainGroup,
 )
-app.command()(training.train)
-app.command()(answering.ask)
-app.command(name="eval")(answering.evaluate)
-app.command()(export.export)
-app.command()(export.push)
-app.command()(serving.serve)
-app.command()(gguf.gguf)
-app.command(name="lm-eval")(harness.lm_eval)
-app.add_typer(data.app, name="data")
-app.command()(bench.bench)
-app.command()(compare.compare)
-app.command()(controls.controls)
-app.command()(training.demo)
+
+#: The commands as `rim --help` groups them.
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Train and compare": {
+        "train": training.train,
+        "compare": compare.compare,
+        "demo": training.demo,
+        "bench": bench.bench,
+    },
+    "Ask and evaluate": {"ask": answering.ask, "eval": answering.evaluate},
+    "Look inside": {"controls": controls.controls},
+    "Deploy": {
+        "export": export.export,
+        "gguf": gguf.gguf,
+        "serve": serving.serve,
+        "push": export.push,
+        "lm-eval": harness.lm_eval,
+    },
+}
+for _group, _commands in GROUPS.items():
+    for _name, _command in _commands.items():
+        app.command(name=_name, rich_help_panel=_group, cls=PlainCommand)(_command)
+app.add_typer(data.app, name="data", rich_help_panel="Data")
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from rim import __version__
+def _print_version(asked: bool) -> None:
+    if asked:
+        from rim import __version__
 
-    typer.echo(__version__)
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Reasoning in Memory: language models that think in memory blocks, not in written words."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,33 +33,31 @@ def ask(
             metavar="VARIABLE", help="Environment variable with the server's key; none if left out."
         ),
     ] = None,
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K[,K...]",
-            help="Memory blocks; several numbers give an answer for each. As in training if left "
-            "out.",
-        ),
-    ] = None,
+    blocks: common.BlocksOption = None,
     all_blocks: Annotated[
         bool, typer.Option("--all-blocks", help="Show the answer after every block.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int, typer.Option(min=0, help="0 is off.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0.000001, max=1)] = 1.0,
-    samples: Annotated[int, typer.Option(min=1, help="Sampled answers (needs a temperature).")] = 1,
-    seed: Annotated[int, typer.Option()] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
+    max_new_tokens: common.MaxNewTokensOption = 64,
+    temperature: common.TemperatureOption = 0.0,
+    top_k: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Sample from so many tokens; 0 is off.")
+    ] = 0,
+    top_p: common.TopPOption = 1.0,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Sampled answers (needs a temperature).")
+    ] = 1,
+    seed: common.SeedOption = 0,
+    json_: common.JsonOption = False,
     device: common.DeviceOption = None,
 ) -> None:
     """Ask a trained model one question: a run (`rim ask RUN QUESTION`), or a server that is already
     running (`rim ask --server URL QUESTION`).
     """
     with common.clear_errors():
+        from rim.cli.checks import block_counts, check_model
         from rim.config import ConfigError
 
-        counts = common.block_counts(blocks)
+        counts = block_counts(blocks)
         if server is not None:
             refused = {
                 "--all-blocks (ask for --blocks 1,2,3 instead)": all_blocks,
@@ -84,9 +81,10 @@ def ask(
             options["max_new_tokens"] = max_new_tokens
             rows = _ask_server(client, question, counts, options)
         else:
-            reasoner = common.load(run, device)
             options = {"after": "all" if all_blocks else "final", "max_new_tokens": max_new_tokens}
             options["sampling"] = common.sampling(temperature, top_k, top_p, samples, seed)
+            check_model(run, counts, device)
+            reasoner = common.load(run, device)
             rows = [
                 _row(answer)
                 for count in counts
@@ -147,7 +145,7 @@ def _row(answer: Any) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]], as_json: bool, all_blocks: bool, several: bool) -> None:
     """Print answers of a run or of a server, one a line."""
     if as_json:
-        typer.echo(common.printable(json.dumps(rows, ensure_ascii=False)))
+        common.print_json(rows)
         return
     for row in rows:
         count, answer, text = row["blocks"], row["answer"], row["text"]
@@ -156,62 +154,84 @@ def _show(rows: list[dict[str, Any]], as_json: bool, all_blocks: bool, several: 
         if "first_ms" in row:
             note += f"    [first text {row['first_ms']:.0f} ms, all {row['answer_ms']:.0f} ms]"
         shown = answer if text.strip() == answer else f"{answer}    {text!r}"
-        common.say(f"{label}{common.escape(common.printable(shown, keep='') + note)}")
+        # One line an answer: its own line breaks are shown, not made.
+        common.say(label + common.escape(common.printable(shown, keep="") + note))
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    data: Annotated[Path, typer.Argument(help="Data file.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or model folder.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file.")],
     format_: common.FormatOption = None,
-    blocks: Annotated[
-        int | None, typer.Option(min=0, help="Memory blocks; as in training if left out.")
-    ] = None,
+    blocks: common.BlocksOption = None,
     limit: common.LimitOption = None,
     samples: Annotated[
-        int, typer.Option(min=1, help="Samples per question for pass@k (needs a temperature).")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Samples per question for pass@k (needs a temperature)."
+        ),
     ] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.000001, max=1)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    temperature: common.TemperatureOption = 0.0,
+    top_p: common.TopPOption = 1.0,
+    seed: common.SeedOption = 0,
+    batch_size: common.BatchSizeOption = 64,
+    max_new_tokens: common.MaxNewTokensOption = 64,
     out: Annotated[
-        Path | None, typer.Option(help="Result JSON; RUN/evaluations/NAME-kK.json if left out.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Result JSON; DATA-kK.json in RUN/evaluations if left out. Several numbers of "
+            "blocks make several files, FILE-kK.json.",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier result.")
     ] = False,
+    json_: common.JsonOption = False,
     device: common.DeviceOption = None,
 ) -> None:
     """Score a trained model on a data file: final-block, per-block and any-block accuracy with
-    intervals.
+    intervals. Several numbers of blocks give one table with a row for each.
     """
     with common.clear_errors():
-        from rim.config import ConfigError
+        from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.data.sources import open_file
-        from rim.evaluate.accuracy import score, write_evaluation
-        from rim.report.tables import evaluation_table
-        from rim.train.callbacks import progress_bar
+        from rim.models.folder import read_prompt_format
 
-        examples = open_file(data, format_, limit)
+        asked = block_counts(blocks)
         sampling = common.sampling(temperature, 0, top_p, samples, seed)
+        examples = open_file(data, format_, limit)
+        trained = read_prompt_format(check_model(run, asked, device)).trained_blocks
+        counts = [trained if count is None else count for count in asked]
+        files = targets(out, counts) or [
+            run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
+        ]
+        for file in files:
+            check_target(file, overwrite=overwrite)
         reasoner = common.load(run, device)
-        count = reasoner.trained_blocks if blocks is None else blocks
-        target = out or run / "evaluations" / f"{data.stem}-k{count}.json"
-        if target.exists() and not overwrite:
-            raise ConfigError(f"{target} exists; give --overwrite or another --out")
-        with progress_bar(common.console) as bar:
-            task = bar.add_task("answering", total=len(examples), note="")
-            result = score(
-                reasoner,
-                examples,
-                blocks=count,
-                sampling=sampling,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                progress=lambda done: bar.advance(task, done),
-            )
-        settings = {"blocks": count, "max_new_tokens": max_new_tokens, "sampling": vars(sampling)}
-        record, wrong_file = write_evaluation(result, target, run, data.name, examples, settings)
-        common.console.print(evaluation_table(record))
-        common.say(f"Result: {target}\nWrong answers: {wrong_file}")
+
+        from rim.evaluate.accuracy import score, write_evaluation
+        from rim.report.tables import blocks_table, evaluation_table
+
+        options = {"max_new_tokens": max_new_tokens, "sampling": sampling, "batch_size": batch_size}
+        person = common.console_for(json_)
+        with common.progress("answering", len(counts) * len(examples), person) as advance:
+            results = [
+                score(reasoner, examples, blocks=count, progress=advance, **options)
+                for count in counts
+            ]
+        records = []
+        written = []
+        for count, result, file in zip(counts, results, files, strict=True):
+            settings = {
+                "blocks": count,
+                "max_new_tokens": max_new_tokens,
+                "sampling": vars(sampling),
+            }
+            record, wrong = write_evaluation(result, file, run, data.name, examples, settings)
+            records.append(record)
+            written.append(f"Result: {file}\nWrong answers: {wrong}")
+        shown = common.printable_tree(records)
+        person.print(blocks_table(shown) if len(shown) > 1 else evaluation_table(shown[0]))
+        common.say(common.escape("\n".join(written)), person)
+        if json_:
+            common.print_json(records)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,20 +15,23 @@ def bench(
     model: Annotated[
         str,
         typer.Option(
-            help="gpt2-small-size (124 M) or sizes such as layers=6,width=256,heads=4, both with "
-            "random weights; or the folder of a trained run."
+            metavar="MODEL",
+            help="gpt2-small-size (124 M) or sizes such as layers=6,width=256, both with "
+            "random weights; or the folder of a trained run.",
         ),
     ] = "gpt2-small-size",
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, or all; direct,rim,coconut,cot if left out."),
+        typer.Option(metavar="NAME,...", help="Or all; direct, rim, coconut and cot if left out."),
     ] = None,
-    batch_sizes: Annotated[str | None, typer.Option(help="Comma-separated; 1 if left out.")] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Questions at a time; 1 if left out.")
+    ] = None,
     question_tokens: Annotated[
-        str | None, typer.Option(help="Lengths, comma-separated; 128 if left out.")
+        str | None, typer.Option(metavar="N,...", help="Lengths; 128 if left out.")
     ] = None,
     blocks: Annotated[
-        str | None, typer.Option(help="Values of K, comma-separated; 8 if left out.")
+        str | None, typer.Option(metavar="K,...", help="Memory blocks; 8 if left out.")
     ] = None,
     full: Annotated[
         bool,
@@ -39,89 +41,116 @@ def bench(
             "Meant for a GPU.",
         ),
     ] = False,
-    answer_tokens: Annotated[int, typer.Option(min=2, help="Length of every answer.")] = 8,
+    answer_tokens: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Length of every answer.")
+    ] = 8,
     step_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens that chain of thought writes before its answer.")
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Tokens that chain of thought writes before its answer."
+        ),
     ] = 30,
-    warmup: Annotated[int, typer.Option(min=1, help="Repeats that do not count.")] = 2,
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats that count.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of questions and random weights.")] = 0,
+    warmup: Annotated[int, typer.Option(metavar="N", min=1, help="Repeats that do not count.")] = 2,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Repeats that count.")] = 10,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of questions and random weights.")
+    ] = 0,
     device: common.DeviceOption = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(metavar="NAME", help="float32, bfloat16 or float16."),
+    ] = "float32",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; torch's choice if left out.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="CPU threads; torch's choice if left out."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the result JSON here.")] = None,
+    out: common.OutOption = None,
+    json_: common.JsonOption = False,
 ) -> None:
     """Time the methods side by side: time to the first answer token (TTFT) and whole answer.
 
     Medians of repeats with quartiles, and ratios to the direct answer.
     Lengths are fixed, so neither weights nor words matter.
-    The last line is one JSON object.
     """
     with common.clear_errors("Nothing was written."):
-        common.quiet_libraries()
-        import torch
-
-        from rim.infer.reasoner import best_device
+        from rim.cli.checks import check_device, check_target, comma_separated
         from rim.methods import METHODS
-        from rim.report.latency import latency_tables
-        from rim.results import environment, write_json
-        from rim.study.bench import FULL_GRID, BenchmarkSettings, run_benchmark
-        from rim.train.callbacks import progress_bar
+        from rim.study.bench.settings import FULL_GRID, BenchmarkSettings
 
         given = {
             "methods": list(METHODS) if methods == "all" else _words(methods),
-            "batch_sizes": _words(batch_sizes),
-            "question_tokens": _words(question_tokens),
-            "blocks": _words(blocks),
+            "batch_sizes": comma_separated("--batch-sizes", batch_sizes, least=1),
+            "question_tokens": comma_separated("--question-tokens", question_tokens, least=1),
+            "blocks": comma_separated("--blocks", blocks, least=1),
         }
         lengths = {"answer_tokens": answer_tokens, "step_tokens": step_tokens}
         counts = {"warmup": warmup, "repeats": repeats, "seed": seed}
         sizes = (FULL_GRID if full else {}) | {k: v for k, v in given.items() if v is not None}
         settings = common.validated(BenchmarkSettings, sizes | lengths | counts)
+        check_device(device)
+        check_target(out)
+        make_subject = _subject(model)
+        common.quiet_libraries()
+        import torch
+
+        from rim.report.latency import latency_tables
+        from rim.results import environment, write_json
+        from rim.study.bench.measure import run_benchmark
+
         if threads:
             torch.set_num_threads(threads)
-        subject = _subject(model, device or best_device(), dtype, seed)
-        common.say(_sentence(subject.description, settings))
-        with progress_bar(common.error_console) as bar:
-            cells = len(settings.batch_sizes) * len(settings.question_tokens)
-            task = bar.add_task("timing", total=cells * (warmup + repeats), note="")
-            result = run_benchmark(
-                subject, settings, lambda cell: bar.update(task, advance=1, note=cell)
-            )
+        subject = make_subject(common.available_device(device), dtype, seed)
+        person = common.console_for(json_)
+        common.say(common.escape(_sentence(subject.description, settings)), person)
+        cells = len(settings.batch_sizes) * len(settings.question_tokens)
+        total = cells * (warmup + repeats)
+        with common.progress("timing", total, common.error_console) as advance:
+            result = run_benchmark(subject, settings, lambda cell: advance(1, cell))
         for table in latency_tables(result):
-            common.console.print(table)
+            person.print(table)
         result["environment"] = environment()
         if out is not None:
             write_json(out, result)
-            common.say(f"Result: {out}")
-        sys.stdout.flush()
-        typer.echo(json.dumps(result))
+            common.say(common.escape(f"Result: {out}"), person)
+        if json_:
+            common.print_json(result)
 
 
 def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _subject(model: str, device: str, dtype: str, seed: int) -> Any:
-    """The model that `--model` means: a preset, sizes, or a trained run."""
+def _subject(model: str) -> Callable[[str, str, int], Any]:
+    """What makes the model that `--model` means: a preset, sizes, or a trained run. It takes a
+    device, a type and a seed.
+    """
+    from rim.cli.checks import check_model
     from rim.config import ConfigError, ScratchConfig
-    from rim.study.bench import PRESETS, scratch_subject, trained_subject
+    from rim.study.bench.settings import PRESETS
 
     if model in PRESETS:
-        return scratch_subject(model, PRESETS[model], device, dtype, seed)
+        return _scratch(model, PRESETS[model])
     if "=" in model:
         pairs = [word.partition("=") for word in _words(model) or []]
         sizes = {name.strip(): value.strip() for name, _, value in pairs}
-        scratch = common.validated(ScratchConfig, sizes, "--model ")
-        return scratch_subject(model, scratch, device, dtype, seed)
+        return _scratch(model, common.validated(ScratchConfig, sizes, "--model "))
     if not Path(model).exists():
         raise ConfigError(
             f"--model {model!r} is neither a preset ({', '.join(PRESETS)}), nor sizes "
             "(layers=6,width=256), nor the folder of a trained run"
         )
-    return trained_subject(Path(model), device, dtype)
+    check_model(Path(model))
+    return lambda device, dtype, seed: _bench_subject().trained_subject(Path(model), device, dtype)
+
+
+def _scratch(name: str, sizes: Any) -> Callable[[str, str, int], Any]:
+    return lambda *options: _bench_subject().scratch_subject(name, sizes, *options)
+
+
+def _bench_subject() -> Any:
+    from rim.study.bench import subject  # imports torch
+
+    return subject
 
 
 def _sentence(model: dict[str, Any], settings: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shlex
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,15 +19,64 @@ from rich.console import Console
 console = Console()
 error_console = Console(stderr=True)
 
+# Failures of the file system that are no fault of the program.
+_MACHINE = {
+    getattr(errno, name)
+    for name in (
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOSPC",
+        "EDQUOT",
+        "ENAMETOOLONG",
+        "ENOTDIR",
+        "EISDIR",
+    )
+    if hasattr(errno, name)
+}
+
 FORMATS = "jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa, multiplication_file"
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help=f"One of {FORMATS}; guessed from the first record if left out."),
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help=f"One of {FORMATS}; guessed from the first record if left out.",
+    ),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Read only so many examples.")]
+LimitOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Read only so many examples.")
+]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; the best there is if left out.")
+    str | None,
+    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps ...; the best if left out."),
 ]
+BlocksOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K,...",
+        help="Memory blocks; several numbers give a result for each. As in training if left out.",
+    ),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document; text for people goes to stderr."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Also write the result JSON here.")
+]
+BatchSizeOption = Annotated[int, typer.Option(metavar="N", min=1, help="Questions at a time.")]
+MaxNewTokensOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
+]
+TemperatureOption = Annotated[float, typer.Option(metavar="X", min=0, help="0 is greedy.")]
+TopPOption = Annotated[
+    float,
+    typer.Option(
+        metavar="X", help="Sample from the likeliest tokens of this total probability; 1 is off."
+    ),
+]
+SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of sampling.")]
 
 
 @contextlib.contextmanager
@@ -49,6 +99,14 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         error_console.print(f"[bold]Interrupted.[/] {after_interrupt}".rstrip())
         raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno not in _MACHINE or not isinstance(error.filename, str | os.PathLike):
+            raise
+        sentence = f"{error.filename}: {error.strerror}"
+        error_console.print(
+            f"[bold red]Error:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(2) from None
     except RuntimeError as error:
         if type(error).__name__ != "TrainingDivergedError":
             raise
@@ -87,9 +145,47 @@ def printable(text: str, keep: str = "\n\t") -> str:
     )
 
 
-def say(text: str) -> None:
-    """Print one line as it is: no number colours, no line breaks of our own."""
-    console.print(text, highlight=False, soft_wrap=True)
+def console_for(as_json: bool) -> Console:
+    """Where text for people goes: stdout, unless that is kept for JSON."""
+    return error_console if as_json else console
+
+
+def say(text: str, on: Console | None = None) -> None:
+    """Print one line as it is: no number colours, no line breaks of our own, nothing that commands
+    a terminal.
+    """
+    (on or console).print(printable(text), highlight=False, soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """The one JSON document of `--json`, on one line."""
+    typer.echo(printable(json.dumps(content, ensure_ascii=False), keep=""))
+
+
+def printable_tree(content: Any) -> Any:
+    """Nested dicts and lists whose texts are `printable`, for tables."""
+    if isinstance(content, dict):
+        return {key: printable_tree(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [printable_tree(value) for value in content]
+    return printable(content, keep="") if isinstance(content, str) else content
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int, on: Console) -> Iterator[Callable[..., None]]:
+    """A bar; what it gives is called with how much more is done, and perhaps a note. It leaves the
+    screen if the work fails.
+    """
+    from rim.train.callbacks import progress_bar
+
+    with progress_bar(on) as bar:
+        task = bar.add_task(title, total=total, note="")
+        try:
+            yield lambda done, note="": bar.update(task, advance=done, note=note)
+        except BaseException:
+            bar.live.transient = True
+            bar.remove_task(task)
+            raise
 
 
 def quiet_libraries() -> None:
@@ -103,26 +199,51 @@ def quiet_libraries() -> None:
 
 
 def load(run: Path, device: str | None) -> Any:
-    quiet_libraries()
-    from rim.infer.reasoner import best_device, load
-
-    return load(run, device=device or best_device())
-
-
-def block_counts(text: str | None) -> list[int | None]:
-    """Numbers of memory blocks as people write them, "5" or "0,2,5"; None is the default number.
+    """A trained model on a device, for asking.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: no such device here, or files that cannot be read.
     """
-    from rim.config import ConfigError
+    quiet_libraries()
+    from safetensors import SafetensorError
 
-    if text is None:
-        return [None]
-    pieces = [piece.strip() for piece in text.split(",")]
-    if not all(piece.isascii() and piece.isdigit() for piece in pieces):
-        raise ConfigError(f"--blocks takes a number from 0, or several (0,2,5), got {text!r}")
-    return [int(piece) for piece in pieces]
+    from rim.config import ConfigError
+    from rim.infer.reasoner import load
+
+    chosen = available_device(device)
+    try:
+        return load(run, device=chosen)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"the model in {run} cannot be read, a file seems to be damaged: {first_line(error)}"
+        ) from None
+
+
+def available_device(word: str | None) -> str:
+    """The device asked for, or the best there is.
+
+    Raises:
+        ConfigError: this machine has none of the kind.
+    """
+    import torch
+
+    from rim.config import ConfigError
+    from rim.infer.reasoner import best_device
+
+    if word is None:
+        return best_device()
+    try:
+        torch.zeros(1, device=word)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"there is no device {word!r} here ({first_line(error)}); try --device cpu"
+        ) from None
+    return word
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says, without its advice and advertisements."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,28 +13,40 @@ from rim.cli import common
 
 def compare(
     recipe: Annotated[
-        Path, typer.Argument(help="Comparison YAML, e.g. recipes/compare_arithmetic.yaml.")
+        Path,
+        typer.Argument(
+            metavar="RECIPE", help="Comparison YAML, e.g. recipes/compare_arithmetic.yaml."
+        ),
     ],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting: budget.kind=tokens. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting: budget.kind=tokens. Repeatable.",
+        ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Comma-separated; the recipe's if left out.")
+        str | None, typer.Option(metavar="N,...", help="The recipe's if left out.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Run this method only (with its start). Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Run this method only (with its start). Repeatable."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time, each with its share of the cores.")
+        int,
+        typer.Option(metavar="N", min=1, help="Runs at a time, each with its share of the cores."),
     ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(help="Result JSON; RUNS_DIR/NAME/comparison.json if left out."),
+        typer.Option(
+            metavar="FILE", help="Result JSON; comparison.json in its folder if left out."
+        ),
     ] = None,
     table_only: Annotated[
         bool, typer.Option("--table-only", help="Run nothing: sum up what is finished.")
     ] = False,
+    json_: common.JsonOption = False,
 ) -> None:
     """Train methods side by side, seed by seed, and compare accuracy, cost and latency.
 
@@ -41,10 +54,9 @@ def compare(
     and a plot of accuracy against latency beside it.
     """
     with common.clear_errors("The same command continues."):
-        common.quiet_libraries()
+        from rim.cli.checks import check_target, comma_separated
         from rim.config import ConfigError
-        from rim.results import write_json
-        from rim.study.compare import load_comparison, run_comparison, sum_up
+        from rim.study.compare.settings import load_comparison
 
         if out is not None and out.suffix != ".json":
             raise ConfigError(f"--out {out}: the result is a .json file")
@@ -52,34 +64,57 @@ def compare(
             raise ConfigError(
                 "--table-only sums up all that is finished; leave out --only and --jobs"
             )
-        chosen = [f"seeds=[{seeds}]"] if seeds is not None else []
+        numbers = comma_separated("--seeds", seeds)
+        chosen = [] if numbers is None else [f"seeds={numbers}"]
         settings = load_comparison(recipe, (*(set_ or ()), *chosen))
+        target = out or settings.folder / "comparison.json"
+        check_target(target)
+        if not table_only:
+            _check_runs(settings, only or ())
+        common.quiet_libraries()
+        from rim.results import write_json
+        from rim.study.compare.runner import run_comparison, sum_up
+
+        person = common.console_for(json_)
         failures: list[Any] = []
         if table_only:
             result = sum_up(settings)
         else:
-            result, failures = run_comparison(settings, common.console, only=only or (), jobs=jobs)
-        target = out or settings.folder / "comparison.json"
+            result, failures = run_comparison(settings, person, only=only or (), jobs=jobs)
         write_json(target, result)
-        _show(result)
+        _show(common.printable_tree(result), person)
         plots = _write_plots(result, target)
-        common.say("\n".join([f"Result: {target}", *(f"Plot: {plot}" for plot in plots)]))
+        written = [f"Result: {target}", *(f"Plot: {plot}" for plot in plots)]
+        common.say(common.escape("\n".join(written)), person)
+        if json_:
+            common.print_json(result)
         if failures:
             reasons = "; ".join(f"{f.run.name}: {f.reason}" for f in failures)
             raise ConfigError(f"{len(failures)} of the runs failed. {reasons}")
 
 
-def _show(result: dict[str, Any]) -> None:
+def _check_runs(settings: Any, only: Sequence[str]) -> None:
+    """Whether every run that is asked for could begin (starts of others are made on the way)."""
+    from rim.cli.checks import check_recipe
+    from rim.study.compare.plan import choose, resolve_runs
+
+    runs = resolve_runs(settings)
+    for run in choose(settings, runs, only):
+        if not run.done:
+            check_recipe(run.recipe, needs_base=run.needs is None)
+
+
+def _show(result: dict[str, Any], person: Any) -> None:
     from rim.report.comparison import comparison_tables, notes
 
     for table in comparison_tables(result):
-        common.console.print(table)
+        person.print(table)
     for line in notes(result):
-        common.console.print(line, highlight=False, markup=False)
+        person.print(line, highlight=False, markup=False)
     for task, content in result["tasks"].items():
         for verdict in content["controls"]:
             line = f"Control, {task}: {verdict['line']}"
-            common.console.print(line, highlight=False, markup=False)
+            person.print(line, highlight=False, markup=False)
 
 
 def _write_plots(result: dict[str, Any], target: Path) -> list[Path]:

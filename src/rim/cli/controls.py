@@ -11,51 +11,104 @@ from rim.cli import common
 
 
 def controls(
-    run: Annotated[Path, typer.Argument(help="Run or model folder of a method with blocks.")],
-    data: Annotated[Path, typer.Argument(help="Data file.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run or model folder of a method with blocks.")
+    ],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file.")],
     format_: common.FormatOption = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K,...",
+            help="Blocks that the model is asked with before anything is changed; several numbers "
+            "are controlled one after the other. As in training if left out.",
+        ),
+    ] = None,
     limit: common.LimitOption = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    out: Annotated[Path | None, typer.Option(help="Also write the result JSON here.")] = None,
+    batch_size: common.BatchSizeOption = 64,
+    max_new_tokens: common.MaxNewTokensOption = 64,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write the result JSON here; of several numbers of blocks, FILE-kK.json.",
+        ),
+    ] = None,
+    json_: common.JsonOption = False,
     device: common.DeviceOption = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
     swapped or multiplied, and with the question hidden from the answer: one verdict each.
     """
     with common.clear_errors():
-        from rim.data.sources import data_hash, open_file
-        from rim.evaluate.accuracy import score
-        from rim.evaluate.controls import num_answers, run_controls
-        from rim.evaluate.verdicts import control_verdicts
-        from rim.results import environment, write_json
-        from rim.train.callbacks import progress_bar
+        from rim.cli.checks import block_counts, check_model, check_target, targets
+        from rim.config import ConfigError
+        from rim.data.sources import open_file
+        from rim.models.folder import read_prompt_format
 
+        asked = block_counts(blocks, least=1)
         examples = open_file(data, format_, limit)
+        own = read_prompt_format(check_model(run, asked, device))
+        if own.trained_blocks == 0:
+            raise ConfigError(f"method {own.method!r} has no memory blocks to control")
+        counts = [own.trained_blocks if count is None else count for count in asked]
+        files = targets(out, counts) or []
+        for file in files:
+            check_target(file)
         reasoner = common.load(run, device)
-        options: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-        total = num_answers(reasoner.trained_blocks, len(examples)) + len(examples)
-        with progress_bar(common.console) as bar:
-            task = bar.add_task("answering", total=total, note="")
+        settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        person = common.console_for(json_)
+        results = []
+        for count in counts:
+            content = _controlled(reasoner, count, examples, settings, run.name, person)
+            content["data"]["name"] = data.name
+            results.append(content)
+            if len(counts) > 1:
+                common.say(f"{count} blocks:", person)
+            for verdict in content["verdicts"]:
+                common.say(common.escape(verdict["line"]), person)
+        _write(results, files, person)
+        if json_:
+            common.print_json(results)
 
-            def advance(done: int) -> None:
-                bar.advance(task, done)
 
-            result = score(reasoner, examples, all_blocks=False, progress=advance, **options)
-            outcomes = run_controls(reasoner, examples, progress=advance, **options)
-        records = [outcome.as_record() for outcome in outcomes]
-        verdicts = control_verdicts(run.name, [result.right["final"]], [records])
-        for verdict in verdicts:
-            common.say(common.escape(verdict["line"]))
-        if out is not None:
-            content = {
-                "run": run.name,
-                "data": {"name": data.name, "examples": len(examples), "hash": data_hash(examples)},
-                "settings": options,
-                "right": result.right["final"],
-                "controls": records,
-                "verdicts": verdicts,
-                "environment": environment(),
-            }
-            write_json(out, content)
-            common.say(f"Result: {out}")
+def _controlled(
+    reasoner: Any, blocks: int, examples: Any, settings: dict[str, Any], run: str, person: Any
+) -> dict[str, Any]:
+    """Accuracy with so many blocks, and every control of it, as JSON has them."""
+    from rim.core.prompt import PromptEncoder
+    from rim.data.sources import data_hash
+    from rim.evaluate.accuracy import score
+    from rim.evaluate.controls import num_answers, run_controls
+    from rim.evaluate.verdicts import control_verdicts
+    from rim.infer.reasoner import Reasoner
+    from rim.results import environment
+
+    # The number of blocks asked for stands where that of training would.
+    own = reasoner.encoder.format
+    memory = own.memory.model_copy(update={"blocks": blocks})
+    encoder = PromptEncoder(reasoner.encoder.tokenizer, own.model_copy(update={"memory": memory}))
+    asked = Reasoner(reasoner.model, encoder)
+    total = num_answers(blocks, len(examples)) + len(examples)
+    with common.progress("answering", total, person) as advance:
+        result = score(asked, examples, all_blocks=False, progress=advance, **settings)
+        outcomes = run_controls(asked, examples, progress=advance, **settings)
+    records = [outcome.as_record() for outcome in outcomes]
+    right = result.right["final"]
+    return {
+        "run": run,
+        "data": {"examples": len(examples), "hash": data_hash(examples)},
+        "settings": {"blocks": blocks, **settings},
+        "right": right,
+        "controls": records,
+        "verdicts": control_verdicts(run, [right], [records]),
+        "environment": environment(),
+    }
+
+
+def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> None:
+    from rim.results import write_json
+
+    for content, file in zip(results, files, strict=False):
+        write_json(file, content)
+        common.say(common.escape(f"Result: {file}"), person)

@@ -47,6 +47,7 @@ def lm_eval(
     on the same questions.
     """
     with common.clear_errors():
+        from rim.cli.checks import block_counts
         from rim.config import ConfigError
         from rim.deploy.export.record import read_record
         from rim.deploy.harness import model_command, server_command, write_tasks
@@ -57,7 +58,7 @@ def lm_eval(
             if not file:
                 raise ConfigError(f"--data wants NAME=FILE, got {entry!r}")
             files[name] = Path(file)
-        counts = common.block_counts(blocks)
+        counts = block_counts(blocks)
         for count in counts:
             if count is not None:
                 read_record(exported).blocks.check(count)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,41 +12,58 @@ from rim.cli import common
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(help="Recipe YAML, for example recipes/gsm8k_tiny.yaml.")
+        Path,
+        typer.Argument(metavar="RECIPE", help="Recipe YAML, for example recipes/gsm8k_tiny.yaml."),
     ],
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Change a setting: seed=1, or stages.grounding.max_steps=100. Repeatable."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting: seed=1, or model.tuning=full. Repeatable.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
 ) -> None:
     """Train a model as a recipe says, stage by stage, into a run folder."""
     with common.clear_errors("The same command with --resume continues."):
-        common.quiet_libraries()
+        from rim.cli.checks import check_recipe
         from rim.config.recipe_yaml import load_recipe
+        from rim.train.run_folder import check_run_folder
+
+        settings = load_recipe(recipe, tuple(set_ or ()))
+        check_run_folder(settings, resume)
+        check_recipe(settings, needs_base=not resume)  # a later stage starts from its own model
+        common.quiet_libraries()
         from rim.train.curriculum import train as run_training
 
-        run = run_training(
-            load_recipe(recipe, tuple(set_ or ())), resume=resume, console=common.console
-        )
-        common.say(f'Ask it:      rim ask {run.path} "your question"')
-        common.say(f"Evaluate it: rim eval {run.path} DATA")
+        run = run_training(settings, resume=resume, console=common.console)
+        common.say(f'Ask it:      rim ask {common.quoted(run.path)} "your question"')
+        common.say(f"Evaluate it: rim eval {common.quoted(run.path)} DATA")
 
 
 def demo(
-    seed: Annotated[int, typer.Option(min=0, help="Seed of data order, weights and training.")] = 0,
-    runs_dir: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="Also write the result JSON here.")] = None,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Seed of data order, weights and training."),
+    ] = 0,
+    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path(
+        "runs"
+    ),
+    out: common.OutOption = None,
+    json_: common.JsonOption = False,
 ) -> None:
     """Train a tiny model three ways on a built-in task and compare: direct, chain of thought,
     memory blocks.
     """
     with common.clear_errors("A new demo begins in a folder of its own."):
+        from rim.cli.checks import check_folder, check_target
+
+        check_folder(runs_dir)
+        check_target(out)
         common.quiet_libraries()
         from rim.study.demo import run_demo
 
-        result = run_demo(seed, runs_dir, common.console, out)
-        sys.stdout.flush()
-        typer.echo(json.dumps(result))
+        result = run_demo(seed, runs_dir, common.console_for(json_), out)
+        if json_:
+            common.print_json(result)

@@ -25,7 +25,10 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         ConfigError: a missing file, YAML that does not parse, an unknown key or a value out of
             range.
     """
-    return recipe_from_dict(read_recipe(path, overrides), str(path))
+    raw = read_recipe(path, overrides)
+    if "methods" in raw and "stages" not in raw:
+        raise ConfigError(f"{path} compares methods: use `rim compare {path}`")
+    return recipe_from_dict(raw, str(path))
 
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+# Settings of sampling are read without torch; choosing tokens needs it.
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class TokenChooser:
         max_new_tokens: int,
         device: torch.device,
     ):
+        import torch
+        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
         self.forbidden_ids = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
         self.warpers: list[Any] = []
         if sampling.temperature > 0:
@@ -89,6 +93,8 @@ class TokenChooser:
 
     def _draw(self, scores_NV: Tensor, rows: Sequence[int], step: int) -> Tensor:
         """Inverse transform with one uniform number a row: a draw does not depend on other rows."""
+        import torch
+
         cumulative_NV = scores_NV.softmax(-1).double().cumsum(-1)
         target_N1 = self.uniform_NS[list(rows), step : step + 1] * cumulative_NV[:, -1:]
         token_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0]
@@ -98,6 +104,8 @@ class TokenChooser:
 
 
 def _uniform_draws(key: str, count: int) -> Tensor:
+    import torch
+
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") % 2**63
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, generator=generator, dtype=torch.float64)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from rim.config import ConfigError, ModelConfig, PromptFormat
+from pydantic import ValidationError
+
+from rim.config import ConfigError, ModelConfig, PromptFormat, Settings
+
+S = TypeVar("S", bound=Settings)
 
 FORMAT_FILE = "rim.json"
 
@@ -36,18 +40,31 @@ def read_prompt_format(folder: Path) -> PromptFormat:
     """The prompt format saved with a model.
 
     Raises:
-        ConfigError: the folder was not written by RiM.
+        ConfigError: the folder was not written by RiM, or its `rim.json` is broken.
     """
-    return PromptFormat.model_validate(_read_description(folder)["prompt_format"])
+    return _read(folder, "prompt_format", PromptFormat)
 
 
 def read_model_config(folder: Path) -> ModelConfig:
     """The model settings saved with a model: where it came from, how it is loaded."""
-    return ModelConfig.model_validate(_read_description(folder)["model"])
+    return _read(folder, "model", ModelConfig)
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def _read(folder: Path, part: str, settings: type[S]) -> S:
+    file = folder / FORMAT_FILE
     try:
-        return json.loads((folder / FORMAT_FILE).read_text(encoding="utf-8"))
+        description = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{folder} has no {FORMAT_FILE}: not a model trained with RiM") from None
+    except ValueError as error:  # JSON or UTF-8
+        raise ConfigError(f"{file} is broken ({error}); copy the model folder again") from None
+    if not isinstance(description, dict) or not isinstance(description.get(part), dict):
+        raise ConfigError(f"{file} is broken: {part!r} is missing; copy the model folder again")
+    try:
+        return settings.model_validate(description[part])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (part, *first["loc"])))
+        raise ConfigError(
+            f"{file} does not fit this version of RiM: {where}: {first['msg']}"
+        ) from None

@@ -32,6 +32,24 @@ def evaluation_table(result: dict[str, Any]) -> Table:
     return table
 
 
+def blocks_table(results: list[dict[str, Any]]) -> Table:
+    """Evaluations of one run on one data set, a row for each number of blocks."""
+    first = results[0]
+    table = Table(title=f"{first['run']} on {first['data']['name']}", title_justify="left")
+    for heading in ("blocks", "accuracy % (95 %)", "any block", "tokens"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        summary = result["summary"]
+        any_block = summary.get("any_block")
+        table.add_row(
+            str(summary["blocks"]),
+            percent(summary["final"]),
+            f"{100 * any_block['accuracy']:.1f}" if any_block else "-",
+            f"{summary['tokens_generated_mean']:.1f}",
+        )
+    return table
+
+
 def demo_table(methods: dict[str, dict[str, Any]]) -> Table:
     """Methods side by side: accuracy and time."""
     table = Table(title="Held-out questions", title_justify="left")

@@ -70,9 +70,21 @@ def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     """Create the folder of a new run, or reopen that of an interrupted one.
 
     Raises:
+        ConfigError: see `check_run_folder`.
+    """
+    run = check_run_folder(recipe, resume)
+    if not resume:
+        run.path.mkdir(parents=True)
+        run.config_file.write_text(dump_yaml(recipe), encoding="utf-8")
+    return run
+
+
+def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
+    """The folder of a run, which `open_run_folder` may open; nothing is made yet.
+
+    Raises:
         ConfigError: the folder exists and `resume` was not asked for, there is nothing to resume,
-            the
-            run is finished, or its recipe was another one. Nothing is ever overwritten.
+            the run is finished, or its recipe was another one. Nothing is ever overwritten.
     """
     run = RunFolder(Path(recipe.runs_dir) / recipe.name)
     if not resume:
@@ -81,8 +93,6 @@ def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
                 f"{run.path} exists; continue it with --resume, "
                 "or choose another name with --set name=..."
             )
-        run.path.mkdir(parents=True)
-        run.config_file.write_text(dump_yaml(recipe), encoding="utf-8")
         return run
     if not run.config_file.exists():
         raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")

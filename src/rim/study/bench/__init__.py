@@ -4,17 +4,3 @@ Everything runs through `rim.infer.decode.generate`, the decoder that answers re
 depends on shapes, not on weights or words, so questions are random ordinary tokens, exactly as
 many as asked for, and the stop token is forbidden: every answer has the stated length.
 """
-
-from rim.study.bench.measure import run_benchmark
-from rim.study.bench.settings import FULL_GRID, PRESETS, BenchmarkSettings
-from rim.study.bench.subject import Subject, scratch_subject, trained_subject
-
-__all__ = [
-    "FULL_GRID",
-    "PRESETS",
-    "BenchmarkSettings",
-    "Subject",
-    "run_benchmark",
-    "scratch_subject",
-    "trained_subject",
-]

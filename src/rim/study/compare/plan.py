@@ -52,11 +52,23 @@ class Run:
 
 
 def make_plan(settings: Comparison) -> list[Run]:
-    """Every run of a comparison, each after the one it starts from.
+    """Every run of a comparison, each after the one it starts from, with equal budgets.
 
     Raises:
         ConfigError: a training recipe is wrong, or the budgets differ.
         DataError: training data are wrong (read only where a stage counts in epochs).
+    """
+    plan = resolve_runs(settings)
+    if settings.budget.kind == "steps":
+        check_steps(settings, plan)
+    return plan
+
+
+def resolve_runs(settings: Comparison) -> list[Run]:
+    """Every run of a comparison, each after the one it starts from; no data are read.
+
+    Raises:
+        ConfigError: a training recipe is wrong.
     """
     plan: list[Run] = []
     for task in settings.tasks:
@@ -68,9 +80,19 @@ def make_plan(settings: Comparison) -> list[Run]:
                     plan.append(starts[method.start])
                 needs = starts.get(method.start or "")
                 plan.append(_method(settings, task, name, seed, needs))
-    if settings.budget.kind == "steps":
-        check_steps(settings, plan)
     return plan
+
+
+def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> list[Run]:
+    """The runs of the methods asked for (all if none), and the starts that those need."""
+    for name in only:
+        if name not in settings.methods:
+            raise ConfigError(
+                f"--only: no method {name!r}, there are {', '.join(settings.methods)}"
+            )
+    methods = [r for r in plan if r.result is not None and (not only or r.method in only)]
+    needed = {run.needs.name for run in methods if run.needs and not run.done}
+    return [run for run in plan if run in methods or run.name in needed]
 
 
 def _start(settings: Comparison, task: str, name: str, seed: int) -> Run:

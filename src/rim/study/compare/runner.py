@@ -24,7 +24,7 @@ from rim.study.compare.measure import (
     redo_controls,
     refuse_other_measurements,
 )
-from rim.study.compare.plan import Run, check_questions, check_tokens, make_plan
+from rim.study.compare.plan import Run, check_questions, check_tokens, choose, make_plan
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import progress_bar
@@ -93,18 +93,6 @@ def sum_up(settings: Comparison) -> dict[str, Any]:
     if not any(content["methods"] for content in result["tasks"].values()):
         raise ConfigError(f"{settings.folder} has no results yet; leave out --table-only to run")
     return result
-
-
-def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> list[Run]:
-    """The runs of the methods asked for (all if none), and the starts that those need."""
-    for name in only:
-        if name not in settings.methods:
-            raise ConfigError(
-                f"--only: no method {name!r}, there are {', '.join(settings.methods)}"
-            )
-    methods = [r for r in plan if r.result is not None and (not only or r.method in only)]
-    needed = {run.needs.name for run in methods if run.needs and not run.done}
-    return [run for run in plan if run in methods or run.name in needed]
 
 
 def _one_by_one(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rim.config import DataConfig, DataSource, Settings
+from rim.config import ConfigError, DataConfig, DataSource, Settings
 from rim.config.base import NonNegativeInt, PositiveInt, Share
 from rim.config.recipe_yaml import read_recipe, settings_from_dict
 
@@ -161,4 +161,7 @@ def load_comparison(path: str | Path, overrides: tuple[str, ...] = ()) -> Compar
     Raises:
         ConfigError: a missing file, YAML that does not parse, an unknown key, a value out of range.
     """
-    return settings_from_dict(Comparison, read_recipe(path, overrides), str(path))
+    raw = read_recipe(path, overrides)
+    if "stages" in raw and "methods" not in raw:
+        raise ConfigError(f"{path} trains one model: use `rim train {path}`")
+    return settings_from_dict(Comparison, raw, str(path))

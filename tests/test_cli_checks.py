@@ -1,0 +1,327 @@
+"""Mistakes on the command line, found before torch is imported; machine output; help texts."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+from export_models import make_run
+from rich.console import Console
+from test_cli import ROOT, plain_console, rim_command, rim_json, work  # noqa: F401
+
+import rim.cli.checks as checks
+import rim.cli.common as common
+import rim.cli.hub as hub
+from rim import __version__
+from rim.cli import app
+from rim.config import ConfigError
+
+# Runs a command and says on the last line how it ended and what it imported.
+WATCHED = """
+import sys
+from rim.cli import app
+try:
+    app(sys.argv[1:], prog_name="rim")
+except SystemExit as end:
+    heavy = [name for name in ("torch", "transformers") if name in sys.modules]
+    print("ended", end.code, *heavy)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, plain_tokenizer):
+    """A tiny trained model, with room for 256 positions."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    make_run("gpt2", plain_tokenizer, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train nope.yaml",
+        "train recipes/gsm8k_tiny.yaml --set memry.blocks=3",
+        "train recipes/my_data.yaml --set data.train.path=nope.jsonl",
+        "train recipes/my_data.yaml --set model.base=./no/such/folder",
+        "train recipes/my_data.yaml --set report_to=[wandbb]",
+        "train recipes/compare_arithmetic.yaml",
+        "compare nope.yaml",
+        "compare recipes/gsm8k_tiny.yaml",
+        "compare recipes/compare_arithmetic.yaml --set methods.rim.memory.blcks=3",
+        "compare recipes/compare_arithmetic.yaml --only nope",
+        "ask nope q",
+        "ask RUN q --device gpu",
+        "ask RUN q --blocks 999999999999",
+        "ask RUN q --samples 3",
+        "eval nope my.jsonl",
+        "eval RUN nope.jsonl",
+        "eval RUN my.jsonl --blocks 0,two",
+        "eval RUN my.jsonl --out /dev/stdout",
+        "controls nope my.jsonl",
+        "controls RUN my.jsonl --device cuda:x",
+        "bench --methods nope",
+        "bench --blocks 0",
+        "bench --model nope",
+        "demo --out .",
+        "data stats nope.jsonl",
+    ],
+)
+def test_a_mistake_is_answered_before_torch_is_imported(work, run, command):  # noqa: F811
+    arguments = command.replace("RUN", str(run)).split()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert ended.stdout.splitlines()[-1] == "ended 2"
+    assert ended.stderr.startswith("Error: ") and len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("ask RUN q --blocks 999999999999", "the model has 512 positions, give at most 127"),
+        ("ask RUN q --blocks 200,2", "--blocks 200 is too many"),
+        ("ask RUN q --device gpu", "got 'gpu'; a GPU of NVIDIA or AMD is cuda"),
+        ("ask RUN q --device cuda:99", "there is no device 'cuda:99' here"),
+        ("train recipes/compare_arithmetic.yaml", "use `rim compare recipes/compare_arithmetic"),
+        ("compare recipes/gsm8k_tiny.yaml", "use `rim train recipes/gsm8k_tiny.yaml`"),
+        ("train recipes/my_data.yaml --set report_to=[wandbb]", "did you mean 'wandb'?"),
+        ("train recipes/my_data.yaml --set runs_dir=my.jsonl/runs", "is a file"),
+        ("train recipes/my_data.yaml --set model.base=a/b/c", "there is no such folder"),
+        ("eval RUN my.jsonl --out .", "is not a regular file"),
+        ("controls RUN my.jsonl --blocks 0", "--blocks takes a number from 1"),
+        ("train recipes/my_data.yaml --resume", "nothing to resume"),
+    ],
+)
+def test_the_sentence_says_what_to_do(work, run, command, message):  # noqa: F811
+    output = rim_command(*command.replace("RUN", str(run)).split(), code=2)
+    assert message in output and "Repo id" not in output
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="report_to: wandb is not installed; `pip install wandb`"):
+        checks._check_trackers(["wandb"])
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: name == "tensorboardX")
+    checks._check_trackers(["tensorboard", "all"])
+
+
+def test_every_tracker_that_transformers_knows_may_be_named():
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    # Other versions of transformers may know fewer.
+    assert set(INTEGRATION_TO_CALLBACK) <= set(checks.TRACKERS)
+
+
+def test_broken_model_files_are_named(run, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    weights, described = broken / "model/model.safetensors", broken / "model/rim.json"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "a file seems to be damaged" in rim_command("ask", broken, "q", code=2)
+    good = json.loads(described.read_text())
+    for text, message in (
+        ("{", "rim.json is broken"),
+        ("[]", "'prompt_format' is missing"),
+        (json.dumps(good | {"model": 3}), "'model' is missing"),
+        (json.dumps(good | {"prompt_format": {"metod": "rim"}}), "prompt_format.metod"),
+    ):
+        described.write_text(text)
+        assert message in rim_command("ask", broken, "q", code=2)
+
+
+def test_models_that_state_no_positions_have_a_bound_too(run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "model/config.json").write_text("{}")
+    checks.check_model(copy, [checks.MOST_BLOCKS])
+    with pytest.raises(ConfigError, match="no question needs more, give at most 10000"):
+        checks.check_model(copy, [checks.MOST_BLOCKS + 1])
+
+
+def test_results_go_to_regular_files_only(tmp_path):
+    (tmp_path / "old.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to(tmp_path / "old.json")
+    for path in (tmp_path, tmp_path / "link.json", Path(os.devnull)):
+        with pytest.raises(ConfigError, match="is not a regular file"):
+            checks.check_target(path)
+    with pytest.raises(ConfigError, match="is a file"):
+        checks.check_target(tmp_path / "old.json" / "new.json")
+    checks.check_target(tmp_path / "old.json")
+    checks.check_target(tmp_path / "a" / "b" / "new.json", overwrite=False)
+    with pytest.raises(ConfigError, match="exists; give --overwrite"):
+        checks.check_target(tmp_path / "old.json", overwrite=False)
+
+
+def test_what_the_file_system_refuses_is_no_traceback(capsys):
+    with pytest.raises(typer.Exit), common.clear_errors():
+        raise PermissionError(13, "Permission denied", "runs/x")
+    with pytest.raises(FileNotFoundError), common.clear_errors():
+        raise FileNotFoundError(2, "No such file", "ours.txt")
+
+
+# --- the hub -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """The hub may be asked, as far as its client is concerned; nothing is cached."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    return huggingface_hub
+
+
+def test_a_hub_out_of_reach_is_one_sentence(online, monkeypatch):
+    monkeypatch.setattr(hub, "reachable", lambda url: False)
+    with pytest.raises(ConfigError, match=r"the hub \(http.*\) does not answer; go online"):
+        hub.check_base("someone/model")
+    asked = []
+    monkeypatch.setattr(hub, "reachable", lambda url: asked.append(url) or True)
+    hub.check_base("someone/model", "v1")
+    assert asked[0].endswith("/someone/model/resolve/v1/config.json")
+
+
+def test_cached_files_are_used_where_the_hub_is_out_of_reach(online, monkeypatch):
+    monkeypatch.setattr(hub, "reachable", lambda url: False)
+    monkeypatch.setattr(online, "try_to_load_from_cache", lambda *_, **__: "config.json")
+    hub.check_base("someone/model")
+    assert online.constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_server_that_answers_anything_is_reachable(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(hub, "PATIENCE", 0.5)
+    handler = type("Refusing", (http.server.BaseHTTPRequestHandler,), {"log_message": print})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert hub.reachable(f"http://127.0.0.1:{server.server_port}/x")  # 501: no HEAD here
+        server.shutdown()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert not hub.reachable(f"http://127.0.0.1:{silent.getsockname()[1]}/x")
+    assert not hub.reachable(f"http://127.0.0.1:{server.server_port}/x")
+
+
+# --- what is printed -----------------------------------------------------------------------------
+
+
+def test_a_bar_leaves_the_screen_when_the_work_fails():
+    shown = io.StringIO()
+    with pytest.raises(ConfigError), common.progress("answering", 3, Console(file=shown)):
+        raise ConfigError("no")
+    assert shown.getvalue().strip() == ""
+    with common.progress("answering", 3, Console(file=shown)) as advance:
+        advance(3)
+    assert "3/3" in shown.getvalue()
+
+
+def test_json_is_one_document_and_text_for_people_goes_elsewhere(work, run):  # noqa: F811
+    questions = work / "few.jsonl"
+    questions.write_text("\n".join(json.dumps({"question": f"{i}+1", "answer": i}) for i in "123"))
+    short = ["--max-new-tokens", 2]
+    assert [row["blocks"] for row in rim_json("ask", run, "q", "--blocks", "0,2", *short)] == [0, 2]
+    records = rim_json("eval", run, questions, "--blocks", "0,2", *short, "--out", "e.json")
+    assert [record["summary"]["blocks"] for record in records] == [0, 2]
+    assert json.loads(Path("e-k2.json").read_text()) == records[1]
+    (record,) = rim_json("eval", run, questions, *short, "--out", "e.json")
+    assert json.loads(Path("e.json").read_text()) == record
+    controlled = rim_json("controls", run, questions, "--blocks", "2,3", *short, "--out", "c.json")
+    assert [c["verdicts"][-1]["line"].partition(": ")[0] for c in controlled] == [
+        f"run, number of blocks at test time, K = 1 to K = {2 * k}" for k in (2, 3)
+    ]
+    assert json.loads(Path("c-k3.json").read_text()) == controlled[1]
+    assert rim_json("data", "stats", questions)["file"] == "few.jsonl"
+    assert rim_json("data", "validate", "my.jsonl") == {
+        "file": "my.jsonl", "records": 240, "problems": [],
+    }  # fmt: skip
+
+
+def test_several_numbers_of_blocks_are_one_table(work, run):  # noqa: F811
+    output = rim_command("eval", run, "my_test.jsonl", "--blocks", "0,2,2", "--max-new-tokens", 2)
+    rows = [line.split()[1] for line in output.splitlines() if line.startswith("│")]
+    assert rows == ["0", "2"]
+
+
+def test_nothing_that_is_printed_commands_the_terminal(work, capsys):  # noqa: F811
+    name = "a\x1b[31m\u202e.jsonl"
+    (work / name).write_text((work / "my.jsonl").read_text())
+    for command in (["stats"], ["validate"], ["stats", "--json"]):
+        output = rim_command("data", *command[:1], name, *command[1:])
+        assert "\x1b" not in output and "\u202e" not in output
+    rim_command("data", "generate", "arithmetic", "--out", "b\x1b.jsonl", "--num-examples", 2)
+    assert "\x1b" not in rim_command("ask", "no\x1b[2J", "q", code=2)
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+
+def all_commands() -> dict[str, SimpleNamespace]:
+    """Every command and group by its words, with its parameters as help shows them."""
+    found = {}
+
+    def walk(command, words):
+        context = type(command).context_class(command, info_name=" ".join(("rim", *words)))
+        found[" ".join(words)] = SimpleNamespace(words=words, params=command.get_params(context))
+        for name, below in getattr(command, "commands", {}).items():
+            walk(below, (*words, name))
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
+def test_every_option_is_described():
+    commands = all_commands()
+    assert {"train", "ask", "data validate", "lm-eval"} <= commands.keys()
+    assert "version" not in commands
+    bare = [
+        f"{name} {param.name}"
+        for name, command in commands.items()
+        for param in command.params
+        if not (param.help or "").strip()
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_and_names_no_python_types(width):
+    from typer.testing import CliRunner
+
+    for name, command in all_commands().items():
+        arguments = [*command.words, "--help"]
+        output = CliRunner(env={"COLUMNS": str(width)}).invoke(app, arguments, color=False).output
+        assert not re.search(r"<bool>|list\[", output), name
+        assert "…" not in output, f"{name}: something is cut off"
+        assert max(map(len, output.splitlines())) <= width, name
+
+
+def test_version_is_an_option():
+    assert rim_command("--version").strip() == __version__
+
+
+def test_help_groups_the_commands():
+    output = rim_command("--help")
+    groups = re.findall(r"─ ([A-Z][a-z ]+?) ─", output)
+    assert groups == [
+        "Options", "Train and compare", "Ask and evaluate", "Look inside", "Deploy", "Data",
+    ]  # fmt: skip
