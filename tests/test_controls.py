@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 
 import pytest
@@ -288,7 +289,29 @@ def test_run_controls_reports_each_control_with_one_mark_a_question(encoder):
     assert set(swap["right"]) <= {"0", "1"}
 
 
-def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
+@pytest.fixture
+def finished(monkeypatch):
+    """Answers of a random model, which never stops, count as whole."""
+    import rim.evaluate.controls
+
+    def whole(*args, **options):
+        rows = generate(*args, **options)
+        return [[dataclasses.replace(g, finished=True) for g in row] for row in rows]
+
+    monkeypatch.setattr(rim.evaluate.controls, "generate", whole)
+
+
+def test_an_answer_that_was_cut_off_is_wrong(encoder):
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    cut_off = [reasoner.ask(q, max_new_tokens=2) for q in QUESTIONS]
+    assert any(a.answer and not a.finished for a in cut_off)
+    golds = [*(a.answer or "-" for a in cut_off[:-1]), "another"]
+    examples = [Example(q, (), gold) for q, gold in zip(QUESTIONS, golds, strict=True)]
+    outcomes = {o.name: o.right for o in run_controls(reasoner, examples, max_new_tokens=2)}
+    assert not any(outcomes[f"K = {K}"])
+
+
+def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder, finished):
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     answers = [reasoner.ask(q, blocks=5, max_new_tokens=2).answer or "-" for q in QUESTIONS]
     examples = [
@@ -304,7 +327,9 @@ def test_the_sweep_is_what_each_number_of_blocks_would_answer(encoder):
     assert any(outcomes[f"K = {k}"] != expected for k in range(1, 2 * K + 1)), "K matters"
 
 
-def test_the_share_that_follows_the_other_question_stands_beside_that_of_unaltered_blocks(encoder):
+def test_the_share_that_follows_the_other_question_stands_beside_that_of_unaltered_blocks(
+    encoder, finished
+):
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     own = {q: reasoner.ask(q, max_new_tokens=8).answer for q in QUESTIONS}
     # A partner is the next question: that of the first answered one has just this answer as gold.

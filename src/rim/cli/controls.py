@@ -67,6 +67,7 @@ def controls(
                 common.say(f"{count} blocks:", person)
             for verdict in content["verdicts"]:
                 common.say(common.escape(verdict["line"]), person)
+            common.say(common.escape(content["note"]), person)
         _write(results, files, person)
         if json_:
             common.print_json(results)
@@ -76,23 +77,17 @@ def _controlled(
     reasoner: Any, blocks: int, examples: Any, settings: dict[str, Any], run: str, person: Any
 ) -> dict[str, Any]:
     """Accuracy with so many blocks, and every control of it, as JSON has them."""
-    from rim.core.prompt import PromptEncoder
     from rim.data.sources import data_hash
     from rim.evaluate.accuracy import score
-    from rim.evaluate.controls import num_answers, run_controls
+    from rim.evaluate.controls import num_answers, run_controls, what_stays_alive
     from rim.evaluate.verdicts import control_verdicts
-    from rim.infer.reasoner import Reasoner
     from rim.results import environment
 
-    # The number of blocks asked for stands where that of training would.
-    own = reasoner.encoder.format
-    memory = own.memory.model_copy(update={"blocks": blocks})
-    encoder = PromptEncoder(reasoner.encoder.tokenizer, own.model_copy(update={"memory": memory}))
-    asked = Reasoner(reasoner.model, encoder)
     total = num_answers(blocks, len(examples)) + len(examples)
     with common.progress("answering", total, person) as advance:
-        result = score(asked, examples, all_blocks=False, progress=advance, **settings)
-        outcomes = run_controls(asked, examples, progress=advance, **settings)
+        options = {"blocks": blocks, "progress": advance, **settings}
+        result = score(reasoner, examples, all_blocks=False, **options)
+        outcomes = run_controls(reasoner, examples, **options)
     records = [outcome.as_record() for outcome in outcomes]
     right = result.right["final"]
     return {
@@ -102,6 +97,7 @@ def _controlled(
         "right": right,
         "controls": records,
         "verdicts": control_verdicts(run, [right], [records]),
+        "note": what_stays_alive(reasoner),
         "environment": environment(),
     }
 

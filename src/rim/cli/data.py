@@ -110,7 +110,7 @@ def generate(
 ) -> None:
     """Write a task's questions, steps and answers. Splits never share a question.
 
-    Knobs of arithmetic: min_operations, max_operations, modulus.
+    Knobs of arithmetic: min_operations, max_operations, modulus, start.
 
     Knobs of graph_search: min_hops, max_hops, hop_mix (prosqa or even),
     min_concepts, max_concepts, edges_per_concept, min_entities, max_entities,

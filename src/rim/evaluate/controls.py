@@ -16,7 +16,7 @@ from rim.config import ConfigError
 from rim.data.examples import DataError, Example
 from rim.evaluate.interventions import hide, shuffle, transplant, zero
 from rim.infer.answers import grade
-from rim.infer.decode import generate, most_blocks
+from rim.infer.decode import Generated, generate, most_blocks
 from rim.infer.prefill import Between
 from rim.infer.reasoner import Reasoner
 
@@ -51,6 +51,7 @@ def run_controls(
     reasoner: Reasoner,
     examples: Sequence[Example],
     *,
+    blocks: int | None = None,
     batch_size: int = 64,
     max_new_tokens: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -58,23 +59,27 @@ def run_controls(
     """Every control on a model with memory blocks; `progress` hears of each question answered
     (`num_answers` in all).
 
+    Args:
+        blocks: how many the model is asked with before anything is changed; as in training if left
+            out.
+
     Raises:
         ConfigError: the model has no blocks, or not enough to shuffle.
         DataError: all answers are the same, so that no question's blocks are another's.
     """
-    blocks = reasoner.trained_blocks
-    if blocks == 0:
+    if reasoner.trained_blocks == 0:
         raise ConfigError(
             f"method {reasoner.encoder.format.method!r} has no memory blocks to control"
         )
+    blocks = reasoner.trained_blocks if blocks is None else blocks
     questions = [example.question for example in examples]
     partners = choose_partners(examples)
     # A prompt without blocks is that of a chain of thought to a model that was once trained on one:
     # it gets as many tokens as an answer takes, and no more to write steps with.
     answer_tokens = max(len(reasoner.encoder.answer_ids(e.answer)) for e in examples)
 
-    def answer(count: int, **options: Any) -> list[list[str]]:
-        generated = generate(
+    def answer(count: int, **options: Any) -> list[list[Generated]]:
+        return generate(
             reasoner.model,
             reasoner.encoder,
             questions,
@@ -82,18 +87,19 @@ def run_controls(
             batch_size=batch_size,
             **({"max_new_tokens": max_new_tokens, "progress": progress} | options),
         )
-        return [[g.text for g in texts] for texts in generated]
 
-    def marks(texts: Sequence[str], golds: Sequence[Example]) -> tuple[bool, ...]:
-        encoder = reasoner.encoder
-        return tuple(grade(text, gold, encoder) for text, gold in zip(texts, golds, strict=True))
+    def marks(answers: Sequence[Generated], golds: Sequence[Example]) -> tuple[bool, ...]:
+        return tuple(
+            grade(g.text, gold, reasoner.encoder, finished=g.finished)
+            for g, gold in zip(answers, golds, strict=True)
+        )
 
-    def intervene(name: str, group: Group, between: Between) -> tuple[Outcome, list[str]]:
-        texts = [row[0] for row in answer(blocks, between=between)]
-        return Outcome(name, group, marks(texts, examples)), texts
+    def intervene(name: str, group: Group, between: Between) -> tuple[Outcome, list[Generated]]:
+        answers = [row[0] for row in answer(blocks, between=between)]
+        return Outcome(name, group, marks(answers, examples)), answers
 
-    def partners_share(texts: Sequence[str]) -> float:
-        others = marks(texts, [partners[example.question] for example in examples])
+    def partners_share(answers: Sequence[Generated]) -> float:
+        others = marks(answers, [partners[example.question] for example in examples])
         return sum(others) / len(others)
 
     # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
@@ -116,12 +122,12 @@ def run_controls(
     if blocks > 1:
         outcomes.append(intervene("blocks shuffled", "block states", shuffle())[0])
     swapped = {question: other.question for question, other in partners.items()}
-    swap, texts = intervene(
+    swap, answers = intervene(
         "blocks of another question",
         "block states",
         transplant(swapped),
     )
-    shares = {"follows": partners_share(texts), "follows_unaltered": partners_share(unaltered)}
+    shares = {"follows": partners_share(answers), "follows_unaltered": partners_share(unaltered)}
     outcomes += [
         replace(swap, **shares),
         intervene("question hidden from the read-out", "question", hide())[0],
