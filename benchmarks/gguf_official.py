@@ -29,7 +29,7 @@ from rim.config import MemoryConfig, ModelConfig, PromptFormat, ScratchConfig, T
 from rim.core.prompt import add_memory_tokens
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
-from rim.deploy.export.gguf.pretokenizers import SPLITS
+from rim.deploy.export.gguf.vocabulary import SPLITS
 from rim.models.loading import save_trained
 from rim.models.scratch import build_model
 from rim.results import environment, write_json

@@ -146,7 +146,7 @@ def test_printed_commands_can_be_pasted(work, plain_tokenizer):
         "For llama.cpp: rim gguf 'my [v2] model' --out model.gguf",
     ]
     said = rim_command("push", "a [b]", "someone/tiny", code=2)
-    assert "`rim export RUN --to 'a [b]'`" in said
+    assert "`rim export RUN --out 'a [b]'`" in said
 
 
 def test_make_targets_named_in_the_readme_exist():

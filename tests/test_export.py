@@ -24,8 +24,8 @@ import rim
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
 from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.deploy.export import check, export_run, plan_push, probe, push
-from rim.deploy.export.exporting import refuse_unservable
 from rim.deploy.export.files import write_model
+from rim.deploy.export.record import check_exportable
 from rim.deploy.export.template import block_text, build_template
 from rim.infer.reasoner import load
 
@@ -385,10 +385,13 @@ def test_what_no_stock_engine_does_is_refused(changes, message, plain_tokenizer,
 
 
 @pytest.mark.parametrize(("method", "passes"), [("coconut", 1), ("codi", 1), ("rim", 2)])
-def test_methods_that_feed_hidden_states_back_are_refused(method, passes):
+def test_methods_that_feed_hidden_states_back_are_refused(
+    method, passes, plain_tokenizer, tmp_path
+):
     fed_back = PromptFormat(method=method, memory=MemoryConfig(passes=passes))
+    run = make_run("gpt2", plain_tokenizer, tmp_path / "run", wanted=fed_back)
     with pytest.raises(ConfigError, match="feeds hidden states back"):
-        refuse_unservable(fed_back)
+        check_exportable(run / "model")
 
 
 @pytest.mark.parametrize("framing", ["once", "none"])

@@ -22,8 +22,7 @@ from rim.cli import gguf as gguf_command
 from rim.config import ConfigError
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import WEIGHTS, write_gguf
-from rim.deploy.export.gguf.pretokenizers import pretokenizer_name
-from rim.deploy.export.gguf.vocabulary import read_vocabulary
+from rim.deploy.export.gguf.vocabulary import pretokenizer_name, read_vocabulary
 from rim.deploy.export.record import EXPORT_FILE, file_hashes
 from rim.models.scratch import train_tokenizer
 from rim.results import write_json

@@ -6,8 +6,7 @@ from typing import Any
 
 import gguf
 
-from rim.deploy.export.gguf.refusal import refusal
-from rim.deploy.export.gguf.vocabulary import Vocabulary
+from rim.deploy.export.gguf.vocabulary import Vocabulary, refusal
 
 #: What llama.cpp has built in for a family; another value would be computed wrongly, not refused.
 _BUILT_IN: dict[str, dict[str, tuple[Any, ...]]] = {

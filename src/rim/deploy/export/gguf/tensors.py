@@ -18,7 +18,7 @@ from safetensors import safe_open
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from rim.deploy.export.gguf.refusal import refusal
+from rim.deploy.export.gguf.vocabulary import refusal
 
 #: GPT-2 stores these as I x O.
 _TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
