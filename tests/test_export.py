@@ -492,7 +492,7 @@ def sabotage_suppression(folder: Path) -> None:
         (sabotage_template("is defined else 3", "is defined else 2"), "the prompt is"),
         (sabotage_template("['<|mem|>', '< |mem|>']", "['<|mem|>', '<|mem|>']"), "adds control"),
         (sabotage_template("'< |endoftext|>'", "'endoftext'"), "is not cleaned"),
-        (sabotage_template("rim_count > 64", "rim_count > 640"), "was not refused"),
+        (sabotage_template("rim_count > 64", "rim_count > 640"), "the template took"),
     ],
     ids=["weights", "suppression", "question", "default", "memory", "cleaning", "number"],
 )

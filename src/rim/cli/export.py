@@ -39,18 +39,12 @@ def export(
         common.quiet_libraries()
         from rim.deploy.export import export_run
         from rim.deploy.export.check import QUESTIONS
-        from rim.train.callbacks import progress_bar
 
         questions = [*QUESTIONS, *(example.question for example in examples)]
-        with progress_bar(common.console) as bar:
-            task = bar.add_task("export", total=5, note="")
+        with common.progress("export", 5, common.console_for(json_)) as advance:
             report = export_run(
-                run,
-                out,
-                questions=questions,
-                progress=lambda step: bar.update(task, advance=1, note=step),
+                run, out, questions=questions, progress=lambda step: advance(1, step)
             )
-            bar.update(task, completed=5, note="")
         check = report.check
         if json_:
             typer.echo(json.dumps(asdict(report), default=str))

@@ -35,7 +35,7 @@ def gguf(
         from rim.deploy.export.gguf import write_gguf
         from rim.train.callbacks import progress_bar
 
-        with progress_bar(common.console) as bar:
+        with progress_bar(common.console_for(json_)) as bar:
             task = bar.add_task("tensors", total=None, note="")
             report = write_gguf(
                 folder,
