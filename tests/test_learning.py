@@ -216,7 +216,7 @@ def test_stages_that_do_not_fit_are_refused(name, stage, message, tmp_path):
 
 def test_passes_belong_to_rim_and_lotus(tmp_path):
     write_data(tmp_path)
-    with pytest.raises(ConfigError, match="passes is for rim and lotus"):
+    with pytest.raises(ConfigError, match=r"memory.passes must be 1"):
         recipe_for("coconut", tmp_path, memory={"blocks": 2, "passes": 2})
     with pytest.raises(ConfigError, match="lotus needs"):
         recipe_for("lotus", tmp_path, memory={"blocks": 2, "passes": 2})
