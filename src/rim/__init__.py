@@ -29,6 +29,7 @@ _EXPORTS = {
     "load": "rim.infer.reasoner",
     "load_examples": "rim.data.sources",
     "load_recipe": "rim.config.recipe_yaml",
+    "score": "rim.evaluate.accuracy",
     "train": "rim.train.curriculum",
 }
 
@@ -48,6 +49,7 @@ __all__ = [
     "load",
     "load_examples",
     "load_recipe",
+    "score",
     "train",
 ]
 
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from rim.data.examples import DataError, Example
     from rim.data.sources import load_examples
     from rim.deploy.export import export_run
-    from rim.evaluate.accuracy import Evaluation
+    from rim.evaluate.accuracy import Evaluation, score
     from rim.infer.reasoner import Answer, Reasoner, load
     from rim.infer.sampling import Sampling
     from rim.train.curriculum import train
