@@ -14,10 +14,12 @@ from rim.cli import common
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    out: Annotated[Path, typer.Option(help="New folder for the exported model.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the exported model.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Data file whose first questions the self-check asks as well."),
+        typer.Option(
+            metavar="FILE", help="Data file whose first questions the self-check asks as well."
+        ),
     ] = None,
     format_: common.FormatOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,

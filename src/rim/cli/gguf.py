@@ -14,10 +14,14 @@ from rim.cli import common
 
 def gguf(
     folder: Annotated[Path, typer.Argument(help="Exported folder (`rim export`).")],
-    out: Annotated[Path, typer.Option(help="New file, such as model.gguf.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New file, such as model.gguf.")],
     weights: Annotated[
         Literal["f32", "f16", "bf16", "q8_0"] | None,
-        typer.Option("--type", help="Type of the matrices; as exported if left out."),
+        typer.Option(
+            "--type",
+            metavar="NAME",
+            help="Type of the matrices: f32, f16, bf16 or q8_0; as exported if left out.",
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
 ) -> None:

@@ -14,7 +14,9 @@ from rim.cli import common
 
 def lm_eval(
     exported: Annotated[Path, typer.Argument(help="Exported folder (rim export).")],
-    out: Annotated[Path, typer.Option(help="Folder for the task files, new or not.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the task files, new or not.")
+    ],
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,7 +35,10 @@ def lm_eval(
     ] = None,
     scoring: Annotated[
         Literal["rim", "regex"],
-        typer.Option(help="Our answer parser, or lm_eval alone: the last number counts."),
+        typer.Option(
+            metavar="NAME",
+            help="rim: our answer parser; regex: lm_eval alone, the last number counts.",
+        ),
     ] = "rim",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace tasks of the same names.")

@@ -21,12 +21,20 @@ def serve(
     ] = None,
     engine: Annotated[
         Literal["auto", "transformers", "vllm", "llama.cpp"],
-        typer.Option(help="auto: the first that is installed, in this order."),
+        typer.Option(
+            metavar="NAME",
+            help="transformers, vllm or llama.cpp; auto: the first that is installed, in this order.",
+        ),
     ] = "auto",
     host: Annotated[
-        str, typer.Option(help="Address to serve on; anything but loopback opens it to a network.")
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to serve on; anything but loopback opens it to a network."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 8000,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=1, max=65535, help="Port to serve on.")
+    ] = 8000,
     blocks: Annotated[
         int | None,
         typer.Option(
