@@ -23,7 +23,7 @@ def serve(
         Literal["auto", "transformers", "vllm", "llama.cpp"],
         typer.Option(
             metavar="NAME",
-            help="transformers, vllm or llama.cpp; auto: the first that is installed, in this order.",
+            help="transformers, vllm or llama.cpp; auto: the first installed, in this order.",
         ),
     ] = "auto",
     host: Annotated[
