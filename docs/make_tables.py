@@ -328,6 +328,31 @@ def parser_table() -> str:
     return "\n".join(lines)
 
 
+def blind_table() -> str:
+    """Plain RiM, RiM with an opening, RiM with blind drop-out: what the controls say of each."""
+    (content,) = read("results/compare_blind.json")
+    seeds = ", ".join(map(str, content["seeds"]))
+    lines = [
+        f"Seed{'s' if len(content['seeds']) > 1 else ''} {seeds}; 1,000 questions, controls on 500.",
+        "",
+        "| task | method | accuracy % | question hidden | another question's blocks: still right / "
+        "follow the other | K = 1 .. 5 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, result in content["tasks"].items():
+        by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+        for method, row in result["methods"].items():
+            hidden = by_name[f"{method}, question hidden from the read-out"]
+            swap = by_name[f"{method}, blocks of another question"]
+            sweep = list(by_name[f"{method}, number of blocks"]["accuracies"].values())[:5]
+            lines.append(
+                f"| {task} | {method} | {100 * row['final']['mean']:.1f} | "
+                f"{100 * hidden['to']:.1f} | {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} | "
+                f"{', '.join(f'{100 * share:.0f}' for share in sweep)} |"
+            )
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -335,6 +360,7 @@ TABLES = {
     "latency-table": ("docs/latency.md", latency_table),
     "comparison-table": ("docs/compare.md", comparison_table),
     "variants-table": ("docs/compare.md", variants_table),
+    "blind-table": ("docs/evidence.md", blind_table),
     "control-lines": ("docs/controls.md", control_lines),
     "gguf-table": ("docs/serving.md", gguf_table),
     "budget-table": ("docs/budget.md", budget_table),
