@@ -333,7 +333,7 @@ def blind_table() -> str:
     (content,) = read("results/compare_blind.json")
     seeds = ", ".join(map(str, content["seeds"]))
     lines = [
-        f"Seed{'s' if len(content['seeds']) > 1 else ''} {seeds}; 1,000 questions, controls on 500.",
+        f"Seed{'s' if len(content['seeds']) > 1 else ''} {seeds}; 1,000 questions, controls on 500",
         "",
         "| task | method | accuracy % | question hidden | another question's blocks: still right / "
         "follow the other | K = 1 .. 5 |",
@@ -347,7 +347,8 @@ def blind_table() -> str:
             sweep = list(by_name[f"{method}, number of blocks"]["accuracies"].values())[:5]
             lines.append(
                 f"| {task} | {method} | {100 * row['final']['mean']:.1f} | "
-                f"{100 * hidden['to']:.1f} | {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} | "
+                f"{100 * hidden['to']:.1f} | "
+                f"{100 * swap['to']:.1f} / {100 * swap['follows']:.1f} | "
                 f"{', '.join(f'{100 * share:.0f}' for share in sweep)} |"
             )
     return "\n".join(lines)

@@ -345,7 +345,8 @@ def test_the_share_that_follows_the_other_question_stands_beside_that_of_unalter
 
 def test_the_sweep_ends_where_the_models_positions_end(encoder):
     longest = max(len(encoder.prompt_ids(question, 4)) for question in QUESTIONS)
-    model = tiny_model("llama", encoder.tokenizer, max_positions=longest)
+    answer = max(len(encoder.answer_ids(example.answer)) for example in EXAMPLES)
+    model = tiny_model("llama", encoder.tokenizer, max_positions=longest + answer - 1)
     outcomes = run_controls(Reasoner(model, encoder), EXAMPLES, max_new_tokens=2)
     swept = [o.name for o in outcomes if o.group == "number of blocks"]
     assert swept == ["K = 1", "K = 2", "K = 3", "K = 4"]

@@ -23,7 +23,7 @@ from rim.data.sources import (
     open_file,
 )
 from rim.data.tasks.arithmetic import generate_arithmetic
-from rim.data.tasks.generators import split_of
+from rim.data.tasks.drawing import split_of
 from rim.infer.answers import extract_answer, is_right, same_answer
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat
 from rim.core.layout import FIELDS, lay_out
-from rim.core.prompt import PromptEncoder
+from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.infer.decode import generate
 from rim.infer.sampling import Sampling, TokenChooser
 from rim.methods import METHODS
@@ -202,3 +203,30 @@ def test_prompt_ids_at_inference_equal_the_trunk_ids_of_training(encoder):
         is_trunk = layout.fields_TF[:, FIELDS.index("segment_ids")] == 0
         trunk = layout.fields_TF[is_trunk, FIELDS.index("input_ids")].tolist()
         assert trunk == encoder.prompt_ids(example.question, 4)
+
+
+def test_a_sliding_window_ends_what_fits(tokenizer):
+    """Within the window a windowed model is exact; beyond it, it is refused, not silently wrong."""
+    memory = MemoryConfig(blocks=2)
+    add_memory_tokens(tokenizer, memory)
+    encoder = PromptEncoder(tokenizer, PromptFormat(memory=memory))
+    needed = len(encoder.prompt_ids("a longer question", 2)) + 4
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = AutoConfig.for_model(
+        "mistral",
+        vocab_size=len(tokenizer),
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        sliding_window=needed,
+        **sizes,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    questions = ["a longer question", "short"]
+    every = generate(model, encoder, questions, blocks=2, after="all", max_new_tokens=4)
+    for question, row in zip(questions, every, strict=True):
+        for g in row:
+            by_hand = greedy_by_hand(model, encoder, question, g.after_block, 4)
+            assert g.token_ids == by_hand
+    with pytest.raises(ConfigError, match=rf"the model has {needed}"):
+        generate(model, encoder, ["word " * needed], blocks=2)

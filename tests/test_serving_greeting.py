@@ -18,7 +18,7 @@ from serving_subjects import (
 )
 
 from rim.deploy.serve import Engine, Plan, Subject, greeting, page_url
-from rim.deploy.serve.serving import PAGE
+from rim.deploy.serve.start import PAGE
 
 
 def plan_of(engine: Engine, subject: Subject, **more: Any) -> Plan:

@@ -31,7 +31,7 @@ from rim.data.sources import (
     task_source,
     write_file,
 )
-from rim.data.tasks.generators import split_of
+from rim.data.tasks.drawing import split_of
 from rim.data.tasks.multiplication import generate_multiplication
 from rim.data.tasks.multiplication import solve as multiply
 

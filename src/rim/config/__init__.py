@@ -16,7 +16,7 @@ from rim.config.data import (
     WordProblemsConfig,
 )
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
-from rim.config.prompt import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
+from rim.config.prompt_format import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
 from rim.config.recipe import Recipe, ValidationConfig
 from rim.config.stages import StageConfig
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from rim.config.base import NonNegativeInt, PositiveInt, Settings
 from rim.config.data import DataConfig
 from rim.config.model import ModelConfig
-from rim.config.prompt import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
+from rim.config.prompt_format import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
 from rim.config.stages import StageConfig, expand_stages
 from rim.methods import METHODS
 
@@ -52,9 +52,11 @@ class Recipe(Settings):
                     f"stage {stage.name!r}: objective {stage.objective!r} does not belong to "
                     f"method {self.method!r}, which has {' and '.join(allowed)}"
                 )
+            if stage.objective == "remaining" and method.removes is None:
+                raise ValueError(f"method {self.method!r} declares no 'removes', see its class")
             if stage.objective == "remaining" and getattr(stage, removal) is None:
                 raise ValueError(f"stage {stage.name!r}: method {self.method!r} wants {removal!r}")
-            if stage.blind_readouts and not method.has_blocks:
+            if stage.blind_readouts and (not method.has_blocks or stage.objective == "solution"):
                 raise ValueError(
                     f"stage {stage.name!r}: blind_readouts is for methods with blocks; a read-out "
                     "without them has nothing but the question"

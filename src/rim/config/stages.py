@@ -66,6 +66,8 @@ TRAINER_OWN = {
         "prediction_loss_only",
         "logging_nan_inf_filter",
         "disable_tqdm",
+        "train_sampling_strategy",
+        "dataloader_drop_last",
     ),
     "",  # the training of read-outs depends on them
 )

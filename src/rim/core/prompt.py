@@ -206,7 +206,9 @@ class PromptEncoder:
         """Strings that the tokenizer reads as control tokens, the longest first."""
         added = self.tokenizer.added_tokens_decoder.values()
         return sorted(
-            {t.content for t in added if t.special and len(t.content) > 1}, key=len, reverse=True
+            {t.content for t in added if t.special and len(t.content.strip()) > 1},
+            key=len,
+            reverse=True,
         )
 
     def prompt_ids(self, question: str, blocks: int) -> list[int]:
@@ -231,6 +233,15 @@ class PromptEncoder:
     def solution_ids(self, steps: Sequence[str], answer: str) -> tuple[int, ...]:
         """A worked solution, steps and answer, as one target, stop token included."""
         return self._target(self.format.templates.solution_text(steps, answer))
+
+    @property
+    def begins_at_a_latent(self) -> bool:
+        """Whether a fed-back latent itself predicts the answer's first token: nothing closes the
+        blocks, nothing opens the answer.
+        """
+        framed = self.format.memory.framing != "none"
+        opened = self.is_chat or self.num_marker_tokens > 0
+        return self.format.feedback != "none" and not framed and not opened
 
     def tokens_before_answer(
         self, solution_ids: Sequence[int], answer_ids: Sequence[int], example: Example

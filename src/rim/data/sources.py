@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,7 @@ from rim.data.readers import (
     split_array,
     unknown_format,
 )
-from rim.data.tasks.arithmetic import generate_arithmetic
-from rim.data.tasks.graph_search import generate_graph_search
-from rim.data.tasks.multiplication import generate_multiplication
-from rim.data.tasks.word_problems import generate_word_problems
-
-# By format; each takes the settings of that name and the questions to leave out.
-GENERATORS: dict[str, Callable[[Any, Collection[str]], list[Example]]] = {
-    "arithmetic": generate_arithmetic,
-    "graph_search": generate_graph_search,
-    "multiplication": generate_multiplication,
-    "word_problems": generate_word_problems,
-}
+from rim.data.tasks import GENERATORS
 
 
 def load_examples(source: DataSource) -> list[Example]:

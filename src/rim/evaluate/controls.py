@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rim.config import ConfigError
 from rim.data.examples import DataError, Example
 from rim.evaluate.interventions import hide, shuffle, transplant, zero
-from rim.infer.answers import grade
+from rim.infer.answers import grade, same_answer
 from rim.infer.decode import Generated, generate, most_blocks
 from rim.infer.prefill import Between
 from rim.infer.reasoner import Reasoner
@@ -105,7 +105,7 @@ def run_controls(
     # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
     most = min(
         2 * blocks,
-        most_blocks(reasoner.model, reasoner.encoder, [e.question for e in examples]),
+        most_blocks(reasoner.model, reasoner.encoder, questions, answer_tokens),
     )
     sweep = answer(most, after="all") if most else []
     unaltered = [
@@ -169,7 +169,8 @@ def choose_partners(examples: Sequence[Example]) -> dict[str, Example]:
     partners = {}
     for i, example in enumerate(examples):
         for other in (*examples[i + 1 :], *examples[:i]):
-            if other.answer != example.answer:
+            same = same_answer(other.answer, example.answer)
+            if not same and other.question != example.question:
                 partners[example.question] = other
                 break
         else:

@@ -37,6 +37,11 @@ def verdict(
     sure = p < LEVEL
     falls = tests[0].only_first > tests[0].only_second
     change = ("falls" if falls else "rises") if sure else "shows no sure change:"
+    shares = [(ref.count("1") / len(ref), con.count("1") / len(con)) for ref, con in pairs]
+    disagree = len({a > b for a, b in shares if a != b}) > 1
+    if disagree:
+        each = ", ".join(f"{100 * a:.1f} to {100 * b:.1f}" for a, b in shares)
+        change = f"changes in different directions in different seeds ({each} %), on average"
     questions, seeds = len(pairs[0][1]), len(pairs)
     many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
     share, chance = map(fmean, zip(*follows, strict=True)) if follows else (None, None)
@@ -46,6 +51,9 @@ def verdict(
             f"; {100 * share:.1f} % give the other question's answer "
             f"({100 * chance:.1f} % do with their own blocks)"
         )
+    test = f", McNemar {p_text(p)}{' in every seed' if seeds > 1 and sure else ''}"
+    if disagree:
+        test = ""
     return {
         "name": name,
         "follows": share,
@@ -56,7 +64,7 @@ def verdict(
         "seeds": seeds,
         "p": p,
         "line": f"{name}: accuracy {change} from {100 * before:.1f} to {100 * after:.1f} % "
-        f"({many}, McNemar {p_text(p)}{' in every seed' if seeds > 1 and sure else ''}){other}",
+        f"({many}{test}){other}",
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from rim.config import ConfigError
 from rim.core.layout import PADDING
@@ -78,6 +79,11 @@ def generate(
         raise ConfigError(f"{most} blocks are too many: the model has {limit} positions")
     if between is not None and (after != "final" or len(set(counts)) > 1):
         raise ConfigError("an intervention needs one number of blocks and after='final'")
+    if between is not None and encoder.begins_at_a_latent:
+        raise ConfigError(
+            "here the answer begins at a latent, whose input is its own blocks' state and which no "
+            "intervention reaches; use memory.framing each or once, or an answer with an opening"
+        )
     prompts = [encoder.prompt(q, count) for q, count in zip(questions, counts, strict=True)]
     for question, prompt in zip(questions, prompts, strict=True):
         _check_fits(limit, question, prompt)
@@ -131,18 +137,32 @@ def _check_fits(limit: int | None, question: str, prompt: Prompt) -> None:
         )
 
 
-def most_blocks(model: Any, encoder: PromptEncoder, questions: Sequence[str]) -> int:
-    """The largest number of blocks that the model has positions for behind every question."""
+def most_blocks(
+    model: Any, encoder: PromptEncoder, questions: Sequence[str], answer_tokens: int = 1
+) -> int:
+    """The largest number of blocks behind which the model has positions for every question's
+    answer.
+    """
     limit = position_limit(model)
     if limit is None:
         return sys.maxsize
     longest = max(len(encoder.prompt_ids(question, 1)) for question in questions)
-    return max(0, 1 + (limit - longest) // len(encoder.block_ids))
+    # The last token of an answer is predicted, never fed.
+    room = limit - longest - (answer_tokens - 1)
+    return max(0, 1 + room // len(encoder.block_ids))
 
 
 def position_limit(model: Any) -> int | None:
-    """How many positions the model has (GPT-2's is a table's size, others' the trained length)."""
-    return getattr(unwrap(model).config, "max_position_embeddings", None)
+    """How many positions the model has (GPT-2's is a table's size, others' the trained length).
+
+    Layers with a sliding window end it: beyond the window the read-out mask, which knows none,
+    would not be the one that such a layer has on a stock engine.
+    """
+    config = unwrap(model).config
+    limits = [getattr(config, "max_position_embeddings", None)]
+    if any(DynamicCache(config=config).is_sliding):
+        limits.append(getattr(config, "sliding_window", None))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 @torch.inference_mode()

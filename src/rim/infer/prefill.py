@@ -163,7 +163,7 @@ def prefill(
         model,
         encoder,
         list(prompts),
-        DynamicCache(config=unwrap(model).config),
+        _new_cache(model),
         batch["segment_ids"][:, :0],
         batch["block_ids"][:, :0],
         starts,
@@ -172,6 +172,14 @@ def prefill(
     b_S = torch.tensor([slot.b for slot in slots], device=device)
     logits_SV = _fill(filled, batch, width, predictors, b_S, between)
     return filled, logits_SV
+
+
+def _new_cache(model: Any) -> DynamicCache:
+    """A cache that keeps every column: answers side by side need more columns than positions, and
+    a window (which no prompt here exceeds) would cut them off.
+    """
+    cache = DynamicCache(config=unwrap(model).config)
+    return DynamicCache() if any(cache.is_sliding) else cache
 
 
 def _fill(

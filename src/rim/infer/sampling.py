@@ -77,7 +77,7 @@ class TokenChooser:
             if sampling.top_p < 1:
                 self.warpers.append(TopPLogitsWarper(sampling.top_p))
             draws = [_uniform_draws(f"{sampling.seed}/{key}", max_new_tokens) for key in row_keys]
-            self.uniform_NS = torch.stack(draws).to(device)
+            self.uniform_NS = torch.stack(draws)
 
     def __call__(self, logits_NV: Tensor, rows: Sequence[int], step: int) -> tuple[Tensor, Tensor]:
         """Token and log-probability (at temperature 1) of the rows that are still decoded."""
@@ -95,12 +95,15 @@ class TokenChooser:
         """Inverse transform with one uniform number a row: a draw does not depend on other rows."""
         import torch
 
-        cumulative_NV = scores_NV.softmax(-1).double().cumsum(-1)
-        target_N1 = self.uniform_NS[list(rows), step : step + 1] * cumulative_NV[:, -1:]
+        # float64, which not every device has; only the probabilities' sums need it.
+        device = "cpu" if scores_NV.device.type == "mps" else scores_NV.device
+        cumulative_NV = scores_NV.softmax(-1).to(device, torch.float64).cumsum(-1)
+        uniform_N1 = self.uniform_NS[list(rows), step : step + 1].to(device)
+        target_N1 = uniform_N1 * cumulative_NV[:, -1:]
         token_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0]
         # Rounding may point behind the last token that has any probability.
         last_possible_N = (cumulative_NV < cumulative_NV[:, -1:]).sum(1)
-        return torch.minimum(token_N, last_possible_N)
+        return torch.minimum(token_N, last_possible_N).to(scores_NV.device)
 
 
 def _uniform_draws(key: str, count: int) -> Tensor:

@@ -2,9 +2,9 @@
 
 Config asks which objectives its stages may have and whether its prompts have blocks; the layout
 asks for its read-outs; models attach its extra modules; the trainer adds its extra loss; `rim
-bench` times it as it says. A method file imports nothing of the library but this module, so that
-settings are checked without torch (a method that needs torch, such as CODI, is imported when it is
-used).
+bench` times it as it says. A method file imports nothing of the library outside `rim.methods`, so
+that settings are checked without torch (a method that needs torch, such as CODI, is imported when
+it is used).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 One pass holds both: the teacher is the read-out after the question (steps, answer), the student the
 read-out after the latents (answer). Both are trained by cross-entropy, and the student's hidden
 states at the token before the answer, all layers, are drawn to the teacher's, which are not
-(`distillation_loss`). Latents are fed back through a projection. As in CODI the last step is left
+(`distillation_loss`; it divides by a deviation over the micro-batch, so compare CODI at equal
+`micro_batch_size`). Latents are fed back through a projection. As in CODI the last step is left
 out of the teacher's solution (`drop_last_step`): it states the answer.
 
 Shape legend: B batch, T flat sequence length, D width.

@@ -61,6 +61,8 @@ def load_base(
     try:
         if folder and (folder / "adapter_config.json").exists():
             model, tokenizer = load_trained(folder, merge=True, attention=config.attention)
+            if config.dtype != "auto":
+                model.to(getattr(torch, config.dtype))
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model = AutoModelForCausalLM.from_pretrained(

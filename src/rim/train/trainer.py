@@ -57,7 +57,8 @@ class ReadoutTrainer(Trainer):
     """Minimises the weighted read-out loss of one stage.
 
     The loss is a mean over the examples of the whole (accumulated, distributed) batch, so
-    accumulation changes nothing but memory.
+    accumulation changes nothing but memory (an extra loss of the method's own may look at the
+    micro-batch, as CODI's does).
     """
 
     def __init__(
@@ -237,7 +238,9 @@ class ReadoutTrainer(Trainer):
         }
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """No weight decay on the memory-token rows: decay would pull them to zero on every step."""
+        """No weight decay on the memory-token rows under LoRA: decay would pull them to zero on
+        every step.
+        """
         names = super().get_decay_parameter_names(model)
         return [name for name in names if "trainable_tokens" not in name]
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from rim.config import ArithmeticConfig
 from rim.data.examples import Example
-from rim.data.tasks.generators import Draft, Task, generate
+from rim.data.tasks.drawing import Draft, Task, generate
 
 
 def solve(numbers: list[int], operators: list[str], modulus: int) -> tuple[list[str], str]:

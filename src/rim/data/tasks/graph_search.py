@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from rim.config import GraphSearchConfig
 from rim.data.examples import DataError, Example
-from rim.data.tasks.generators import PEOPLE, Draft, Task, generate, sentences_key
+from rim.data.tasks.drawing import PEOPLE, Draft, Task, generate, sentences_key
 
 _ONSETS = "b br d dr f fl g gr h j k kl l m n p pl qu r s sk sn t tr v w y z"
 _RHYMES = ("ompus", "orpus", "umpus", "erpus", "impus", "alpus", "empus")

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from rim.config import MultiplicationConfig
 from rim.data.examples import Example
-from rim.data.tasks.generators import Draft, Task, generate
+from rim.data.tasks.drawing import Draft, Task, generate
 
 
 def generate_multiplication(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rim.config import WordProblemsConfig
 from rim.data.examples import DataError, Example
-from rim.data.tasks.generators import PEOPLE, Draft, Task, generate, sentences_key
+from rim.data.tasks.drawing import PEOPLE, Draft, Task, generate, sentences_key
 
 THINGS = ("marble", "apple", "book", "coin", "stamp", "shell", "button", "ticket", "pencil", "card")
 _GIVEN = (
