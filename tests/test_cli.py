@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import tiny_model
-from export_models import make_run
+from export_models import checked_in_process, make_run
 from test_training import raw_recipe
 from typer.testing import CliRunner
 
@@ -139,7 +139,8 @@ def test_every_readme_command_runs(work, plain_tokenizer):
 
 def test_printed_commands_can_be_pasted(work, plain_tokenizer):
     make_run("gpt2", plain_tokenizer, work / "run")
-    printed = rim_command("export", "run", "--out", "my [v2] model").splitlines()
+    with checked_in_process():
+        printed = rim_command("export", "run", "--out", "my [v2] model").splitlines()
     assert printed[-3].startswith("Exported: my [v2] model (")
     assert printed[-2:] == [
         "Serve it: rim serve 'my [v2] model'",
