@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import random
@@ -80,17 +79,14 @@ def ids(tokenizer, messages, **arguments):
 
 @pytest.fixture(scope="session")
 def exported(plain_tokenizer, tmp_path_factory):
-    """One adapted run per family, exported once: name -> (run folder, exported folder).
-
-    The first one's self-check has a process of its own, as it has for users.
-    """
+    """One adapted run per family, exported once: name -> (run folder, exported folder)."""
     folder = tmp_path_factory.mktemp("exports")
     found = {}
     for kind in ADAPTED:
         run = make_run(kind, plain_tokenizer, folder / kind, adapter=True)
         (run / "evaluations").mkdir()
         (run / "evaluations" / "a.json").write_text(json.dumps(EVALUATION))
-        with checked_in_process() if found else contextlib.nullcontext():
+        with checked_in_process():
             found[kind] = (run, export_run(run, folder / kind / "out"))
     return found
 
@@ -421,6 +417,7 @@ def document_code() -> list[str]:
     return [lines for lines in code if "serving" not in lines]
 
 
+@pytest.mark.slow
 def test_the_documents_first_lines_run_on_transformers_alone(exported, tmp_path):
     (tmp_path / "exported").symlink_to(exported["gpt2"][1].folder)
     code = "import sys\nsys.modules['rim'] = None\n" + "".join(document_code()[:2])
@@ -436,12 +433,13 @@ def test_the_documents_first_lines_run_on_transformers_alone(exported, tmp_path)
     assert result.stdout.splitlines() == [answer.text] * 2
 
 
+@pytest.mark.slow
 def test_the_documents_export_in_python_runs(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo-seed0").mkdir(parents=True)
     (tmp_path / "runs" / "demo-seed0" / "rim").symlink_to(exported["gpt2"][0])
-    with checked_in_process():
-        exec(compile(document_code()[2], "serving.md", "exec"), {})
+    # Its self-check has a process of its own, as it has for users.
+    exec(compile(document_code()[2], "serving.md", "exec"), {})
     assert (tmp_path / "exported-too" / "model.safetensors").exists()
 
 
@@ -494,6 +492,7 @@ def test_the_self_check_notices(sabotage, message, plain_tokenizer, tmp_path):
         check.check_export(folder, reasoner.model, reasoner.encoder, check.QUESTIONS[:3])
 
 
+@pytest.mark.slow
 def test_a_failed_self_check_leaves_nothing_behind(plain_tokenizer, tmp_path, monkeypatch):
     run = make_run("gpt2", plain_tokenizer, tmp_path / "run")
     broken = "{{- raise_exception('no') -}}"

@@ -126,7 +126,13 @@ def codi_under_lora(trained):
     return trained("codi", name="codi-lora", model=model)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("direct", "cot", "rim") else pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 def test_learns_a_trivially_small_task_and_survives_the_disk(name, trained, tmp_path):
     write_data(tmp_path)
     run = trained(name)
@@ -186,6 +192,7 @@ def test_codis_projection_trains_saves_and_merges_under_lora(codi_under_lora, tm
     assert score(load(run.path), test, max_new_tokens=8).accuracy >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_a_codi_run_continues_with_its_own_projection(tuning, trained, request):
     from rim.config import ModelConfig

@@ -138,6 +138,7 @@ def test_stages_of_different_seeds_draw_apart():
     assert (stage_seed(0, 1), stage_seed(1, 1)) == (778162986, 17120840)
 
 
+@pytest.mark.slow
 def test_bf16_stages_run_on_a_processor_without_gpu(tmp_path):
     raw = raw_recipe(tmp_path)
     raw["stages"] = [raw["stages"][0] | {"max_steps": 2, "evaluate_every": 2}]
@@ -177,6 +178,7 @@ def test_resuming_gives_the_same_losses_as_never_stopping(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_other_settings_reach_the_trainer(tmp_path, monkeypatch):
     raw = raw_recipe(tmp_path)
     raw["stages"] = [raw["stages"][0] | {"max_steps": 2, "evaluate_every": 1}]
@@ -271,6 +273,7 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
     assert folder.config_file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resuming_with_other_data_or_a_broken_checkpoint(tmp_path, monkeypatch):
     raw = raw_recipe(tmp_path)
     original = rim.train.trainer.ReadoutTrainer.training_step
