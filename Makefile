@@ -14,7 +14,7 @@ endif
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
-	@echo "make check  install, then ruff, pyright and the quick tests, about a minute: before every commit"
+	@echo "make check  install, then ruff, pyright and the quick tests, a minute or two: before every commit"
 	@echo "make test   install, then run all tests but those of the next line, on two cores"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
