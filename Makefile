@@ -9,12 +9,13 @@ ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo test test-serve llama-server lint clean
+.PHONY: demo test check test-serve llama-server lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
-	@echo "make test   install, then run all tests but those of the next line"
+	@echo "make check  install, then ruff, pyright and the quick tests, a minute or two: before every commit"
+	@echo "make test   install, then run all tests but those of the next line, on two cores"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
 	@echo "make lint   ruff and pyright"
@@ -33,8 +34,15 @@ SEED ?= 0
 demo: $(STAMP)
 	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
 
+# Two processes of one thread each: torch's own threads would wait for each other on these models.
+# A file stays in one process, so that what its tests share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not serve"
+	$(PYTEST) -m "not serve"
+
+check: lint
+	$(PYTEST) -q -m "not serve and not slow"
 
 $(SERVE_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,serve,lm-eval]"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import tiny_model
-from export_models import make_run
+from export_models import checked_in_process, make_run
 from test_training import raw_recipe
 from typer.testing import CliRunner
 
@@ -115,6 +115,7 @@ for _stage in ("grounding", "refinement"):
         SHORT += f" --set stages.{_stage}.{_setting}"
 
 
+@pytest.mark.slow
 def test_every_readme_command_runs(work, plain_tokenizer):
     tiny_model("qwen3", plain_tokenizer, max_positions=512).save_pretrained(work / "base")
     plain_tokenizer.save_pretrained(work / "base")
@@ -139,7 +140,9 @@ def test_every_readme_command_runs(work, plain_tokenizer):
 
 def test_printed_commands_can_be_pasted(work, plain_tokenizer):
     make_run("gpt2", plain_tokenizer, work / "run")
-    printed = rim_command("export", "run", "--out", "my [v2] model").splitlines()
+    with checked_in_process():
+        output = rim_command("export", "run", "--out", "my [v2] model")
+    printed = [line for line in output.splitlines() if line]  # bars leave empty ones
     assert printed[-3].startswith("Exported: my [v2] model (")
     assert printed[-2:] == [
         "Serve it: rim serve 'my [v2] model'",
@@ -155,6 +158,7 @@ def test_make_targets_named_in_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+@pytest.mark.slow
 def test_demo_runs_and_prints_one_json_document(work, monkeypatch):
     import rim.study.demo
 
@@ -163,6 +167,18 @@ def test_demo_runs_and_prints_one_json_document(work, monkeypatch):
     monkeypatch.setattr(rim.study.demo, "TEST_QUESTIONS", 30)
     monkeypatch.setattr(rim.study.demo, "TIMED_QUESTIONS", 2)
     monkeypatch.setattr(rim.study.demo, "TRAINING_EXAMPLES", 200)
+    of_full_size = rim.study.demo.demo_recipes
+
+    def small_recipes(seed, folder):
+        found = of_full_size(seed, folder)
+        validation = found["base"].validation.model_copy(update={"num_examples": 8})
+        found = {n: r.model_copy(update={"validation": validation}) for n, r in found.items()}
+        model = found["base"].model
+        scratch = model.scratch.model_copy(update={"layers": 2})
+        smaller = {"model": model.model_copy(update={"scratch": scratch})}
+        return found | {"base": found["base"].model_copy(update=smaller)}
+
+    monkeypatch.setattr(rim.study.demo, "demo_recipes", small_recipes)
     result = rim_json("demo", "--seed", 3, "--out", "demo.json")
     assert set(result["methods"]) == {"direct", "cot", "rim"}
     for row in result["methods"].values():

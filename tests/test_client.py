@@ -218,7 +218,7 @@ def test_ask_shows_a_servers_answers_one_a_line():
         (["q", "--device", "cpu"], "a server does not take --device"),
         (["runs/x", "q"], "with --server give the question alone"),
         (["  "], "the question is empty"),
-        (["q", "--blocks", "-1"], "--blocks takes a number from 0, or several (0,2,5), got '-1'"),
+        (["q", "--blocks", "-1"], "--blocks takes a number from 0, or several (2,5,8), got '-1'"),
         (["q", "--blocks", "1,,2"], "got '1,,2'"),
     ],
 )

@@ -90,6 +90,7 @@ def test_finished_results_are_not_run_again(whole, monkeypatch):
 
 
 # Before a run's first checkpoint, and behind one in its second stage.
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [("grounding", 1), ("refinement", 3)])
 def test_an_interrupted_comparison_continues_to_the_same_results(
     whole, tmp_path, monkeypatch, where
@@ -111,6 +112,7 @@ def test_an_interrupted_comparison_continues_to_the_same_results(
 
 
 # Saved are the base's stage and model, then RiM's two stages and model.
+@pytest.mark.slow
 @pytest.mark.parametrize("saving", [4, 5])
 def test_a_stop_between_the_last_checkpoint_and_the_model_takes_no_step_too_many(
     whole, tmp_path, monkeypatch, saving
@@ -149,6 +151,7 @@ def command_line(path, *options):
     )
 
 
+@pytest.mark.slow
 def test_a_comparison_killed_inside_a_run_continues_to_the_same_results(whole, tmp_path):
     path = write(tmp_path, raw_comparison(tmp_path))
     process = command_line(path)
@@ -174,6 +177,7 @@ def test_a_run_killed_before_its_first_stage_begins_again(whole, tmp_path):
     same_results(settings, whole, "direct")
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_its_parent_does(tmp_path):
     settings = settings_of(tmp_path)
     path = write(tmp_path, settings.model_dump(mode="json"))
@@ -191,7 +195,7 @@ def test_a_worker_ends_when_its_parent_does(tmp_path):
     assert not make_plan(settings)[0].done
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_failing_run_is_reported_and_the_others_finish_as_ever(whole, tmp_path, jobs):
     raw = raw_comparison(tmp_path)
     # So large a rate that the loss is no number any more.

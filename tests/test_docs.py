@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def test_the_documents_tables_are_those_of_the_results():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_documents_pictures_are_those_that_the_code_draws():
     result = run("docs/figures/make.py", "--check")
     assert result.returncode == 0, result.stderr
@@ -121,10 +123,11 @@ def test_every_knob_of_a_task_is_documented():
             assert f"`{knob}`" in text, f"{task}.{knob}"
 
 
-def test_the_minimal_loop_runs():
-    result = run("examples/minimal_loop.py", "--steps", "2", "--batch-size", "4")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("right answers after block 1, 2, 3") == 2
+def test_the_minimal_loop_runs(monkeypatch, capsys):
+    file = str(ROOT / "examples" / "minimal_loop.py")
+    monkeypatch.setattr(sys, "argv", [file, "--steps", "2", "--batch-size", "4"])
+    runpy.run_path(file, run_name="__main__")
+    assert capsys.readouterr().out.count("right answers after block 1, 2, 3") == 2
 
 
 def test_the_minimal_loop_stays_minimal():
@@ -132,11 +135,15 @@ def test_the_minimal_loop_stays_minimal():
     assert len(lines) < 200
 
 
-def test_the_encoding_benchmark_ends_with_one_json_line():
+def test_the_encoding_benchmark_ends_with_one_json_line(monkeypatch, capsys):
     import json
 
-    result = run("benchmarks/encoding.py")
-    assert json.loads(result.stdout.splitlines()[-1])["speedup"] > 0
+    import encoding
+
+    monkeypatch.setattr(encoding, "EXAMPLES", 300)
+    monkeypatch.setattr(encoding, "REPEATS", 1)
+    encoding.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["speedup"] > 0
 
 
 def test_the_benchmark_of_answer_parsers_finds_what_the_document_says(tmp_path):
@@ -151,6 +158,7 @@ def test_the_benchmark_of_answer_parsers_finds_what_the_document_says(tmp_path):
     assert differing == {form for form, row in published["forms"].items() if row["disagreements"]}
 
 
+@pytest.mark.slow
 def test_the_shortcuts_benchmark_repeats_its_published_figures():
     import json
 

@@ -15,7 +15,7 @@ import jinja2
 import pytest
 import torch
 from conftest import EXAMPLES, tiny_model
-from export_models import KINDS, RAGGED, make_run, prompt_format
+from export_models import KINDS, RAGGED, checked_in_process, make_run, prompt_format
 from huggingface_hub.utils import filter_repo_objects
 from test_tokens import HOSTILE
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import rim
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
 from rim.core.prompt import PromptEncoder, add_memory_tokens
-from rim.deploy.export import check, export_run, plan_push, probe, push
+from rim.deploy.export import check, export_run, plan_push, push
 from rim.deploy.export.files import write_model
 from rim.deploy.export.record import check_exportable
 from rim.deploy.export.template import block_text, build_template
@@ -86,7 +86,8 @@ def exported(plain_tokenizer, tmp_path_factory):
         run = make_run(kind, plain_tokenizer, folder / kind, adapter=True)
         (run / "evaluations").mkdir()
         (run / "evaluations" / "a.json").write_text(json.dumps(EVALUATION))
-        found[kind] = (run, export_run(run, folder / kind / "out"))
+        with checked_in_process():
+            found[kind] = (run, export_run(run, folder / kind / "out"))
     return found
 
 
@@ -350,15 +351,17 @@ def test_scaled_positions_are_written_in_both_dialects(plain_tokenizer, tmp_path
     assert {key: reloaded[key] for key in rope} == rope
 
 
-def test_the_card_shows_how_to_ask_and_what_was_measured(exported):
+def test_the_card_shows_how_to_ask_and_what_was_measured(exported, monkeypatch, capsys):
     folder = exported["gpt2"][1].folder
     card = (folder / "README.md").read_text()
     assert "| a.jsonl | 10 | 3 | 50.0 (25.0-75.0) |" in card
     assert "library_name: transformers" in card
     code = card.split("```python\n")[1].split("```")[0]
     assert "blocks=3" in code
-    run = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, check=False)
-    assert run.returncode == 0
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setitem(sys.modules, "rim", None)  # an import would fail
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_nothing_is_overwritten(plain_tokenizer, tmp_path):
@@ -414,6 +417,7 @@ def document_code() -> list[str]:
     return [lines for lines in code if "serving" not in lines]
 
 
+@pytest.mark.slow
 def test_the_documents_first_lines_run_on_transformers_alone(exported, tmp_path):
     (tmp_path / "exported").symlink_to(exported["gpt2"][1].folder)
     code = "import sys\nsys.modules['rim'] = None\n" + "".join(document_code()[:2])
@@ -429,34 +433,17 @@ def test_the_documents_first_lines_run_on_transformers_alone(exported, tmp_path)
     assert result.stdout.splitlines() == [answer.text] * 2
 
 
+@pytest.mark.slow
 def test_the_documents_export_in_python_runs(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo-seed0").mkdir(parents=True)
     (tmp_path / "runs" / "demo-seed0" / "rim").symlink_to(exported["gpt2"][0])
+    # Its self-check has a process of its own, as it has for users.
     exec(compile(document_code()[2], "serving.md", "exec"), {})
     assert (tmp_path / "exported-too" / "model.safetensors").exists()
 
 
 # --- the self-check ---
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """The check's stranger, without a process of its own: quick enough to sabotage often."""
-
-    def run_probe(folder, job):
-        names = [folder.parent / name for name in ("job.json", "result.json", "l.safetensors")]
-        names[0].write_text(json.dumps(job))
-        for name in [n for n in sys.modules if n == "rim" or n.startswith("rim.")]:
-            monkeypatch.delitem(sys.modules, name)
-        try:
-            probe.main(str(folder), *map(str, names))
-        finally:
-            monkeypatch.undo()
-        return json.loads(names[1].read_text()), check.load_file(names[2])["logits"]
-
-    monkeypatch.setattr(check, "_probe", run_probe)
-    return run_probe
 
 
 def sabotage_weights(folder: Path) -> None:
@@ -496,15 +483,16 @@ def sabotage_suppression(folder: Path) -> None:
     ],
     ids=["weights", "suppression", "question", "default", "memory", "cleaning", "number"],
 )
-def test_the_self_check_notices(sabotage, message, plain_tokenizer, tmp_path, in_process):
+def test_the_self_check_notices(sabotage, message, plain_tokenizer, tmp_path):
     reasoner = load(make_run("gpt2", plain_tokenizer, tmp_path / "run"), device="cpu")
     folder = tmp_path / "out"
     write_model(reasoner.model, reasoner.encoder, folder)
     sabotage(folder)
-    with pytest.raises(ConfigError, match=message):
+    with checked_in_process(), pytest.raises(ConfigError, match=message):
         check.check_export(folder, reasoner.model, reasoner.encoder, check.QUESTIONS[:3])
 
 
+@pytest.mark.slow
 def test_a_failed_self_check_leaves_nothing_behind(plain_tokenizer, tmp_path, monkeypatch):
     run = make_run("gpt2", plain_tokenizer, tmp_path / "run")
     broken = "{{- raise_exception('no') -}}"

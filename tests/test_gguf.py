@@ -13,7 +13,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from export_models import KINDS, make_run
+from export_models import KINDS, checked_in_process, make_run
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -32,14 +32,14 @@ from rim.results import write_json
 def exported(plain_tokenizer, tmp_path_factory):
     """One exported folder per kind, and one whose tokenizer knows few characters."""
     root = tmp_path_factory.mktemp("exported")
-    folders = {}
-    for kind in ("gpt2", "llama chat", "qwen base"):
-        run = make_run(kind, plain_tokenizer, root / kind)
-        folders[KINDS[kind][0]] = export_run(run, root / kind / "out").folder
+    runs = {
+        KINDS[kind][0]: make_run(kind, plain_tokenizer, root / kind)
+        for kind in ("gpt2", "llama chat", "qwen base")
+    }
     narrow = train_tokenizer(["3 + 4 = 7"], 20, alphabet="data")
-    run = make_run("gpt2", narrow, root / "narrow")
-    folders["narrow"] = export_run(run, root / "narrow" / "out").folder
-    return folders
+    runs["narrow"] = make_run("gpt2", narrow, root / "narrow")
+    with checked_in_process():
+        return {name: export_run(run, run / "out").folder for name, run in runs.items()}
 
 
 @pytest.fixture

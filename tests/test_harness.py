@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from export_models import make_run
+from export_models import checked_in_process, make_run
 from question_files import gsm8k_file, svamp_file
 from typer.testing import CliRunner
 
@@ -31,7 +31,8 @@ def trained(plain_tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
-    return export_run(trained, tmp_path_factory.mktemp("export") / "exported").folder
+    with checked_in_process():
+        return export_run(trained, tmp_path_factory.mktemp("export") / "exported").folder
 
 
 def test_every_shipped_task_is_written_and_names_its_data(exported, tmp_path):

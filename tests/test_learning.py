@@ -17,6 +17,7 @@ from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.sources import open_file
 from rim.evaluate.accuracy import score
 from rim.infer.reasoner import load
+from rim.models.folder import read_prompt_format
 from rim.models.loading import load_trained
 from rim.train.curriculum import train
 
@@ -63,11 +64,11 @@ def write_data(folder: Path) -> None:
     (folder / "test.jsonl").write_text(lines(LETTERS[-1]))
 
 
-def recipe_for(name: str, folder: Path, family: str = "llama", **changes: object):
-    memory, stages = METHODS[name]
+def recipe_for(variant: str, folder: Path, family: str = "llama", **changes: object):
+    memory, stages = METHODS[variant]
     raw = {
-        "name": name,
-        "method": name.partition("-")[0],
+        "name": variant,
+        "method": variant.partition("-")[0],
         "runs_dir": str(folder / "runs"),
         "data": {
             "train": {"format": "jsonl", "path": str(folder / "train.jsonl")},
@@ -103,10 +104,38 @@ def recipe_for(name: str, folder: Path, family: str = "llama", **changes: object
     return recipe_from_dict(raw | changes)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_learns_a_trivially_small_task_and_survives_the_disk(name, tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Runs by the method's name, each trained once for the tests that only read them."""
+    folder, runs = tmp_path_factory.mktemp("trained"), {}
+    write_data(folder)
+
+    def run_of(method: str, **changes: object):
+        if (key := str(changes.get("name", method))) not in runs:
+            recipe = recipe_for(method, folder, **changes)
+            runs[key] = train(recipe, console=Console(quiet=True))
+        return runs[key]
+
+    return run_of
+
+
+@pytest.fixture
+def codi_under_lora(trained):
+    """CODI's adapter and projection, on a base that writes steps."""
+    model = {"base": str(trained("cot").path), "tuning": "lora", "lora": {"rank": 8}}
+    return trained("codi", name="codi-lora", model=model)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("direct", "cot", "rim") else pytest.mark.slow)
+        for name in METHODS
+    ],
+)
+def test_learns_a_trivially_small_task_and_survives_the_disk(name, trained, tmp_path):
     write_data(tmp_path)
-    run = train(recipe_for(name, tmp_path), console=Console(quiet=True))
+    run = trained(name)
     test = open_file(tmp_path / "test.jsonl")
     reasoner = load(run.path)
     assert score(reasoner, test, max_new_tokens=8).accuracy >= 0.9
@@ -116,13 +145,14 @@ def test_learns_a_trivially_small_task_and_survives_the_disk(name, tmp_path):
         assert again.ask(example.question) == reasoner.ask(example.question)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coconut", "codi", "lotus", "icot", "pause-curriculum"])
 def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
     import rim.train.trainer
 
     write_data(tmp_path)
     recipe = recipe_for(name, tmp_path)
-    short = {"max_steps": 6, "evaluate_every": 3}
+    short = {"max_steps": 4, "evaluate_every": 2}
     stages = tuple(stage.model_copy(update=short) for stage in recipe.stages)
     recipe = recipe.model_copy(update={"stages": stages})
     whole = train(recipe, console=Console(quiet=True))
@@ -132,7 +162,7 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
 
     def dies(self, *args, **kwargs):
         calls[0] += 1
-        if calls[0] == 6 * (len(stages) - 1) + 5:  # in the last stage, after its first checkpoint
+        if calls[0] == 4 * (len(stages) - 1) + 4:  # in the last stage, after its first checkpoint
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
@@ -146,15 +176,10 @@ def test_a_killed_run_resumes_bit_for_bit(name, tmp_path, monkeypatch):
     assert all(torch.equal(weights[key], reference[key]) for key in reference)
 
 
-def test_codis_projection_trains_saves_and_merges_under_lora(tmp_path):
+@pytest.mark.slow
+def test_codis_projection_trains_saves_and_merges_under_lora(codi_under_lora, tmp_path):
     write_data(tmp_path)
-    base = train(recipe_for("cot", tmp_path), console=Console(quiet=True))
-    recipe = recipe_for(
-        "codi",
-        tmp_path,
-        model={"base": str(base.path), "tuning": "lora", "lora": {"rank": 8}},
-    )
-    run = train(recipe, console=Console(quiet=True))
+    run = codi_under_lora
     adapted, _ = load_trained(run.model_dir)
     merged, _ = load_trained(run.model_dir, merge=True)
     projection = merged.latent_projection[0].weight
@@ -167,22 +192,18 @@ def test_codis_projection_trains_saves_and_merges_under_lora(tmp_path):
     assert score(load(run.path), test, max_new_tokens=8).accuracy >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_a_codi_run_continues_with_its_own_projection(tuning, tmp_path):
+def test_a_codi_run_continues_with_its_own_projection(tuning, trained, request):
     from rim.config import ModelConfig
     from rim.models.loading import load_base
 
-    write_data(tmp_path)
-    first = recipe_for("codi", tmp_path)
-    if tuning == "lora":
-        base = train(recipe_for("cot", tmp_path), console=Console(quiet=True))
-        model = {"base": str(base.path), "tuning": "lora", "lora": {"rank": 4}}
-        first = recipe_for("codi", tmp_path, model=model)
-    run = train(first, console=Console(quiet=True))
-    trained = load_trained(run.model_dir, merge=True)[0].latent_projection.state_dict()
+    run = trained("codi") if tuning == "full" else request.getfixturevalue("codi_under_lora")
+    projection = load_trained(run.model_dir, merge=True)[0].latent_projection.state_dict()
     config = ModelConfig(base=str(run.path), tuning="full")
-    again = load_base(config, first.prompt_format, (), seed=1)[0].latent_projection.state_dict()
-    assert all(torch.equal(again[key], trained[key]) for key in trained)
+    wanted = read_prompt_format(run.model_dir)
+    again = load_base(config, wanted, (), seed=1)[0].latent_projection.state_dict()
+    assert all(torch.equal(again[key], projection[key]) for key in projection)
 
 
 def test_a_curriculum_is_written_out_stage_by_stage(tmp_path):

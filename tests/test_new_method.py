@@ -65,6 +65,7 @@ def test_a_new_method_trains_answers_saves_and_is_timed(method, tmp_path):
     assert [row["method"] for row in rows] == ["direct", method]
 
 
+@pytest.mark.slow
 def test_new_methods_are_compared_with_old_ones(tmp_path):
     common = {
         key: recipe_of("countdown", tmp_path)[key] for key in ("model", "templates", "validation")

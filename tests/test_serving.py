@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from export_models import make_run, prompt_format
+from export_models import checked_in_process, make_run, prompt_format
 from stub_server import fake_engine
 from test_cli import plain_console, rim_command  # noqa: F401
 
@@ -58,7 +58,8 @@ def run(plain_tokenizer, tmp_path_factory) -> Path:
 
 def test_a_run_is_exported_and_this_process_becomes_its_engine(run, transformers, executed):
     options = ["--port", 9, "--host", "::", "--blocks", 5, "--page", "--", "--device", "cpu"]
-    output = rim_command("serve", run, *options)
+    with checked_in_process():
+        output = rim_command("serve", run, *options)
     folder = str(run / "exported")
     start = [sys.executable, "-P", "-m", "transformers.cli.transformers", "serve", folder]
     chosen = ["--chat-template-kwargs", '{"blocks": 5}', "--enable-cors"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from export_models import make_run
+from export_models import checked_in_process, make_run
 from test_cli import plain_console, rim_command  # noqa: F401
 
 from rim.config import ConfigError
@@ -19,7 +19,8 @@ def exported_run(plain_tokenizer, tmp_path_factory):
     run = make_run("gpt2", plain_tokenizer, tmp_path_factory.mktemp("run"))
     before = find_subject(run)
     assert (before.run, before.folder, before.gguf) == (run, run / "exported", None)
-    export_run(run, run / "exported")
+    with checked_in_process():
+        export_run(run, run / "exported")
     assert find_subject(run).blocks == before.blocks
     return run
 

@@ -91,6 +91,26 @@ def weights_of(folder):
     return load(folder.path).model.state_dict()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The plain recipe and its run, trained once for the tests that only read them."""
+    raw = raw_recipe(tmp_path_factory.mktemp("finished"))
+    return raw, run(raw)
+
+
+@pytest.fixture(scope="module", params=["full", "lora"])
+def never_stopped(request, finished, plain_tokenizer, tmp_path_factory):
+    """A recipe and its run, of both kinds of tuning."""
+    if request.param == "full":
+        return finished
+    folder = tmp_path_factory.mktemp("lora")
+    tiny_model("llama", plain_tokenizer).save_pretrained(folder / "base")
+    plain_tokenizer.save_pretrained(folder / "base")
+    raw = raw_recipe(folder, model={"base": str(folder / "base"), "lora": {"rank": 4}})
+    return raw, run(raw)
+
+
+@pytest.mark.slow
 def test_gradient_accumulation_changes_nothing(tmp_path):
     whole, split = raw_recipe(tmp_path, name="whole"), raw_recipe(tmp_path, name="split")
     for stage in (*whole["stages"], *split["stages"]):
@@ -102,8 +122,9 @@ def test_gradient_accumulation_changes_nothing(tmp_path):
         torch.testing.assert_close(first[name], second[name], atol=2e-5, rtol=1e-4)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
-    one, two = run(raw_recipe(tmp_path, name="a")), run(raw_recipe(tmp_path, name="b"))
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(finished, tmp_path):
+    one, two = finished[1], run(raw_recipe(tmp_path, name="b"))
     assert losses(one) == losses(two)
     assert losses(run(raw_recipe(tmp_path, name="c", seed=1))) != losses(one)
 
@@ -117,6 +138,7 @@ def test_stages_of_different_seeds_draw_apart():
     assert (stage_seed(0, 1), stage_seed(1, 1)) == (778162986, 17120840)
 
 
+@pytest.mark.slow
 def test_bf16_stages_run_on_a_processor_without_gpu(tmp_path):
     raw = raw_recipe(tmp_path)
     raw["stages"] = [raw["stages"][0] | {"max_steps": 2, "evaluate_every": 2}]
@@ -127,18 +149,13 @@ def test_bf16_stages_run_on_a_processor_without_gpu(tmp_path):
     assert plain[0][2] == pytest.approx(mixed[0][2], rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupt_at", [("grounding", 5), ("refinement", 3)])
-@pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_resuming_gives_the_same_losses_as_never_stopping(
-    tmp_path, interrupt_at, tuning, monkeypatch, plain_tokenizer
+    never_stopped, tmp_path, interrupt_at, monkeypatch
 ):
-    raw = raw_recipe(tmp_path, name="whole")
-    if tuning == "lora":
-        tiny_model("llama", plain_tokenizer).save_pretrained(tmp_path / "base")
-        plain_tokenizer.save_pretrained(tmp_path / "base")
-        raw["model"] = {"base": str(tmp_path / "base"), "lora": {"rank": 4}}
-    whole = run(raw)
-    stopped = raw | {"name": "stopped"}
+    raw, whole = never_stopped
+    stopped = raw | {"runs_dir": str(tmp_path / "runs")}
 
     original = rim.train.trainer.ReadoutTrainer.training_step
 
@@ -161,6 +178,7 @@ def test_resuming_gives_the_same_losses_as_never_stopping(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_other_settings_reach_the_trainer(tmp_path, monkeypatch):
     raw = raw_recipe(tmp_path)
     raw["stages"] = [raw["stages"][0] | {"max_steps": 2, "evaluate_every": 1}]
@@ -255,6 +273,7 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
     assert folder.config_file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resuming_with_other_data_or_a_broken_checkpoint(tmp_path, monkeypatch):
     raw = raw_recipe(tmp_path)
     original = rim.train.trainer.ReadoutTrainer.training_step
@@ -296,9 +315,8 @@ def test_several_processes_are_refused(tmp_path, monkeypatch):
         run(raw_recipe(tmp_path))
 
 
-def test_a_run_folder_tells_everything(tmp_path):
-    raw = raw_recipe(tmp_path)
-    folder = run(raw)
+def test_a_run_folder_tells_everything(finished):
+    raw, folder = finished
     assert load_recipe(folder.config_file) == recipe_from_dict(raw)
     environment = json.loads(folder.environment_file.read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -359,8 +377,8 @@ def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):
     assert not all(torch.equal(final[name], kept[4][name]) for name in final)
 
 
-def test_equal_accuracy_is_decided_by_loss(tmp_path):
-    folder = run(raw_recipe(tmp_path))
+def test_equal_accuracy_is_decided_by_loss(finished):
+    _, folder = finished
     selections = losses(folder, "eval_selection")
     for (*_, selection), (*_, accuracy), (*_, loss) in zip(
         selections, losses(folder, "eval_accuracy"), losses(folder, "eval_loss"), strict=True
@@ -377,8 +395,8 @@ def test_training_examples_that_do_not_fit_are_named(tmp_path):
         run(raw)
 
 
-def test_a_run_can_start_from_another_run(tmp_path):
-    first = run(raw_recipe(tmp_path))
+def test_a_run_can_start_from_another_run(finished, tmp_path):
+    _, first = finished
     raw = raw_recipe(tmp_path, name="second", method="direct")
     raw["model"] = {"base": str(first.path), "tuning": "full"}
     raw["stages"] = [{"name": "a", "objective": "answer", "max_steps": 2, "batch_size": 4}]
