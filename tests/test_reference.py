@@ -12,6 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import rim.train.arguments
 import rim.train.curriculum
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.study.demo import demo_recipes
@@ -102,7 +103,8 @@ def losses(monkeypatch):
         return loss
 
     monkeypatch.setattr(ReadoutTrainer, "training_step", step)
-    monkeypatch.setattr(rim.train.curriculum, "stage_seed", lambda seed, index: seed + index)
+    for module in (rim.train.curriculum, rim.train.arguments):
+        monkeypatch.setattr(module, "stage_seed", lambda seed, index: seed + index)
 
     def run(recipe, most=0):
         found.clear()
