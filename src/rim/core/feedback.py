@@ -50,7 +50,7 @@ def feedback_of(encoder: PromptEncoder) -> Feedback | None:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledEmbeddings:
     """Input embeddings of all columns, and a cache that holds the first `done` of them for good."""
 
     embeddings_BWE: Tensor
@@ -60,7 +60,7 @@ class Filled:
 
 def fill_latents(
     model: Any, ids_BW: Tensor, position_BW: Tensor, real_BW: Tensor, feedback: Feedback
-) -> Filled:
+) -> FilledEmbeddings:
     """Input embeddings of trunks, those of the memory tokens filled by feedback.
 
     Args:
@@ -73,7 +73,7 @@ def fill_latents(
     cache = DynamicCache(config=plain.config)
     columns = torch.nonzero(latent_BW.any(0))[:, 0].tolist()
     if not columns:
-        return Filled(embeddings_BWE, cache, 0)
+        return FilledEmbeddings(embeddings_BWE, cache, 0)
 
     def run(start: int, end: int, embeddings_BWE: Tensor) -> Tensor:
         """Last hidden states of columns start..end-1, which join the cache."""
@@ -96,7 +96,7 @@ def fill_latents(
             state_BE = project(run(done, column, embeddings_BWE)[:, -1])
             embeddings_BWE = _put(embeddings_BWE, column, state_BE, latent_BW[:, column])
             done = column
-        return Filled(embeddings_BWE, cache, done)
+        return FilledEmbeddings(embeddings_BWE, cache, done)
 
     first, width = columns[0], ids_BW.shape[1]
     token_BWE, is_latent_BW1 = embeddings_BWE, latent_BW[:, first:, None]
@@ -106,7 +106,7 @@ def fill_latents(
         cache.crop(first - width)  # negative: how many go. The question stays, the blocks run again
         fed_BE = torch.where(is_latent_BW1, state_BE, torch.zeros_like(state_BE))
         embeddings_BWE = torch.cat([token_BWE[:, :first], token_BWE[:, first:] + fed_BE], 1)
-    return Filled(embeddings_BWE, cache, first if feedback.passes > 1 else 0)
+    return FilledEmbeddings(embeddings_BWE, cache, first if feedback.passes > 1 else 0)
 
 
 def _put(embeddings_BWE: Tensor, column: int, state_BE: Tensor, where_B: Tensor) -> Tensor:
