@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat
 from rim.core.layout import FIELDS, lay_out
 from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.infer.decode import generate
+from rim.infer.prefill import attention_window
 from rim.infer.sampling import Sampling, TokenChooser
 from rim.methods import METHODS
 
@@ -203,6 +204,26 @@ def test_prompt_ids_at_inference_equal_the_trunk_ids_of_training(encoder):
         is_trunk = layout.fields_TF[:, FIELDS.index("segment_ids")] == 0
         trunk = layout.fields_TF[is_trunk, FIELDS.index("input_ids")].tolist()
         assert trunk == encoder.prompt_ids(example.question, 4)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gpt2", {}),
+        ("llama", {}),
+        ("qwen2", {}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
+        ("mistral", {"sliding_window": 9}),
+        ("mistral", {"sliding_window": None}),
+        ("gemma3_text", {"sliding_window": 9}),
+        ("phi3", {"sliding_window": 9}),
+    ],
+)
+def test_a_window_is_seen_where_transformers_cache_sees_one(family, settings):
+    config = AutoConfig.for_model(family, num_hidden_layers=6, **settings)
+    slides = any(DynamicCache(config=config).is_sliding)
+    assert (attention_window(config) is not None) == slides
+    assert attention_window(config) == (9 if slides else None)
 
 
 def test_a_sliding_window_ends_what_fits(tokenizer):

@@ -123,6 +123,10 @@ class Layout:
     num_step_readouts: int
     starts: tuple[int, ...]
 
+    def next_position(self, readout: int) -> int:
+        """The position behind the token that predicts a read-out's first token."""
+        return int(self.fields_TF[self.starts[readout], FIELDS.index("position_ids")]) + 1
+
     @property
     def max_position(self) -> int:
         """The largest position id: the model's position limit must exceed it (the flat length may

@@ -17,13 +17,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from rim.config import ConfigError
 from rim.core.layout import PADDING
 from rim.core.prompt import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
-from rim.infer.prefill import Between, Filled, Slot, prefill
+from rim.infer.prefill import Between, Filled, Slot, attention_window, prefill
 from rim.infer.sampling import Sampling, TokenChooser
 
 After = Literal["final", "all"]
@@ -101,6 +100,7 @@ def generate(
                 [prompts[i] for i in chosen],
                 after,
                 max_new_tokens,
+                limit,
                 sampling,
                 between,
             )
@@ -159,9 +159,7 @@ def position_limit(model: Any) -> int | None:
     would not be the one that such a layer has on a stock engine.
     """
     config = unwrap(model).config
-    limits = [getattr(config, "max_position_embeddings", None)]
-    if any(DynamicCache(config=config).is_sliding):
-        limits.append(getattr(config, "sliding_window", None))
+    limits = [getattr(config, "max_position_embeddings", None), attention_window(config)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -173,6 +171,7 @@ def _decode(
     prompts: Sequence[Prompt],
     after: After,
     max_new_tokens: int,
+    limit: int | None,
     sampling: Sampling,
     between: Between | None,
 ) -> list[Slot]:
@@ -190,7 +189,6 @@ def _decode(
         max_new_tokens,
         logits_NV.device,
     )
-    limit = position_limit(model)
     active = list(range(len(slots)))
     rows = list(range(len(prompts)))  # the prompt of every row of the cache
     for step in range(max_new_tokens):

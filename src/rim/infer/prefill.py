@@ -148,10 +148,9 @@ def prefill(
     # The column whose token predicts a slot's first one, and the position behind it.
     predictors: list[int] = []
     for b, (layout, own) in enumerate(zip(layouts, by_prompt, strict=True)):
-        positions = layout.fields_TF[:, 1]
-        for slot, start in zip(own, layout.starts, strict=True):
+        for r, (slot, start) in enumerate(zip(own, layout.starts, strict=True)):
             predictors.append(starts[b] + start)
-            slot.position = int(positions[start]) + 1
+            slot.position = layout.next_position(r)
     memory = encoder.format.memory
     plain = (
         len(slots) == len(prompts)
@@ -178,8 +177,21 @@ def _new_cache(model: Any) -> DynamicCache:
     """A cache that keeps every column: answers side by side need more columns than positions, and
     a window (which no prompt here exceeds) would cut them off.
     """
-    cache = DynamicCache(config=unwrap(model).config)
-    return DynamicCache() if any(cache.is_sliding) else cache
+    config = unwrap(model).config
+    return DynamicCache() if attention_window(config) else DynamicCache(config=config)
+
+
+def attention_window(config: Any) -> int | None:
+    """How far back a model's windowed layers see; None if it has none. Read off the config: making
+    a cache to ask it costs a tenth of a small model's prefill.
+    """
+    kinds = getattr(config, "layer_types", None)
+    windows = {
+        "sliding_attention": getattr(config, "sliding_window", None),
+        "chunked_attention": getattr(config, "attention_chunk_size", None),
+    }
+    found = [w for kind, w in windows.items() if w and (kinds is None or kind in kinds)]
+    return min(found, default=None)
 
 
 def _fill(
@@ -233,21 +245,23 @@ def _fill(
         if total > width:
             run(width, total)
         elif not filled.encoder.answer_has_opening(filled.prompts[0]):
-            found[width - 1] = _rerun_last(filled, embed(ids_BT), embeddings_BTE, width)
+            found[width - 1] = _rerun_last(
+                filled,
+                embed(ids_BT[:, width - 1 : width])
+                if embeddings_BTE is None
+                else embeddings_BTE[:, width - 1 : width],
+            )
     stacked_SBV = torch.stack([found[column] for column in predictors])
     return stacked_SBV[torch.arange(len(predictors), device=b_S.device), b_S]
 
 
-def _rerun_last(
-    filled: Filled, token_BTE: Tensor, embeddings_BTE: Tensor | None, width: int
-) -> Tensor:
+def _rerun_last(filled: Filled, embedding_B1E: Tensor) -> Tensor:
     """The last trunk token once more, in a column of its own, the old one unseen."""
-    source = token_BTE if embeddings_BTE is None else embeddings_BTE
-    # Clones: the columns' own fields stay as they are for who holds them.
+    # A clone: the columns' own fields stay as they are for who holds them.
     filled.segment_BC = filled.segment_BC.clone()
-    filled.segment_BC[:, width - 1] = PADDING
-    block_B1 = filled.block_BC[:, width - 1 : width]
+    filled.segment_BC[:, -1] = PADDING
+    block_B1 = filled.block_BC[:, -1:]
     filled.extend(torch.full_like(block_B1, TRUNK_SEGMENT), block_B1)
     lengths = [len(prompt.trunk.ids) - 1 for prompt in filled.prompts]
     position_B1 = torch.tensor(lengths, device=filled.device)[:, None]
-    return filled.run(position_B1, [0], inputs_embeds=source[:, width - 1 : width])[:, 0]
+    return filled.run(position_B1, [0], inputs_embeds=embedding_B1E)[:, 0]
