@@ -7,13 +7,14 @@ or raises a `DataError` that names file, line and field.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rim.data.examples import DataError, Example
+from rim.data.examples import DataError, Example, check_text
 
 _ANNOTATION = re.compile(r"<<(.+?)>>")
 _PRODUCT = re.compile(r"\d( \d)* \* \d( \d)*")  # digits apart, as in "5 6 3 2 * 7 4 3 4"
@@ -91,9 +92,13 @@ def split_lines(path: Path) -> Iterator[tuple[str, str]]:
 def split_array(path: Path) -> Iterator[tuple[Any, str]]:
     """Items of a file that is one JSON array."""
     try:
-        records = json.loads(read_text(path))
+        records = json.loads(read_text(path), object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{path}: not an array of problems: lists within lists") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {str(error).partition(';')[0]}") from None
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a JSON array of problems")
     for number, record in enumerate(records, 1):
@@ -107,6 +112,20 @@ def parse_jsonl(line: str, origin: str) -> Example:
     """`{"question": string, "steps": list of strings, "answer": string or number}`."""
     record = _fields(_json_object(line, origin), origin, "question", "answer")
     return make_example(record["question"], record.get("steps", []), record["answer"], origin)
+
+
+def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
+    """Question and `id` (None if there is none) of a line that may have no answer.
+
+    Raises:
+        DataError: not UTF-8, not JSON, or no question in it.
+    """
+    try:
+        line = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: not UTF-8 text (byte {error.start})") from None
+    record = _fields(_json_object(line, origin), origin, "question")
+    return check_text(record["question"], f"{origin}: field 'question'"), record.get("id")
 
 
 def parse_gsm8k(line: str, origin: str) -> Example:
@@ -207,6 +226,8 @@ def make_example(question: Any, steps: Any, answer: Any, origin: str) -> Example
     """Check the types of one record. Numeric answers become text; the rest must be text already."""
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError(f"{origin}: field 'answer' must be a string or a number, got {answer!r}")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise DataError(f"{origin}: field 'answer' must be a finite number, got {answer!r}")
     if not isinstance(steps, list | tuple):
         raise DataError(f"{origin}: field 'steps' must be a list of strings, got {steps!r}")
     if isinstance(answer, float) and answer.is_integer():
@@ -216,9 +237,22 @@ def make_example(question: Any, steps: Any, answer: Any, origin: str) -> Example
 
 def _json_object(line: str, origin: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise DataError(f"{origin}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise DataError(f"{origin}: not a record: lists within lists without end") from None
+    except ValueError as error:  # a field given twice; a number of thousands of digits
+        raise DataError(f"{origin}: {str(error).partition(';')[0]}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a field be given twice, and one of both would be lost."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {max(names, key=names.count)!r} is given twice")
+    return record
 
 
 def _fields(record: Any, origin: str, *names: str) -> dict[str, Any]:
