@@ -96,9 +96,11 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
             f"[bold red]Error:[/] {escape(printable(str(error)))}", highlight=False, soft_wrap=True
         )
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        error_console.print(f"[bold]Interrupted.[/] {after_interrupt}".rstrip())
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        # A termination that somebody asked for has words and a number of its own.
+        said, code = str(error) or "Interrupted.", getattr(error, "exit_code", 130)
+        error_console.print(f"[bold]{escape(said)}[/] {after_interrupt}".rstrip())
+        raise typer.Exit(code) from None
     except OSError as error:
         if error.errno not in _MACHINE or not isinstance(error.filename, str | os.PathLike):
             raise
@@ -108,7 +110,7 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
         )
         raise typer.Exit(2) from None
     except RuntimeError as error:
-        if type(error).__name__ != "TrainingDivergedError":
+        if type(error).__name__ not in ("TrainingDivergedError", "CheckpointError"):
             raise
         error_console.print(
             f"[bold red]Training stopped:[/] {escape(printable(str(error)))}",

@@ -31,13 +31,11 @@ class TrainingCost(TrainerCallback, ExportableState):
         self.counts: dict[str, float] = dict.fromkeys(COUNTS, 0)
         self._began = 0.0
 
-    def count(self, inputs: dict[str, Tensor], feedback: Feedback | None) -> None:
-        """Add one micro-batch as the collator made it."""
-        self.counts["examples"] += len(inputs["input_ids"])
-        self.counts["tokens"] += int((inputs["input_ids"] != PADDING).sum())
-        if feedback is not None:
-            self.counts["tokens"] += filling_tokens(inputs, feedback)
-        self.counts["target_tokens"] += int((inputs["targets"] != PADDING).sum())
+    def add(self, examples: int, tokens: int, target_tokens: int) -> None:
+        """Add one micro-batch, see `micro_batch_counts`."""
+        self.counts["examples"] += examples
+        self.counts["tokens"] += tokens
+        self.counts["target_tokens"] += target_tokens
 
     def continue_from(self, checkpoint: Path) -> None:
         """Take up the counts of a checkpoint."""
@@ -59,6 +57,16 @@ class TrainingCost(TrainerCallback, ExportableState):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.counts["steps"] += 1
         self.counts["seconds"] += time.perf_counter() - self._began
+
+
+def micro_batch_counts(
+    inputs: dict[str, Tensor], feedback: Feedback | None
+) -> tuple[int, int, int]:
+    """Examples, tokens and target tokens of one micro-batch as the collator made it."""
+    tokens = int((inputs["input_ids"] != PADDING).sum())
+    if feedback is not None:
+        tokens += filling_tokens(inputs, feedback)
+    return len(inputs["input_ids"]), tokens, int((inputs["targets"] != PADDING).sum())
 
 
 def total_cost(stages: list[dict[str, Any]]) -> dict[str, float]:

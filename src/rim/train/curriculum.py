@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from transformers import PrinterCallback, set_seed
 
@@ -27,9 +27,12 @@ from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
+from rim.train.checkpoints import CheckpointError, last_whole_checkpoint
 from rim.train.cost import total_cost
+from rim.train.processes import by_first, is_first, join, process_count, wait
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
+from rim.train.stopping import Termination
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
 
 
@@ -41,34 +44,44 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         possible.
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
     """
-    console = console or Console()
-    _refuse_several_devices()
+    with Termination() as termination:
+        return _train(recipe, resume, console or Console(), termination)
+
+
+def _train(recipe: Recipe, resume: bool, console: Console, termination: Termination) -> RunFolder:
+    join()
+    if not is_first():
+        console = Console(quiet=True)
+    _tell_of_devices(console)
     check_trainer_settings(recipe.stages)
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
-    run = open_run_folder(recipe, resume)
+    run = by_first(lambda: open_run_folder(recipe, resume))
     console.print(
         f"[bold]{recipe.name}[/]: {len(train_set)} training and "
         f"{len(validation_set)} validation examples"
     )
-    _record_environment(recipe, run, train_set, validation_set)
+    by_first(lambda: _record_environment(recipe, run, train_set, validation_set))
     try:
-        return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
+        curriculum = Curriculum(recipe, run, console, termination)
+        return curriculum.run_stages(train_set, validation_set)
     except Exception:
         # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
         # stays free. The error itself goes on.
-        if not resume and not any(run.path.glob("stages/*/*")):
+        if is_first() and not resume and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise
 
 
-def _refuse_several_devices() -> None:
-    """Several devices would silently multiply the batch; until that is supported it is an error."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    devices = torch.cuda.device_count()
-    if processes > 1 or devices > 1:
-        raise ConfigError(
-            f"training on several devices is not supported yet ({processes} processes, {devices} "
-            "GPUs visible); choose one, for example with CUDA_VISIBLE_DEVICES=0"
+def _tell_of_devices(console: Console) -> None:
+    """Say what trains, where a person may expect something else."""
+    processes, devices = process_count(), torch.cuda.device_count()
+    if processes > 1:
+        console.print(f"{processes} processes share every batch", highlight=False)
+    elif devices > 1:
+        console.print(
+            f"{devices} GPUs are here: training on the first. All of them: `torchrun "
+            f"--nproc-per-node {devices} --no-python rim train ...` (docs/scaling.md)",
+            highlight=False,
         )
 
 
@@ -89,8 +102,15 @@ def _record_environment(
 class Curriculum:
     """One run in progress."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, console: Console):
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        console: Console,
+        termination: Termination | None = None,
+    ):
         self.recipe = recipe
+        self.termination = termination or Termination()
         self.run = run
         self.console = console
 
@@ -102,16 +122,24 @@ class Curriculum:
             result = self.run.stage_result(index, stage)
             if not result.exists():
                 self._run_stage(index, stage, previous, train_set, validation_set)
+            wait()
             previous = result
         assert previous is not None
+        if is_first():
+            self._finish(previous)
+        wait()
+        self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
+        return self.run
+
+    def _finish(self, previous: Path) -> None:
+        for index, stage in enumerate(self.recipe.stages):  # a kill may have come before this
+            remove_checkpoints(self.run.stage_dir(index, stage))
         # The finished model is written last and under its own name: its presence means "done".
         model, tokenizer = load_trained(previous)
         self._record_cost()
         partial = self.run.path / "model.partial"
         save_trained(model, tokenizer, self.recipe.prompt_format, self.recipe.model, partial)
         partial.replace(self.run.model_dir)
-        self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
-        return self.run
 
     def _record_cost(self) -> None:
         """Sum up the stages; a stage finished by an earlier version states nothing."""
@@ -151,30 +179,49 @@ class Curriculum:
             args=training_arguments(recipe, stage, index, folder, len(train_layouts)),
             train_dataset=LayoutDataset(train_layouts),
             eval_dataset=LayoutDataset(validation_layouts),
-            callbacks=[progress, EvaluateAtEnd(), MetricsFile(self.run.metrics_file, stage.name)],
+            callbacks=[
+                progress,
+                EvaluateAtEnd(),
+                MetricsFile(self.run.metrics_file, stage.name),
+                self.termination,
+            ],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = self.run.last_checkpoint(index, stage)
+        checkpoint = by_first(lambda: self._last_checkpoint(index, stage))
         try:
             trainer.train_from(checkpoint)
         except TrainingDivergedError as error:
-            kept = self.run.last_checkpoint(index, stage) or previous
+            kept = self._last_checkpoint(index, stage) or previous
             raise TrainingDivergedError(
                 f"{error} of stage {stage.name!r}; last good weights: {kept or 'none yet'}. "
                 f"Try a lower learning_rate (now {stage.learning_rate}) or a longer warmup"
+            ) from None
+        except CheckpointError as error:
+            kept = self._last_checkpoint(index, stage) or previous
+            raise CheckpointError(
+                f"{error}; last whole checkpoint: {kept or 'none yet'}. Mend that, and continue "
+                "with --resume"
             ) from None
         finally:
             progress.stop()
         best = trainer.state.best_global_step
         self.console.print(f"  best validation at step {best}", highlight=False)
         partial = folder / "final.partial"
-        if trainer.is_world_process_zero():
-            trained = trainer.accelerator.unwrap_model(trainer.model)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        if is_first():
             save_trained(trained, tokenizer, recipe.prompt_format, recipe.model, partial)
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
+
+    def _last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
+        """The checkpoint to go on from; torn ones are named."""
+
+        def tell(sentence: str) -> None:
+            self.console.print(f"[bold red]{escape(sentence)}[/]", soft_wrap=True)
+
+        return last_whole_checkpoint(self.run.stage_dir(index, stage), tell)
 
     def _starting_model(
         self, stage: StageConfig, previous: Path | None, train_set: Sequence[Example]
