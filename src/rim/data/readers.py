@@ -110,7 +110,7 @@ def split_array(path: Path) -> Iterator[tuple[Any, str]]:
 
 def parse_jsonl(line: str, origin: str) -> Example:
     """`{"question": string, "steps": list of strings, "answer": string or number}`."""
-    record = _fields(_json_object(line, origin), origin, "question", "answer")
+    record = _fields(json_object(line, origin), origin, "question", "answer")
     return make_example(record["question"], record.get("steps", []), record["answer"], origin)
 
 
@@ -124,7 +124,7 @@ def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
         line = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: not UTF-8 text (byte {error.start})") from None
-    record = _fields(_json_object(line, origin), origin, "question")
+    record = _fields(json_object(line, origin), origin, "question")
     return check_text(record["question"], f"{origin}: field 'question'"), record.get("id")
 
 
@@ -145,7 +145,7 @@ def parse_gsm8k_sentences(line: str, origin: str) -> Example:
 
 def _gsm8k_parts(line: str, origin: str) -> tuple[str, str, str]:
     """Question, solution text and answer of `... \\n#### 72`."""
-    record = _fields(_json_object(line, origin), origin, "question", "answer")
+    record = _fields(json_object(line, origin), origin, "question", "answer")
     if not isinstance(record["answer"], str):
         raise DataError(f"{origin}: field 'answer' must be a string, got {record['answer']!r}")
     solution, separator, answer = record["answer"].rpartition("####")
@@ -190,7 +190,7 @@ def _bar_parts(line: str, origin: str) -> tuple[str, str, str]:
 
 def parse_gsm_hard(line: str, origin: str) -> Example:
     """GSM-Hard: `input` and a numeric `target`; no steps."""
-    record = _fields(_json_object(line, origin), origin, "input", "target")
+    record = _fields(json_object(line, origin), origin, "input", "target")
     return make_example(record["input"], [], record["target"], origin)
 
 
@@ -235,7 +235,7 @@ def make_example(question: Any, steps: Any, answer: Any, origin: str) -> Example
     return Example(question, tuple(steps), str(answer).strip(), origin)
 
 
-def _json_object(line: str, origin: str) -> Any:
+def json_object(line: str, origin: str) -> Any:
     try:
         return json.loads(line, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:

@@ -17,6 +17,7 @@ from rim.data.examples import DataError, Example
 from rim.data.readers import (
     FILE_FORMATS,
     is_multiplication,
+    json_object,
     make_example,
     parse_record,
     read_file,
@@ -225,12 +226,7 @@ def guess_format(path: Path) -> str:
         if "||" in first:
             return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
         raise unknown_format(path)
-    try:
-        record = json.loads(first)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line 1: not valid JSON ({error.msg}, column {error.colno})"
-        ) from None
+    record = json_object(first, f"{path}, line 1")
     fields = set(record) if isinstance(record, dict) else set()
     if {"input", "target"} <= fields:
         return "gsm_hard"

@@ -92,7 +92,7 @@ class ReadoutTrainer(SafeTrainer):
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._blind_step, self._examples_of_step = -1, 0
-        self._num_examples = len(layouts)
+        self._num_examples, self._collecting = len(layouts), False
         # Losses and weights since the last log, of training and of validation.
         self._windows: dict[bool, Window] = {True: [], False: []}
         self.cost = TrainingCost()
@@ -206,10 +206,19 @@ class ReadoutTrainer(SafeTrainer):
         self._globalstep_last_logged = state["logged"]
         self._windows[True] += window_from(state["window"], self._tr_loss.device)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        self._collecting = True
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        finally:
+            self._collecting = False
+
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Tensor]], device: torch.device
     ) -> Any:
         """Examples of the accumulated batch over all processes (the base class counts tokens)."""
+        if not self._collecting:  # a batch of validation, which every process has as a whole
+            return sum(len(batch["input_ids"]) for batch in batch_samples)
         counts = [micro_batch_counts(batch, self.feedback) for batch in batch_samples]
         if self.args.world_size == 1:
             for count in counts:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from rim.config import ConfigError
@@ -128,6 +129,21 @@ class _Worker:
     run: Run
     process: subprocess.Popen[bytes]
     began: float
+    gpu: str | None = None
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _free_gpu(gpus: Sequence[str], workers: Sequence[_Worker]) -> str | None:
+    """The GPU with the fewest workers; None where there are no GPUs."""
+    busy = [worker.gpu for worker in workers]
+    return min(gpus, key=busy.count, default=None)
 
 
 def _side_by_side(
@@ -136,7 +152,7 @@ def _side_by_side(
     recipe = settings.folder / "comparison.yaml"
     recipe.write_text(dump_yaml(settings), encoding="utf-8")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    waiting, failures = list(runs), []
+    waiting, failures, gpus = list(runs), [], visible_gpus()
     with _workers() as workers, progress_bar(console) as bar:
         task = bar.add_task("runs", total=len(runs), note="")
         while waiting or workers:
@@ -145,7 +161,12 @@ def _side_by_side(
                 failures += _ended(worker, console)
                 check_budget(settings, plan, worker.run)
             failures += _give_up(waiting, failures)
-            _fill(workers, waiting, jobs, lambda run: _start(recipe, run, threads))
+            _fill(
+                workers,
+                waiting,
+                jobs,
+                lambda run: _start(recipe, run, threads, _free_gpu(gpus, workers)),
+            )
             names = ", ".join(w.run.name for w in workers)
             bar.update(task, completed=len(runs) - len(waiting) - len(workers), note=names)
             time.sleep(0.2)
@@ -183,7 +204,7 @@ def _fill(
         workers.append(start(run))
 
 
-def _start(recipe: Path, run: Run, threads: int) -> _Worker:
+def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> _Worker:
     run.log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -199,9 +220,11 @@ def _start(recipe: Path, run: Run, threads: int) -> _Worker:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            env=os.environ
+            | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+            | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
         )
-    return _Worker(run, process, time.monotonic())
+    return _Worker(run, process, time.monotonic(), gpu)
 
 
 def _ended(worker: _Worker, console: Console) -> list[Failure]:
