@@ -30,6 +30,7 @@ from rim.data.sources import open_file, write_file
 from rim.deploy.answer import Shard
 from rim.deploy.serve.client import normal_url
 from rim.infer.answers import extract_answer, same_answer
+from rim.train.run_folder import RunFolder
 
 COUNT = int(os.environ.get("RIM_BAD_INPUTS", "25"))
 # Nothing that a test keeps between inputs is changed by one of them.
@@ -153,8 +154,9 @@ def test_settings_are_taken_or_refused(tmp_path_factory, path, value):
         return
     folder = (Path(recipe.runs_dir) / recipe.name).resolve()
     assert folder.parent == Path(recipe.runs_dir).resolve(), "a run is written below runs_dir"
-    for stage in recipe.stages:
-        assert (folder / stage.name).resolve().parent == folder
+    for index, stage in enumerate(recipe.stages):
+        stage_dir = RunFolder(folder).stage_dir(index, stage)
+        assert stage_dir.resolve().parent == folder / "stages"
     file = tmp_path_factory.getbasetemp() / "back.yaml"
     file.write_text(dump_yaml(recipe), encoding="utf-8")
     assert load_recipe(file) == recipe
