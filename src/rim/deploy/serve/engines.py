@@ -61,8 +61,12 @@ def find_engine(wanted: EngineChoice, subject: Subject) -> Engine:
     """
     if wanted != "auto" and wanted not in ENGINES:
         raise ConfigError(f"unknown engine {wanted!r}; there are auto, {', '.join(ENGINES)}")
-    read = {name: subject.gguf if name == "llama.cpp" else subject.folder for name in ENGINES}
-    names = [name for name in ENGINES if wanted in ("auto", name) and read[name] is not None]
+    names: list[EngineName] = [
+        name
+        for name in ENGINES
+        if wanted in ("auto", name)
+        and (subject.gguf if name == "llama.cpp" else subject.folder) is not None
+    ]
     for name in names:
         if engine := _installed(name):
             return engine

@@ -34,12 +34,11 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
     for task in settings.tasks:
         records = read_results(plan, task)
         _same_questions(task, records)
-        if settings.budget.kind == "tokens":
-            check_tokens(settings, task, records)
+        check_tokens(settings, task, records)
         by_method = {name: [r for r in records if r["method"] == name] for name in settings.methods}
         by_method = {name: rows for name, rows in by_method.items() if rows}
         right = {
-            name: dict(zip((r["seed"] for r in rows), _rights(rows), strict=True))
+            name: {r["seed"]: r["results"]["test"]["right"]["final"] for r in rows}
             for name, rows in by_method.items()
         }
         starts = [r for r in plan if r.task == task and r.result is None and r.done]

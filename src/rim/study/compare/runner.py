@@ -109,14 +109,8 @@ def _one_by_one(
         except _RUN_ERRORS as error:
             failures.append(Failure(run, str(error)))
             console.print(f"[bold red]{run.name} failed[/], the others go on", highlight=False)
-        check_budget(settings, plan, run)
-    return failures
-
-
-def check_budget(settings: Comparison, plan: list[Run], run: Run) -> None:
-    """Unequal token budgets are told as soon as they show, not after the last run."""
-    if settings.budget.kind == "tokens":
         check_tokens(settings, run.task, read_results(plan, run.task))
+    return failures
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -143,7 +137,8 @@ def _side_by_side(
             for worker in [w for w in workers if w.process.poll() is not None]:
                 workers.remove(worker)
                 failures += _ended(worker, console)
-                check_budget(settings, plan, worker.run)
+                task_results = read_results(plan, worker.run.task)
+                check_tokens(settings, worker.run.task, task_results)
             failures += _give_up(waiting, failures)
             ready = [run for run in waiting if run.needs is None or run.needs.done]
             for run in ready[: jobs - len(workers)]:
