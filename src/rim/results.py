@@ -11,15 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = (
-    "reasoning-in-memory",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "datasets",
-)
+_PACKAGES = "reasoning-in-memory torch transformers peft accelerate tokenizers datasets"
 
 
 def environment() -> dict[str, Any]:
@@ -28,7 +20,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES.split()},
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "processor": _processor(),

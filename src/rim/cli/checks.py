@@ -22,22 +22,14 @@ from rim.models.folder import find_model_dir, read_model_config, read_prompt_for
 MOST_BLOCKS = 10_000
 
 #: Trackers of transformers' Trainer, and the packages one of which each needs (kubeflow: none).
-TRACKERS = {
+TRACKERS: dict[str, tuple[str, ...]] = {
     "azure_ml": ("azureml",),
-    "clearml": ("clearml",),
-    "codecarbon": ("codecarbon",),
-    "comet_ml": ("comet_ml",),
-    "dagshub": ("dagshub",),
-    "dvclive": ("dvclive",),
     "flyte": ("flytekit",),
     "kubeflow": (),
-    "mlflow": ("mlflow",),
-    "neptune": ("neptune",),
-    "swanlab": ("swanlab",),
     "tensorboard": ("tensorboard", "tensorboardX"),
-    "trackio": ("trackio",),
-    "wandb": ("wandb",),
 }
+_OTHERS = "clearml codecarbon comet_ml dagshub dvclive mlflow neptune swanlab trackio wandb"
+TRACKERS |= {name: (name,) for name in _OTHERS.split()}
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?")
 
