@@ -70,8 +70,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON in one move, so that a reader never sees half a file."""
+    """Readable JSON, written as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one move, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)

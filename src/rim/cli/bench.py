@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,17 +69,22 @@ def bench(
         settings = common.validated(BenchmarkSettings, sizes | lengths | counts)
         check_device(device)
         check_target(out)
-        make_subject = _subject(model)
+        own_sizes = _sizes(model)
         common.quiet_libraries()
         import torch
 
         from rim.report.latency import latency_tables
         from rim.results import environment, write_json
         from rim.study.bench.measure import run_benchmark
+        from rim.study.bench.subject import scratch_subject, trained_subject
 
         if threads:
             torch.set_num_threads(threads)
-        subject = make_subject(common.available_device(device), dtype, seed)
+        device = common.available_device(device)
+        if own_sizes is None:
+            subject = trained_subject(Path(model), device, dtype)
+        else:
+            subject = scratch_subject(model, own_sizes, device, dtype, seed)
         person = common.console_for(json_)
         common.say(_sentence(subject.description, settings), person)
         cells = len(settings.batch_sizes) * len(settings.question_tokens)
@@ -101,37 +105,29 @@ def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _subject(model: str) -> Callable[[str, str, int], Any]:
-    """What makes the model that `--model` means: a preset, sizes, or a trained run. It takes a
-    device, a type and a seed.
+def _sizes(model: str) -> Any:
+    """The sizes that `--model` means, a preset's or written out; None for a trained run.
+
+    Raises:
+        ConfigError: it is none of the three.
     """
     from rim.cli.checks import check_model
     from rim.config import ConfigError, ScratchConfig
     from rim.study.bench.settings import PRESETS
 
     if model in PRESETS:
-        return _scratch(model, PRESETS[model])
+        return PRESETS[model]
     if "=" in model:
         pairs = [word.partition("=") for word in _words(model) or []]
         sizes = {name.strip(): value.strip() for name, _, value in pairs}
-        return _scratch(model, common.validated(ScratchConfig, sizes, "--model "))
+        return common.validated(ScratchConfig, sizes, "--model ")
     if not Path(model).exists():
         raise ConfigError(
             f"--model {model!r} is neither a preset ({', '.join(PRESETS)}), nor sizes "
             "(layers=6,width=256), nor the folder of a trained run"
         )
     check_model(Path(model))
-    return lambda device, dtype, seed: _bench_subject().trained_subject(Path(model), device, dtype)
-
-
-def _scratch(name: str, sizes: Any) -> Callable[[str, str, int], Any]:
-    return lambda *options: _bench_subject().scratch_subject(name, sizes, *options)
-
-
-def _bench_subject() -> Any:
-    from rim.study.bench import subject  # imports torch
-
-    return subject
+    return None
 
 
 def _sentence(model: dict[str, Any], settings: Any) -> str:

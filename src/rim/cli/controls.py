@@ -44,7 +44,7 @@ def controls(
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to control")
         counts = [own.trained_blocks if count is None else count for count in asked]
-        files = targets(out, counts) or []
+        files = targets(out, counts)
         for file in files:
             check_target(file)
         reasoner = common.load(run, device)

@@ -26,6 +26,7 @@ from rim.data.readers import (
     unknown_format,
 )
 from rim.data.tasks import GENERATORS
+from rim.results import write_text
 
 
 def load_examples(source: DataSource) -> list[Example]:
@@ -174,14 +175,10 @@ def task_source(
 
 
 def write_file(path: Path, examples: Sequence[Example]) -> None:
-    """Write a JSONL that `open_file` reads back, in one move: nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for e in examples:
-            record = {"question": e.question, "steps": list(e.steps), "answer": e.answer}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    """Write a JSONL that `open_file` reads back."""
+    records = [{"question": e.question, "steps": e.steps, "answer": e.answer} for e in examples]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_text(path, "".join(lines))
 
 
 def _known_format(path: Path, file_format: str | None) -> Any:
