@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from rim.cli import common
+from rim.cli.help import Natural
 
 
-def train(
-    recipe: Annotated[
-        Path,
-        typer.Argument(metavar="RECIPE", help="Recipe YAML, for example recipes/gsm8k_tiny.yaml."),
-    ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a setting: seed=1, or model.tuning=full. Repeatable.",
-        ),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-) -> None:
-    """Train a model as a recipe says, stage by stage, into a run folder."""
+def train(recipe: Path, *, set_: list[str] | None = None, resume: bool = False) -> None:
+    """Train a model as a recipe says, stage by stage, into a run folder.
+
+    Args:
+        recipe (RECIPE): Recipe YAML, for example recipes/gsm8k_tiny.yaml.
+        set_ (KEY=VALUE): Change a setting: seed=1, or model.tuning=full. Repeatable.
+        resume: Continue an interrupted run.
+    """
     with common.clear_errors("The same command with --resume continues."):
         from rim.cli.checks import check_recipe
         from rim.config.recipe_yaml import load_recipe
@@ -43,18 +33,18 @@ def train(
 
 
 def demo(
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Seed of data order, weights and training."),
-    ] = 0,
-    runs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where run folders go.")] = Path(
-        "runs"
-    ),
-    out: common.OutOption = None,
-    json_: common.JsonOption = False,
+    *,
+    seed: Natural = 0,
+    runs_dir: Path = Path("runs"),
+    out: Path | None = None,
+    json_: bool = False,
 ) -> None:
     """Train a tiny model three ways on a built-in task and compare: direct, chain of thought,
     memory blocks.
+
+    Args:
+        seed (N): Seed of data order, weights and training.
+        runs_dir (DIR): Where run folders go.
     """
     with common.clear_errors("A new demo begins in a folder of its own."):
         from rim.cli.checks import check_folder, check_target
