@@ -45,6 +45,9 @@ MARGIN = 3
 #: Decoded to see whether answers are right: one token comes from the prefill, the others from it.
 ANSWER_TOKENS = 3
 
+#: How a model's own code may put it that it was not written for our mask, or for a cache.
+_OWN_WORDS = (AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -141,8 +144,7 @@ def _measure_parallel(
         error = errors["parallel"] = readout_error(model, layout, "parallel")
     except torch.OutOfMemoryError:
         raise
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as refusal:
-        # The model's own code meets a mask that it was not written for, and says so in any way.
+    except _OWN_WORDS as refusal:
         return "separate", f"the model does not take our mask: {str(refusal).splitlines()[0]}"
     if error <= tolerance:
         return "parallel", f"measured error {error:.0e} a token, up to {tolerance:.0e} is rounding"
@@ -187,7 +189,16 @@ def _check_answers(
     """Refuse a model whose cached decoding is not what plain passes over the whole text say."""
     prompt_format = encoder.format.model_copy(update={"readouts": way})
     if prompt_format.parallel_only is None:  # else no plain pass says the same
-        error = answer_error(model, PromptEncoder(encoder.tokenizer, prompt_format), question)
+        decided = PromptEncoder(encoder.tokenizer, prompt_format)
+        try:
+            error = answer_error(model, decided, question)
+        except torch.OutOfMemoryError:
+            raise
+        except _OWN_WORDS as refusal:
+            raise ConfigError(
+                "this model cannot be asked: decoding over a cache failed in its own code "
+                f"({str(refusal).splitlines()[0]})"
+            ) from refusal
         if not error <= allowed:
             raise ConfigError(
                 f"answers of this model are wrong by {error:.0e} a token when they are decoded "
