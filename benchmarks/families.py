@@ -11,6 +11,7 @@ JSON line a family.
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
 import math
@@ -60,7 +61,8 @@ _LINEAR = {
 }
 _TWO_KINDS = {"layer_types": ["sliding_attention", "full_attention"]}
 
-#: Settings of every family's tiny config, beside `_SIZES`; a third of them names sizes its own way.
+#: Settings of every family's tiny config, beside `_SIZES` (some name sizes their own way). What
+#: follows a hyphen tells two configs of one family apart.
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256},
     "llama": {},
@@ -73,6 +75,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_neox": {},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "falcon": {"alibi": False, "ffn_hidden_size": 64},
+    "falcon-alibi": {"alibi": True, "ffn_hidden_size": 64},
     "mistral": _WINDOW,
     "phi3": _WINDOW,
     "starcoder2": _WINDOW,
@@ -121,7 +124,8 @@ def tiny_base(family: str, folder: Path) -> str:
     tokenizer = train_tokenizer(TEXTS, 300)
     tokens = {"bos_token_id": None, "pad_token_id": None, "eos_token_id": tokenizer.eos_token_id}
     config = AutoConfig.for_model(
-        family, **(_SIZES | {"vocab_size": len(tokenizer)} | tokens | FAMILIES[family])
+        family.partition("-")[0],
+        **(_SIZES | {"vocab_size": len(tokenizer)} | tokens | FAMILIES[family]),
     )
     torch.manual_seed(0)
     attention = "sdpa"
@@ -132,7 +136,7 @@ def tiny_base(family: str, folder: Path) -> str:
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
     for parameter in model.parameters():
         if parameter.ndim > 1:
-            parameter.data.mul_(3)
+            parameter.data.mul_(8)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return attention
@@ -201,6 +205,7 @@ def check(family: str, folder: Path) -> dict[str, Any]:
         "separate_tokens": decisions["grounding"]["ratio"],
         "losses_finite": bool(losses) and all(map(math.isfinite, losses)),
         "answers": sum(map(len, answers)),
+        "different_answers": len({ids for row in answers for _, ids in row}),
         "answers_equal": equal_to_truncated_prompts(model, encoder, questions, answers),
         "batch_mates_equal": ask(model, encoder, questions, batch_size=1) == answers,
         "reloaded_equal": ask(again, encoder, questions) == answers,
@@ -216,11 +221,13 @@ def measure(recipe: Recipe) -> dict[str, Any]:
     examples, _ = load_training_data(recipe.data, recipe.seed)
     layouts = [lay_out(METHODS["rim"], x, recipe.stages[1], encoder) for x in examples]
     longest = max(layouts, key=lambda layout: len(layout.fields_TF))
+    in_bfloat16: Any = copy.deepcopy(model)
+    in_bfloat16.to(torch.bfloat16)
     return {
         "tokens": len(longest.fields_TF),
         "parallel_error": _error(model, longest, "parallel"),
         "separate_error": _error(model, longest, "separate"),
-        "parallel_error_bfloat16": _error(model.to(torch.bfloat16), longest, "parallel"),
+        "parallel_error_bfloat16": _error(in_bfloat16, longest, "parallel"),
     }
 
 

@@ -354,6 +354,40 @@ def blind_table() -> str:
     return "\n".join(lines)
 
 
+def families_table() -> str:
+    """Which way the read-outs of every family run, and whether its answers are right."""
+    (result,) = read("results/families.json")
+    lines = [
+        "| family | layers (window) | attention | error of parallel | read-outs "
+        "| answers right | alone as in a batch | loaded as saved |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["families"]:
+        if "refused" in row:
+            lines.append(f"| {row['family']} | - | - | - | refused: {row['refused']} | - | - | - |")
+            continue
+        error = row["parallel_error"]
+        cells = [
+            row["family"],
+            ", ".join(row["layers"]),
+            row["attention"],
+            "does not take the mask" if isinstance(error, str) else f"{error:.0e}",
+            row["readouts"],
+            f"{row['answers_equal']} of {row['answers']}",
+            *("yes" if row[key] else "NO" for key in ("batch_mates_equal", "reloaded_equal")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = result["environment"]
+    ratios = {f"{row['separate_tokens']:.1f}" for row in result["families"] if "layers" in row}
+    lines += [
+        "",
+        f"Separate rows took {' or '.join(sorted(ratios))} times the tokens here (3 blocks, short "
+        f"questions). transformers {machine['packages']['transformers']}, torch "
+        f"{machine['packages']['torch']}, commit {short_commit(machine['git_commit'])}.",
+    ]
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -368,6 +402,7 @@ TABLES = {
     "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
     "engine-table": ("docs/engines.md", engine_table),
+    "families-table": ("docs/families.md", families_table),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }
 

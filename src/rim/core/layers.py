@@ -8,6 +8,7 @@ its own (`rim.core.layout.separate_rows`).
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,10 +36,10 @@ def layer_windows(config: Any) -> dict[str, Window | None]:
     have the window of its config, if it states one (as transformers' own caches read it).
     """
     sliding, chunked = _window(config, "sliding"), _window(config, "chunked")
+    windows = {"sliding_attention": sliding, "chunked_attention": chunked}
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
-        return {"full_attention": sliding or chunked}
-    windows = {"sliding_attention": sliding, "chunked_attention": chunked}
+        kinds = [kind for kind, window in windows.items() if window][:1] or ["full_attention"]
     return {kind: windows.get(kind) for kind in dict.fromkeys(kinds) if kind in _ATTENTION}
 
 
@@ -56,6 +57,12 @@ def state_kinds(config: Any) -> tuple[str, ...]:
     """Kinds of layers that are no attention over columns: they keep a state, as far as we know."""
     kinds = getattr(config, "layer_types", None) or ()
     return tuple(k for k in dict.fromkeys(kinds) if k not in (*_ATTENTION, *_NO_ATTENTION))
+
+
+def cache_argument(model: Any) -> str:
+    """The name under which a model takes its cache: models without any attention have their own."""
+    parameters = inspect.signature(type(model).forward).parameters
+    return "cache_params" if "cache_params" in parameters else "past_key_values"
 
 
 def new_cache(config: Any) -> DynamicCache:

@@ -202,8 +202,17 @@ def most_blocks(
 
 
 def position_limit(model: Any) -> int | None:
-    """How many positions the model has (GPT-2's is a table's size, others' the trained length)."""
-    return getattr(unwrap(model).config, "max_position_embeddings", None)
+    """How many positions the model has (GPT-2's is a table's size, others' the trained length).
+
+    "longrope" turns all positions of a batch by other angles once one of them is beyond the first
+    training length. There a prompt would depend on its batch mates, so it ends there.
+    """
+    config = unwrap(model).config
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        limits.append(rope.get("original_max_position_embeddings"))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of, fill_latents
-from rim.core.layers import Window, has_windows, new_cache
+from rim.core.layers import Window, cache_argument, has_windows, new_cache, state_kinds
 from rim.core.layout import PADDING, TRUNK_SEGMENT, build_layout
 from rim.core.masks import MaskMod, blind_tokens, get_readout_mask_mod, layer_masks
 from rim.core.prompt import Prompt, PromptEncoder
@@ -81,9 +81,11 @@ class Filled:
 
     def mask(self, new: int) -> Any:
         """The mask of the last `new` columns, in the form that the model takes."""
-        if self.plain:
-            return (self.segment_BC != PADDING).long()
         memory, plain = self.encoder.format.memory, unwrap(self.model)
+        if self.plain:
+            # Rows with a state are of equal length (`rim.infer.decode`), so there is nothing to
+            # mask; and Mamba (transformers 5.23) multiplies its one new column by all of a mask.
+            return None if state_kinds(plain.config) else (self.segment_BC != PADDING).long()
         see = memory.readouts_see_question
         blind_BT = None if see else blind_tokens(self.segment_BC, self.block_BC)
 
@@ -105,16 +107,16 @@ class Filled:
         """
         return self.model(
             **inputs,
+            **{cache_argument(unwrap(self.model)): self.cache},
             attention_mask=self.mask(new),
             position_ids=self.position_BC[:, -new:],
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=torch.tensor(list(columns), device=self.device),
         ).logits
 
     def keep_prompts(self, kept: Sequence[int]) -> None:
         """Drop all prompts but these."""
-        index_K = torch.tensor(list(kept), device=self.device)
+        index_K: Any = torch.tensor(list(kept), device=self.device)
         self.cache.reorder_cache(index_K)  # picks rows of states as well as of keys and values
         self.segment_BC, self.block_BC = self.segment_BC[index_K], self.block_BC[index_K]
         self.position_BC = self.position_BC[index_K]
@@ -217,8 +219,8 @@ def _fill(
 
     def run(start: int, end: int) -> None:
         known = filled.segment_BC.shape[1]
-        fields = [batch[name][:, known:end] for name in ("segment_ids", "block_ids")]
-        filled.extend(*fields, position_BT[:, known:end])
+        segment_BN, block_BN = (batch[x][:, known:end] for x in ("segment_ids", "block_ids"))
+        filled.extend(segment_BN, block_BN, position_BT[:, known:end])
         wanted = sorted({column for column in predictors if start <= column < end})
         inputs = (
             {"input_ids": ids_BT[:, start:end]}

@@ -73,7 +73,12 @@ def load_base(
                 **options,
             )
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"the base model {config.base!r} could not be loaded: {error}") from None
+        advice = (
+            "; set model.attention: eager" if "does not support an attention" in str(error) else ""
+        )
+        raise ConfigError(
+            f"the base model {config.base!r} could not be loaded: {error}{advice}"
+        ) from None
     check_attention(model, config.attention)
     old_size = len(tokenizer)
     ids = add_memory_tokens(tokenizer, prompt_format.memory)

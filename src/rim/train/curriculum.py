@@ -140,7 +140,7 @@ class Curriculum:
         validation = list(validation_set[: recipe.validation.num_examples])
         train_layouts = self._lay_out(train_set, stage, encoder, model)
         validation_layouts = self._lay_out(validation, stage, encoder, model)
-        self._decide_readouts(stage, model, train_layouts)
+        self._decide_readouts(stage, model, encoder, train_set, train_layouts)
         encoder = PromptEncoder(tokenizer, self.prompt_format)
         counts = count_parameters(model)
         self.console.print(
@@ -204,7 +204,14 @@ class Curriculum:
         model = prepare_for_training(model, recipe.model, memory_ids, stage.dropout, modules)
         return model, tokenizer
 
-    def _decide_readouts(self, stage: StageConfig, model: Any, layouts: Sequence[Layout]) -> None:
+    def _decide_readouts(
+        self,
+        stage: StageConfig,
+        model: Any,
+        encoder: PromptEncoder,
+        examples: Sequence[Example],
+        layouts: Sequence[Layout],
+    ) -> None:
         """Settle which way the read-outs run, and write it down. Every stage looks again, since its
         examples may be longer; once separate, a run stays so. A resumed stage keeps to its record.
         """
@@ -213,7 +220,7 @@ class Curriculum:
         if stage.name not in records and "separate" not in (
             record["readouts"] for record in records.values()
         ):
-            decision = decide_readouts(self.recipe, model, layouts)
+            decision = decide_readouts(self.recipe, model, encoder, examples, layouts)
             self.console.print(decision.sentence, highlight=False)
             records[stage.name] = decision.record()
             write_json(file, records)
