@@ -123,6 +123,10 @@ class Layout:
     num_step_readouts: int
     starts: tuple[int, ...]
 
+    @property
+    def trunk_length(self) -> int:
+        return len(self.trunk.ids)
+
     def next_position(self, readout: int) -> int:
         """The position behind the token that predicts a read-out's first token."""
         return int(self.fields_TF[self.starts[readout], FIELDS.index("position_ids")]) + 1

@@ -1,6 +1,7 @@
 """Who may attend to whom: one rule, in the three forms that attention implementations want.
 
-Shape legend: B batch, T flat sequence length (or cached columns), Q queries, 1 heads (broadcast).
+Shape legend: B rows, T flat sequence length (or cached columns), Q queries, 1 heads (broadcast), E
+examples, R read-outs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ def get_readout_mask_mod(
     segment_ids_BT: Tensor,
     block_ids_BT: Tensor,
     *,
+    example_ids_BT: Tensor | None = None,
     bidirectional_blocks: bool = False,
     blind_BT: Tensor | None = None,
 ) -> MaskMod:
@@ -29,6 +31,8 @@ def get_readout_mask_mod(
     sees padding only: no row is ever empty, which would turn into NaN.
 
     Args:
+        example_ids_BT: the example of every token, where a row may hold several (`collate`): a
+            query sees its own example only.
         bidirectional_blocks: tokens of one block see each other; no stock engine serves that.
         blind_BT: queries that do not see the question (`blind_tokens`).
     """
@@ -43,25 +47,31 @@ def get_readout_mask_mod(
             visible = visible | (in_trunk & (q_block == kv_block) & (q_block >= 1))
         if blind_BT is not None:
             visible = visible & ~(blind_BT[b, q] & (kv_block == 0))
+        if example_ids_BT is not None:
+            visible = visible & (example_ids_BT[b, q] == example_ids_BT[b, kv])
         return visible
 
     return mask_mod
 
 
 def blind_tokens(
-    segment_ids_BT: Tensor, block_ids_BT: Tensor, blind_BR: Tensor | None = None
+    segment_ids_BT: Tensor,
+    block_ids_BT: Tensor,
+    example_ids_BT: Tensor | None = None,
+    blind_ER: Tensor | None = None,
 ) -> Tensor:
-    """The tokens `[B, T]` of blind read-outs (all of them, where none are named).
+    """The tokens `[B, T]` of blind read-outs: those of `blind_ER`, by example and read-out, or all.
 
     One after block 0 has nothing but the question, so it keeps it. And a block's last token is
     trunk: where nothing opens the read-out, the token that predicts its first target token sees the
     question in any case.
     """
     blind_BT = (segment_ids_BT > TRUNK_SEGMENT) & (block_ids_BT >= 1)
-    if blind_BR is None:
+    if blind_ER is None:
         return blind_BT
+    assert example_ids_BT is not None, "whose read-outs they are"
     readout_BT = (segment_ids_BT - 1).clamp(min=0).long()
-    return blind_BT & blind_BR.to(segment_ids_BT.device).gather(1, readout_BT)
+    return blind_BT & blind_ER[example_ids_BT.clamp(min=0).long(), readout_BT]
 
 
 def dense_mask(
