@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rim.core.layout import FIELDS, PADDING, Layout
+from rim.core.layout import FIELDS, PADDING, LaidOut
 from rim.core.packing import pack_rows
 
 
 def collate(
-    layouts: Sequence[Layout], *, align_trunks: bool = False, pack: bool = False
+    layouts: Sequence[LaidOut], *, align_trunks: bool = False, pack: bool = False
 ) -> dict[str, Tensor]:
     """Pad on the right and split into the fields of `rim.core.layout.FIELDS`.
 

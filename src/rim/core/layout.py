@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -106,6 +106,19 @@ class Trunk:
         """Indices of a block's own tokens (an opening left out); block 0 is the question."""
         end = self.ends[block] + 1
         return range(end - self.block_length, end) if block else range(end)
+
+
+class LaidOut(Protocol):
+    """What `rim.core.collate` needs of an example; a `Layout`, or one read from disk."""
+
+    @property
+    def fields_TF(self) -> np.ndarray: ...
+    @property
+    def trunk_length(self) -> int: ...
+    @property
+    def num_readouts(self) -> int: ...
+    @property
+    def num_step_readouts(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rim.core.blind import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
-from rim.core.layout import Layout
+from rim.core.layout import LaidOut
 from rim.core.losses import ReadoutLoss
 from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
@@ -44,13 +44,13 @@ class TrainingDivergedError(RuntimeError):
 class LayoutDataset(Dataset):
     """Laid-out examples, encoded once before training."""
 
-    def __init__(self, layouts: list[Layout]):
+    def __init__(self, layouts: Sequence[LaidOut]):
         self.layouts = layouts
 
     def __len__(self) -> int:
         return len(self.layouts)
 
-    def __getitem__(self, index: int) -> Layout:
+    def __getitem__(self, index: int) -> LaidOut:
         return self.layouts[index]
 
 
