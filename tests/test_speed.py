@@ -19,6 +19,7 @@ from rim.core.collate import collate
 from rim.core.forward import MOST_LOGITS
 from rim.core.layout import lay_out
 from rim.core.prompt import PromptEncoder
+from rim.infer.reasoner import load
 from rim.methods import METHODS
 from rim.train.layouts import store_layouts
 from rim.train.trainer import ReadoutTrainer
@@ -207,3 +208,16 @@ def test_layouts_that_could_not_be_made_leave_nothing(kept, tmp_path, monkeypatc
     with pytest.raises(ZeroDivisionError):
         kept(objective="steps")
     assert not list((tmp_path / "rim" / "layouts").iterdir())
+
+
+@pytest.mark.slow
+def test_a_model_answers_in_bfloat16_and_keeps_its_positions_exact(tmp_path):
+    raw = raw_recipe(tmp_path)
+    raw["stages"] = [raw["stages"][0] | {"max_steps": 1}]
+    folder = run(raw)
+    exact, rounded = load(folder.path), load(folder.path, dtype="bfloat16")
+    assert {p.dtype for p in rounded.model.parameters()} == {torch.bfloat16}
+    for name, buffer in exact.model.named_buffers():
+        assert torch.equal(buffer, rounded.model.get_buffer(name))
+    first, second = (x.ask("1+2=", max_new_tokens=3) for x in (exact, rounded))
+    assert second.logprob == pytest.approx(first.logprob, rel=0.05)

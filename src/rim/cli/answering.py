@@ -49,6 +49,7 @@ def ask(
     seed: common.SeedOption = 0,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
+    dtype: common.DtypeOption = None,
 ) -> None:
     """Ask a trained model one question: a run (`rim ask RUN QUESTION`), or a server that is already
     running (`rim ask --server URL QUESTION`).
@@ -84,7 +85,7 @@ def ask(
             options = {"after": "all" if all_blocks else "final", "max_new_tokens": max_new_tokens}
             options["sampling"] = common.sampling(temperature, top_k, top_p, samples, seed)
             check_model(run, counts, device)
-            reasoner = common.load(run, device)
+            reasoner = common.load(run, device, dtype)
             rows = [
                 _row(answer)
                 for count in counts
@@ -188,6 +189,7 @@ def evaluate(
     ] = False,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
+    dtype: common.DtypeOption = None,
 ) -> None:
     """Score a trained model on a data file: final-block, per-block and any-block accuracy with
     intervals. Several numbers of blocks give one table with a row for each.
@@ -207,7 +209,7 @@ def evaluate(
         ]
         for file in files:
             check_target(file, overwrite=overwrite)
-        reasoner = common.load(run, device)
+        reasoner = common.load(run, device, dtype)
 
         from rim.evaluate.accuracy import score, write_evaluation
         from rim.report.tables import blocks_table, evaluation_table

@@ -36,6 +36,7 @@ def controls(
     ] = None,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
+    dtype: common.DtypeOption = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
     swapped or multiplied, and with the question hidden from the answer: one verdict each.
@@ -55,7 +56,7 @@ def controls(
         files = targets(out, counts) or []
         for file in files:
             check_target(file)
-        reasoner = common.load(run, device)
+        reasoner = common.load(run, device, dtype)
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         person = common.console_for(json_)
         results = []

@@ -28,9 +28,9 @@ from rim.core.masks import blind_tokens, build_attention_mask, get_readout_mask_
 from rim.core.unwrap import unwrap
 from rim.methods import ExtraLoss
 
-#: Logits (target positions times vocabulary) beyond which training makes them in chunks: 256 MB in
-#: float32, and the gradient and the softmax as much again.
-MOST_LOGITS = 2**26
+#: Logits (target positions times vocabulary) beyond which training makes them in chunks: 64 MB in
+#: float32, and the softmax and the gradient as much again each.
+MOST_LOGITS = 2**24
 
 
 @contextlib.contextmanager
