@@ -6,7 +6,7 @@ that still waste little. The mask keeps the examples of a row apart (`rim.core.m
 
 from __future__ import annotations
 
-import heapq
+import bisect
 from collections.abc import Sequence
 
 #: Share of the positions that may be padding, before rows are made wider than the longest example.
@@ -16,28 +16,35 @@ MAX_PADDING = 0.05
 def pack_rows(lengths: Sequence[int]) -> list[list[int]]:
     """The examples of each row, by number; every example is in one row, rows in ascending order.
 
-    Tries ever fewer rows, each time giving the next longest example to the emptiest row, until at
-    most `MAX_PADDING` of the positions are padding; otherwise what wastes least.
+    Tries ever wider rows, from the longest example to twice its length, until at most
+    `MAX_PADDING` of the positions are padding; otherwise what wastes least.
     """
     total, longest = sum(lengths), max(lengths)
-    most_rows = min(len(lengths), int(total / (1 - MAX_PADDING) / longest))
     best: tuple[int, list[list[int]]] | None = None
-    for count in range(max(1, most_rows), 0, -1):
-        width, rows = _fill_evenly(lengths, count)
-        if best is None or width * count < best[0]:
-            best = (width * count, rows)
-        if total >= (1 - MAX_PADDING) * width * count:
+    for room in range(longest, 2 * longest + 1, max(1, longest // 64)):
+        rows = _fill(lengths, room)
+        positions = len(rows) * max(sum(lengths[b] for b in row) for row in rows)
+        if best is None or positions < best[0]:
+            best = (positions, rows)
+        if total >= (1 - MAX_PADDING) * positions:
             break
     assert best is not None
     return sorted(sorted(row) for row in best[1])
 
 
-def _fill_evenly(lengths: Sequence[int], count: int) -> tuple[int, list[list[int]]]:
-    """`count` rows of about equal length, and the longest one's length."""
-    rows: list[list[int]] = [[] for _ in range(count)]
-    loads = [(0, p) for p in range(count)]
+def _fill(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Rows of at most `room`: the next longest example goes where it leaves the least room (best
+    fit decreasing).
+    """
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # room left and row, ascending
     for b in sorted(range(len(lengths)), key=lambda b: -lengths[b]):
-        load, p = loads[0]
+        at = bisect.bisect_left(free, (lengths[b], -1))
+        if at == len(free):
+            rows.append([])
+            left, p = room, len(rows) - 1
+        else:
+            left, p = free.pop(at)
         rows[p].append(b)
-        heapq.heapreplace(loads, (load + lengths[b], p))
-    return max(load for load, _ in loads), rows
+        bisect.insort(free, (left - lengths[b], p))
+    return rows
