@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="0: only how full the rows are")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -61,6 +61,8 @@ def main() -> None:
     for stage in recipe.stages:
         layouts = [lay_out(METHODS["rim"], e, stage, encoder) for e in train_set[:EXAMPLES]]
         rows[stage.name] = filled(layouts, args.batch)
+        if not args.repeats:
+            continue
         chosen = layouts[: args.batch]
         step(collate(chosen[:8]), stage, encoder)  # warms up
         packed = collate(chosen, pack=True)
@@ -91,7 +93,8 @@ def main() -> None:
         }
         if args.compile:
             rows[stage.name]["compiled_to_not"] = seconds["packed_compiled"] / seconds["packed"]
-    rows["separate_sequences"] = separate(model, encoder, recipe.stages[1], step, args.repeats)
+    if args.repeats:
+        rows["separate_sequences"] = separate(model, encoder, recipe.stages[1], step, args.repeats)
     result = {
         "benchmark": "training_step",
         "parameters": sum(p.numel() for p in model.parameters()),
