@@ -1,4 +1,6 @@
-"""What every results file states (versions, commit, machine); how JSON is written and read."""
+"""What every results file states (versions, commit, machine); how JSON is written and read; where
+files lie that can be made again.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +69,12 @@ def _git(folder: Path, *arguments: str) -> str:
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
     )
     return result.stdout.strip()
+
+
+def cache_folder(name: str) -> Path:
+    """Where files lie that can be made again; not created."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "rim" / name
 
 
 def write_json(path: Path, content: Any) -> None:

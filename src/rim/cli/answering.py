@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli import common
-from rim.cli.help import Natural, NotNegative, Positive, PositiveOrNone
+from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
 
 
 def ask(
@@ -26,6 +26,7 @@ def ask(
     seed: int = 0,
     json_: bool = False,
     device: str | None = None,
+    dtype: Dtype = None,
 ) -> None:
     """Ask a trained model one question: a run (`rim ask RUN QUESTION`), or a server that is already
     running (`rim ask --server URL QUESTION`).
@@ -71,7 +72,7 @@ def ask(
             options = {"after": "all" if all_blocks else "final", "max_new_tokens": max_new_tokens}
             options["sampling"] = common.sampling(temperature, top_k, top_p, samples, seed)
             check_model(run, counts, device)
-            reasoner = common.load(run, device)
+            reasoner = common.load(run, device, dtype)
             rows = [
                 _row(answer)
                 for count in counts
@@ -162,6 +163,7 @@ def evaluate(
     overwrite: bool = False,
     json_: bool = False,
     device: str | None = None,
+    dtype: Dtype = None,
 ) -> None:
     """Score a trained model on a data file: final-block, per-block and any-block accuracy with
     intervals. Several numbers of blocks give one table with a row for each.
@@ -187,7 +189,7 @@ def evaluate(
         ]
         for file in files:
             check_target(file, overwrite=overwrite)
-        reasoner = common.load(run, device)
+        reasoner = common.load(run, device, dtype)
 
         from rim.evaluate.accuracy import score, write_evaluation
         from rim.report.tables import blocks_table, evaluation_table

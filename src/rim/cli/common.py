@@ -134,7 +134,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def load(run: Path, device: str | None) -> Any:
+def load(run: Path, device: str | None, dtype: str | None = None) -> Any:
     """A trained model on a device, for asking.
 
     Raises:
@@ -148,7 +148,7 @@ def load(run: Path, device: str | None) -> Any:
 
     chosen = available_device(device)
     try:
-        return load(run, device=chosen)
+        return load(run, device=chosen, dtype=dtype)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ConfigError(
             f"the model in {run} cannot be read, a file seems to be damaged: {first_line(error)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli import common
-from rim.cli.help import Positive, PositiveOrNone
+from rim.cli.help import Dtype, Positive, PositiveOrNone
 
 
 def controls(
@@ -21,6 +21,7 @@ def controls(
     out: Path | None = None,
     json_: bool = False,
     device: str | None = None,
+    dtype: Dtype = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
     swapped or multiplied, and with the question hidden from the answer: one verdict each.
@@ -47,7 +48,7 @@ def controls(
         files = targets(out, counts)
         for file in files:
             check_target(file)
-        reasoner = common.load(run, device)
+        reasoner = common.load(run, device, dtype)
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         person = common.console_for(json_)
         results = []

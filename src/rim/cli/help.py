@@ -14,7 +14,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,6 +23,7 @@ Positive = Annotated[int, typer.Option(min=1)]
 PositiveOrNone = Annotated[int | None, typer.Option(min=1)]
 Natural = Annotated[int, typer.Option(min=0)]
 NotNegative = Annotated[float, typer.Option(min=0)]
+Dtype = Literal["float32", "bfloat16"] | None
 
 SHARED = """
     batch_size (N): Questions at a time.
@@ -30,6 +31,8 @@ SHARED = """
         out.
     data (DATA): Data file.
     device (NAME): cpu, cuda, cuda:1, mps ...; the best if left out.
+    dtype (NAME): float32 or bfloat16 weights; as trained if left out. bfloat16 is half the memory
+        and less exact.
     file (FILE): Data file.
     format_ (NAME): One of jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa,
         multiplication_file; guessed from the first record if left out.

@@ -114,6 +114,7 @@ class StageConfig(Settings):
     epochs: PositiveFloat | None = None
     batch_size: PositiveInt = 128
     micro_batch_size: PositiveInt | None = None
+    packing: bool = True  # several examples may share a row; changes the time, not the loss
     learning_rate: PositiveFloat = 1e-4
     scheduler: Literal["constant_with_warmup", "cosine", "linear", "cosine_with_min_lr"] = (
         "constant_with_warmup"

@@ -1,6 +1,7 @@
 """Who may attend to whom: one rule, in the three forms that attention implementations want.
 
-Shape legend: B batch, T flat sequence length (or cached columns), Q queries, 1 heads (broadcast).
+Shape legend: B rows, T flat sequence length (or cached columns), Q queries, 1 heads (broadcast), E
+examples, R read-outs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def get_readout_mask_mod(
     segment_ids_BT: Tensor,
     block_ids_BT: Tensor,
     *,
+    example_ids_BT: Tensor | None = None,
     bidirectional_blocks: bool = False,
     blind_BT: Tensor | None = None,
     window: Window | None = None,
@@ -33,6 +35,8 @@ def get_readout_mask_mod(
     sees padding only: no row is ever empty, which would turn into NaN.
 
     Args:
+        example_ids_BT: the example of every token, where a row may hold several (`collate`): a
+            query sees its own example only.
         bidirectional_blocks: tokens of one block see each other; no stock engine serves that.
         blind_BT: queries that do not see the question (`blind_tokens`).
         window: what the layer sees at most. It is measured in `position_ids_BT`, not in columns: a
@@ -52,6 +56,8 @@ def get_readout_mask_mod(
             visible = visible & ~(blind_BT[b, q] & (kv_block == 0))
         if window is not None and position_ids_BT is not None:
             visible = visible & _within(window, position_ids_BT[b, q], position_ids_BT[b, kv])
+        if example_ids_BT is not None:
+            visible = visible & (example_ids_BT[b, q] == example_ids_BT[b, kv])
         return visible
 
     return mask_mod
@@ -65,19 +71,23 @@ def _within(window: Window, q_position: Tensor, kv_position: Tensor) -> Tensor:
 
 
 def blind_tokens(
-    segment_ids_BT: Tensor, block_ids_BT: Tensor, blind_BR: Tensor | None = None
+    segment_ids_BT: Tensor,
+    block_ids_BT: Tensor,
+    example_ids_BT: Tensor | None = None,
+    blind_ER: Tensor | None = None,
 ) -> Tensor:
-    """The tokens `[B, T]` of blind read-outs (all of them, where none are named).
+    """The tokens `[B, T]` of blind read-outs: those of `blind_ER`, by example and read-out, or all.
 
     One after block 0 has nothing but the question, so it keeps it. And a block's last token is
     trunk: where nothing opens the read-out, the token that predicts its first target token sees the
     question in any case.
     """
     blind_BT = (segment_ids_BT > TRUNK_SEGMENT) & (block_ids_BT >= 1)
-    if blind_BR is None:
+    if blind_ER is None:
         return blind_BT
+    assert example_ids_BT is not None, "whose read-outs they are"
     readout_BT = (segment_ids_BT - 1).clamp(min=0).long()
-    return blind_BT & blind_BR.to(segment_ids_BT.device).gather(1, readout_BT)
+    return blind_BT & blind_ER[example_ids_BT.clamp(min=0).long(), readout_BT]
 
 
 def dense_mask(

@@ -192,6 +192,7 @@ def load_trained(
     trainable: bool = False,
     attention: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load what `save_trained` wrote.
 
@@ -200,6 +201,7 @@ def load_trained(
             model).
         trainable: keep the adapter's weights open for further training.
         attention: an attention implementation other than the trained one.
+        dtype: a number format other than the trained one; adapters are merged before.
     """
     config = read_model_config(folder)
     if attention:
@@ -230,6 +232,10 @@ def load_trained(
     model.eval()
     if device:
         model.to(device)
+    if dtype:
+        # Weights alone: `model.to` would round the frequencies of rotary positions too.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
     return model, tokenizer
 
 

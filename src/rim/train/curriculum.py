@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.progress import track
 from transformers import PrinterCallback, set_seed
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.core.layout import Layout, lay_out
+from rim.core.layout import LaidOut, Layout, lay_out
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_training_data
@@ -29,6 +29,7 @@ from rim.results import environment, write_json
 from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.train.cost import total_cost
+from rim.train.layouts import store_layouts
 from rim.train.readouts import decide_readouts
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
@@ -138,8 +139,12 @@ class Curriculum:
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
         _refuse_answers_without_opening(stage, encoder, train_set[0])
         validation = list(validation_set[: recipe.validation.num_examples])
-        train_layouts = self._lay_out(train_set, stage, encoder, model)
-        validation_layouts = self._lay_out(validation, stage, encoder, model)
+        train_layouts = store_layouts(
+            self._lay_out(train_set, stage, encoder), train_set, stage, encoder
+        )
+        validation_layouts = list(self._lay_out(validation, stage, encoder))
+        _refuse_too_long(train_set, train_layouts.column("max_position"), model)
+        _refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
         self._decide_readouts(stage, model, encoder, train_set, train_layouts)
         encoder = PromptEncoder(tokenizer, self.prompt_format)
         counts = count_parameters(model)
@@ -210,7 +215,7 @@ class Curriculum:
         model: Any,
         encoder: PromptEncoder,
         examples: Sequence[Example],
-        layouts: Sequence[Layout],
+        layouts: Sequence[LaidOut],
     ) -> None:
         """Settle which way the read-outs run, and write it down. Every stage looks again, since its
         examples may be longer; once separate, a run stays so. A resumed stage keeps to its record.
@@ -229,25 +234,16 @@ class Curriculum:
         self.prompt_format = self.prompt_format.model_copy(update={"readouts": way})
 
     def _lay_out(
-        self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder, model: Any
-    ) -> list[Layout]:
-        """Encode a data set once; refuse an example that the model has no positions for."""
-        method, limit = METHODS[self.recipe.method], position_limit(model)
-        layouts = []
+        self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder
+    ) -> Iterator[Layout]:
+        """Encode a data set once."""
+        method = METHODS[self.recipe.method]
         # track() shows itself only on a terminal, and only work of some seconds is worth a bar.
         shown = track(
             examples, "encoding", console=self.console, transient=True, disable=len(examples) < 5000
         )
         for example in shown:
-            layout = lay_out(method, example, stage, encoder)
-            if limit is not None and layout.max_position >= limit:
-                raise DataError(
-                    f"{example.origin}: too long, needs {layout.max_position + 1} positions, "
-                    f"the model has {limit}; "
-                    "drop the example or use a model with more positions"
-                )
-            layouts.append(layout)
-        return layouts
+            yield lay_out(method, example, stage, encoder)
 
     def _scorer(
         self, encoder: PromptEncoder, examples: list[Example], layouts: list[Layout]
@@ -272,6 +268,18 @@ class Curriculum:
             return {"accuracy": right / len(examples)}
 
         return score
+
+
+def _refuse_too_long(examples: Sequence[Example], max_positions: Iterable[int], model: Any) -> None:
+    """Refuse an example that the model has no positions for."""
+    limit = position_limit(model)
+    for example, position in zip(examples, max_positions, strict=True):
+        if limit is not None and position >= limit:
+            raise DataError(
+                f"{example.origin}: too long, needs {position + 1} positions, "
+                f"the model has {limit}; "
+                "drop the example or use a model with more positions"
+            )
 
 
 def _refuse_answers_without_opening(

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError, MemoryConfig, Recipe
-from rim.core.collate import collate
+from rim.core.collate import collate, target_fields
 from rim.core.forward import forward_readouts
 from rim.core.layers import state_kinds
-from rim.core.layout import FIELDS, PADDING, ROW_EXAMPLES, Layout, separate_rows
+from rim.core.layout import FIELDS, PADDING, ROW_EXAMPLES, LaidOut, separate_rows
 from rim.core.prompt import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.data.examples import Example
@@ -85,7 +85,7 @@ def decide_readouts(
     model: Any,
     encoder: PromptEncoder,
     examples: Sequence[Example],
-    layouts: Sequence[Layout],
+    layouts: Sequence[LaidOut],
 ) -> Decision:
     """What `model.readouts` means for this model: measured on the longest of the examples.
 
@@ -137,7 +137,7 @@ def decide_readouts(
 
 
 def _measure_parallel(
-    model: Any, layout: Layout, tolerance: float, errors: dict[Way, float]
+    model: Any, layout: LaidOut, tolerance: float, errors: dict[Way, float]
 ) -> tuple[Way, str]:
     """The way to go, and why; adds what was measured to `errors`."""
     try:
@@ -155,7 +155,7 @@ def _measure_parallel(
 
 
 @torch.no_grad()
-def readout_error(model: Any, layout: Layout, way: Way) -> float:
+def readout_error(model: Any, layout: LaidOut, way: Way) -> float:
     """How far the first and the last read-out of an example are from what they are alone: in one
     pass with all others, or as two rows of a padded batch.
 
@@ -178,9 +178,10 @@ def readout_error(model: Any, layout: Layout, way: Way) -> float:
 def _rows(batch: dict[str, Tensor], chosen: list[int]) -> dict[str, Tensor]:
     """Some rows of a batch of separate read-outs, padded to the longest of them."""
     width = int((batch["input_ids"][chosen] != PADDING).sum(1).max())
-    fields = {name: batch[name][chosen, :width] for name in FIELDS}
-    counts = {name: batch[name] for name in ("num_readouts", "num_step_readouts")}
-    return counts | {ROW_EXAMPLES: batch[ROW_EXAMPLES][chosen]} | fields
+    rows = {name: batch[name][chosen, :width] for name in (*FIELDS, "example_ids")}
+    rows[ROW_EXAMPLES] = batch[ROW_EXAMPLES][chosen]
+    rows |= {name: batch[name] for name in ("num_readouts", "num_step_readouts")}
+    return rows | target_fields(rows)
 
 
 def _check_answers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from rim.config import StageConfig
 from rim.core.blind import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
-from rim.core.forward import forward_readouts
-from rim.core.layout import Layout
+from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
+from rim.core.layout import LaidOut
 from rim.core.losses import ReadoutLoss
 from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
+from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.cost import TrainingCost
 
@@ -43,13 +44,13 @@ class TrainingDivergedError(RuntimeError):
 class LayoutDataset(Dataset):
     """Laid-out examples, encoded once before training."""
 
-    def __init__(self, layouts: list[Layout]):
+    def __init__(self, layouts: Sequence[LaidOut]):
         self.layouts = layouts
 
     def __len__(self) -> int:
         return len(self.layouts)
 
-    def __getitem__(self, index: int) -> Layout:
+    def __getitem__(self, index: int) -> LaidOut:
         return self.layouts[index]
 
 
@@ -70,16 +71,23 @@ class ReadoutTrainer(Trainer):
         **kwargs: Any,
     ):
         self.feedback = feedback_of(encoder)
+        self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
+        separate = encoder.format.readouts == "separate"
         into_batch = functools.partial(
             collate,
             align_trunks=self.feedback is not None,
-            separate=encoder.format.readouts == "separate",
+            separate=separate,
+            # Columns of latents and extra losses are one row an example.
+            pack=stage.packing
+            and not separate
+            and self.feedback is None
+            and self.extra_loss is None,
         )
         super().__init__(data_collator=into_batch, **kwargs)
         self.stage = stage
         self.memory = encoder.format.memory
-        self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         self.score = score
+        self._unchecked: list[tuple[int, Tensor]] = []  # losses by step, not yet seen to be finite
         # compute_loss divides by the global number of examples itself.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -120,7 +128,7 @@ class ReadoutTrainer(Trainer):
             self.stage.weighting,
             inputs["num_readouts"],
             inputs["num_step_readouts"],
-            width=int(inputs["num_readouts"].max()),
+            width=inputs["target_counts"].shape[1],
             max_readouts=self._max_readouts,
             # Validation measures the task, not the schedule: the weights of the stage's beginning.
             progress=self.progress if training else 0.0,
@@ -136,6 +144,7 @@ class ReadoutTrainer(Trainer):
             feedback=self.feedback,
             blind_BR=self._draw_blind(inputs) if training else None,
             extra_loss=self.extra_loss,
+            chunk=self._chunk(inputs),
         )
         # Detached: the window must not keep the graph of past steps alive.
         detached = dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
@@ -150,17 +159,17 @@ class ReadoutTrainer(Trainer):
         """Which read-outs of a training batch do not see the question; validation sees it, as the
         served model does.
         """
-        stage, batch_size, step = self.stage, len(inputs["num_readouts"]), self.state.global_step
+        stage, step = self.stage, self.state.global_step
         if not stage.blind_readouts:
             return None
+        batch_size, width = inputs["target_counts"].shape
         if step != self._blind_step:
             self._blind_step, self._examples_of_step = step, 0
         # Processes share a step's batch: each numbers its examples behind the others'.
         share = stage.batch_size // self.args.world_size
         first = self.args.process_index * share + self._examples_of_step
         self._examples_of_step += batch_size
-        width = int(inputs["num_readouts"].max())
-        return blind_coins(
+        coins_BR = blind_coins(
             stage.blind_readouts,
             stage.blind_coin,
             batch_size,
@@ -169,6 +178,21 @@ class ReadoutTrainer(Trainer):
             step=step,
             first=first,
         )
+        device = inputs["input_ids"].device
+        if device.type == "cuda":  # from pinned memory nobody waits for the copy
+            coins_BR = coins_BR.contiguous().pin_memory()
+        return coins_BR.to(device, non_blocking=True)
+
+    def _chunk(self, inputs: dict[str, Tensor]) -> int | None:
+        """Target positions that may have logits at a time; None: all."""
+        vocabulary = unwrap(self.model).config.get_text_config().vocab_size
+        if len(inputs["target_ids"]) * vocabulary <= MOST_LOGITS or not self._head_makes_logits:
+            return None
+        return max(1, MOST_LOGITS // vocabulary)
+
+    @functools.cached_property
+    def _head_makes_logits(self) -> bool:
+        return head_makes_logits(unwrap(self.model))
 
     @property
     def progress(self) -> float:
@@ -190,12 +214,22 @@ class ReadoutTrainer(Trainer):
     ) -> Tensor:
         self.cost.count(inputs, self.feedback)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        # Before the optimizer moves: the weights, and every checkpoint so far, are still good.
-        if not math.isfinite(loss.item()):
-            raise TrainingDivergedError(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}"
-            )
+        self._unchecked.append((self.state.global_step + 1, loss))
         return loss
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # Looking at a loss waits for the device, so it is done where something is written anyway,
+        # and first: nothing that a bad step made is ever saved.
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self._refuse_bad_losses()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _refuse_bad_losses(self) -> None:
+        steps, losses = zip(*self._unchecked, strict=True) if self._unchecked else ((), ())
+        self._unchecked.clear()
+        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else (), strict=True):
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(f"the loss became {loss} at step {step}")
 
     # --- evaluation and logs ---
 

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from rim.config import ConfigError
 from rim.deploy.serve.subject import Subject
+from rim.results import cache_folder
 
 EngineName = Literal["transformers", "vllm", "llama.cpp"]
 EngineChoice = Literal["auto", EngineName]
@@ -129,8 +130,7 @@ def find_llama(name: str = "llama-server") -> str | None:
 
 def llama_cache() -> Path:
     """Where `make llama-server` puts its programs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "rim" / f"llama.cpp-{LLAMA_VERSION}"
+    return cache_folder(f"llama.cpp-{LLAMA_VERSION}")
 
 
 def _program(name: str) -> str | None:
