@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,10 +36,49 @@ def controls(
     ] = None,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
+    protocol: Annotated[
+        Literal["transplant", "interchange", "content"] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A causal protocol instead: transplant (what carries the intermediate value, or "
+            "the answer), interchange (in which block and layers it lies), content (does it matter "
+            "what stands in the blocks). For tasks that know their intermediate values.",
+        ),
+    ] = None,
+    pairs: Annotated[
+        int,
+        typer.Option(metavar="N", min=20, help="Pairs of questions of a protocol."),
+    ] = 240,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of a protocol's pairs.")] = 0,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="The task that DATA has; the one RUN was trained on if left out."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KNOB=VALUE", help="A knob of --task; repeatable."),
+    ] = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
-    swapped or multiplied, and with the question hidden from the answer: one verdict each.
+    swapped or multiplied, and with the question hidden from the answer: one verdict each. With
+    --protocol, exchange parts of its cache between questions and see what the answer becomes.
     """
+    if protocol is not None:
+        with common.clear_errors():
+            _protocol(
+                protocol,
+                run,
+                (data, format_, limit),
+                (blocks, pairs, seed, batch_size),
+                (task, tuple(set_ or ())),
+                out,
+                common.console_for(json_),
+                device,
+                json_,
+            )
+        return
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
@@ -108,3 +147,57 @@ def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> Non
     for content, file in zip(results, files, strict=False):
         write_json(file, content)
         common.say(common.escape(f"Result: {file}"), person)
+
+
+def _protocol(
+    protocol: Any,
+    run: Path,
+    read: tuple[Path, Any, int | None],
+    asked: tuple[str | None, int, int, int],
+    task: tuple[str | None, tuple[str, ...]],
+    out: Path | None,
+    person: Any,
+    device: str | None,
+    json_: bool,
+) -> None:
+    from rim.cli.checks import block_counts, check_model, check_target
+    from rim.config import ConfigError
+    from rim.data.sources import open_file
+    from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+    from rim.report.heat_map import protocol_svg
+    from rim.results import write_json
+
+    data, format_, limit = read
+    text, pairs, seed, batch_size = asked
+    counts = block_counts(text, least=1)
+    if len(counts) > 1:
+        raise ConfigError("a protocol asks with one number of blocks")
+    check_model(run, counts, device)
+    check_target(out)
+    source = task_of(run, *task)
+    examples = open_file(data, format_, limit)
+    reasoner = common.load(run, device)
+    with person.status(f"{protocol}: asking"):
+        result = run_protocol(
+            protocol,
+            reasoner,
+            examples,
+            source,
+            blocks=counts[0],
+            pairs=pairs,
+            seed=seed,
+            batch_size=batch_size,
+        )
+    result = {"run": run.name, **result}
+    result["data"]["name"] = data.name
+    for line in lines_of(result):
+        common.say(common.escape(line), person)
+    if out is not None:
+        write_json(out, result)
+        common.say(common.escape(f"Result: {out}"), person)
+        picture = protocol_svg(result, f"{run.name}, {protocol}: per cent of pairs")
+        if picture is not None:
+            out.with_suffix(".svg").write_text(picture, encoding="utf-8")
+            common.say(common.escape(f"Picture: {out.with_suffix('.svg')}"), person)
+    if json_:
+        common.print_json(result)
