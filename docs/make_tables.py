@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rim.evaluate.verdicts import change_text
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -187,7 +189,27 @@ def short_commit(commit: str) -> str:
 def control_lines() -> str:
     (result,) = read("results/compare_arithmetic.json")
     (content,) = result["tasks"].values()
-    return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
+    return "\n".join(f"- {_line_of(verdict, content)}" for verdict in content["controls"])
+
+
+def _line_of(verdict: dict[str, Any], content: dict[str, Any]) -> str:
+    """A verdict's sentence; of a training control anew, from every seed's numbers."""
+    name, separator, controlled = verdict["name"].partition(" instead of ")
+    if not separator:
+        return verdict["line"]
+    methods = content["methods"]
+    shares = [
+        (one["accuracy"], other["accuracy"])
+        for one, other in zip(
+            methods[controlled]["per_seed"], methods[name]["per_seed"], strict=True
+        )
+    ]
+    assert controlled == "rim", "against_reference is against that"
+    change = change_text(shares, [test["p"] for test in methods[name]["against_reference"]])
+    return (
+        f"{verdict['name']}: accuracy {change} ({verdict['questions']} questions, "
+        f"{verdict['seeds']} seeds, McNemar, each seed alone)"
+    )
 
 
 def shortcut_table() -> str:

@@ -103,7 +103,10 @@ def transplant_panels(result: dict[str, Any]) -> list[Panel]:
 
 
 def _span(layers: Sequence[int], whole: int) -> str:
-    return "all" if len(layers) == whole else f"{layers[0] + 1}-{layers[-1] + 1}"
+    if len(layers) == whole:
+        return "all"
+    first, last = layers[0] + 1, layers[-1] + 1
+    return f"layer {first}" if first == last else f"{first}-{last}"
 
 
 def protocol_svg(result: dict[str, Any], title: str) -> str | None:
