@@ -143,7 +143,7 @@ class WordProblemsConfig(GeneratorConfig):
 class PointersConfig(GeneratorConfig):
     """Arrows between letters, to be followed from a start; `start: last` asks behind the table."""
 
-    nodes: Annotated[int, Field(ge=2, le=26)] = 6
+    nodes: Annotated[int, Field(ge=2, le=26)] = 8
     min_hops: PositiveInt = 2
     max_hops: PositiveInt = 4
     start: Literal["first", "last"] = "last"
