@@ -167,7 +167,7 @@ def test_answers_that_begin_alike_are_refused(tokenizer):
     encoder = encoder_for(tokenizer)
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     with pytest.raises(ConfigError, match="do not differ in their first token"):
-        Asking(reasoner, K, ("1", "12"))
+        Asking(reasoner, K, ("21", "12", "11"))
 
 
 def test_parts_are_columns_of_the_trunk():

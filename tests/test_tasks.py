@@ -613,7 +613,7 @@ def test_knobs_of_these_tasks_act():
     assert lengths("brackets", "min_brackets=3", "max_brackets=3") == {3}
     assert lengths("prefix_counts", "min_chunks=7", "max_chunks=8", "chunk=2") == {7, 8}
     assert lengths("pair_matching", "min_items=7", "max_items=8") == {6, 7}
-    for example in examples_of("brackets", "signs=[*]", "combine=largest"):
+    for example in examples_of("brackets", 'signs=["*"]', "combine=largest"):
         assert not set("+-") & set(example.question)
         assert example.answer == max(step[-1] for step in example.steps)
 
