@@ -383,9 +383,9 @@ def blind_share_table() -> str:
     (result,) = content["tasks"].values()
     by_name = {verdict["name"]: verdict for verdict in result["controls"]}
     lines = [
-        "| p | seed | accuracy % | question hidden | another question's blocks: still right / follow "
-        "| transplanted, source's answer % (95 %) | best competitor % | necessity, points | verdict "
-        "| counterfactual answer % |",
+        "| p | seed | accuracy % | question hidden | another question's blocks: still right / "
+        "follow | transplanted, source's answer % (95 %) | best competitor % | necessity, points "
+        "| verdict | counterfactual answer % |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     runs = {run["run"]: run for run in protocol["runs"]}

@@ -96,7 +96,7 @@ def read_pair_matching(config: PairMatchingConfig, question: str) -> Worked | No
         changed[row][place] = int(digit)
         return write([tuple(item) for item in changed])
 
-    largest = 1 if config.ask == "any" else config.max_pairs
+    largest = 1 if config.ask == "any" else 2 * config.max_pairs  # one row more, from elsewhere
     return Worked(
         f"{len(items)} items",
         tuple(map(str, values)),
