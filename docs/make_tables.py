@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rim.evaluate.verdicts import change_text
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -187,7 +189,27 @@ def short_commit(commit: str) -> str:
 def control_lines() -> str:
     (result,) = read("results/compare_arithmetic.json")
     (content,) = result["tasks"].values()
-    return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
+    return "\n".join(f"- {_line_of(verdict, content)}" for verdict in content["controls"])
+
+
+def _line_of(verdict: dict[str, Any], content: dict[str, Any]) -> str:
+    """A verdict's sentence; of a training control anew, from every seed's numbers."""
+    name, separator, controlled = verdict["name"].partition(" instead of ")
+    if not separator:
+        return verdict["line"]
+    methods = content["methods"]
+    shares = [
+        (one["accuracy"], other["accuracy"])
+        for one, other in zip(
+            methods[controlled]["per_seed"], methods[name]["per_seed"], strict=True
+        )
+    ]
+    assert controlled == "rim", "against_reference is against that"
+    change = change_text(shares, [test["p"] for test in methods[name]["against_reference"]])
+    return (
+        f"{verdict['name']}: accuracy {change} ({verdict['questions']} questions, "
+        f"{verdict['seeds']} seeds, McNemar, each seed alone)"
+    )
 
 
 def shortcut_table() -> str:
@@ -484,6 +506,48 @@ def performance_table() -> str:
     return "\n".join(lines)
 
 
+def blind_share_table() -> str:
+    """Blind drop-out by its share p: controls and protocol A of each run."""
+    (content,) = read("results/compare_blind_share_prefix.json")
+    (protocol,) = read("results/blind_share_transplant.json")
+    (result,) = content["tasks"].values()
+    by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+    lines = [
+        "| p | seed | accuracy % | question hidden | another question's blocks: still right / "
+        "follow | transplanted, source's answer % (95 %) | best competitor % | necessity, points "
+        "| verdict | counterfactual answer % |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    runs = {run["run"]: run for run in protocol["runs"]}
+    for method, row in result["methods"].items():
+        hidden = by_name[f"{method}, question hidden from the read-out"]
+        swap = by_name[f"{method}, blocks of another question"]
+        for seed in row["seeds"]:
+            aims = {v["aim"]: v for v in runs[f"{method}-seed{seed}"]["verdicts"]}
+            held, value = aims["answer"], aims["intermediate"]["sufficiency"]["accuracy"]
+            share = {k: 100 * held["sufficiency"][k] for k in ("accuracy", "low", "high")}
+            call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
+            lines.append(
+                f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
+                f"| {100 * row['final']['mean']:.1f} | {100 * hidden['to']:.1f} "
+                f"| {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} "
+                f"| {share['accuracy']:.1f} ({share['low']:.1f}-{share['high']:.1f}), "
+                f"{held['carrier'].replace(', later blocks run again', '')} "
+                f"| {100 * held['competitor']['share']:.1f} "
+                f"| {100 * held['controls']['necessity']:.1f} | {call} | {100 * value:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def lookup_table() -> str:
+    (result,) = read("results/task_shortcuts.json")
+    lines = ["| task | answers | right % by looking up |", "|---|---|---|"]
+    for task, row in result["tasks"].items():
+        listed = ", ".join(f"{name} {100 * share:.1f}" for name, share in row["right"].items())
+        lines.append(f"| {task} | {row['answers']} | {listed} |")
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -492,6 +556,8 @@ TABLES = {
     "comparison-table": ("docs/compare.md", comparison_table),
     "variants-table": ("docs/compare.md", variants_table),
     "blind-table": ("docs/evidence.md", blind_table),
+    "blind-share-table": ("docs/evidence.md", blind_share_table),
+    "lookup-table": ("docs/tasks.md", lookup_table),
     "control-lines": ("docs/controls.md", control_lines),
     "gguf-table": ("docs/serving.md", gguf_table),
     "budget-table": ("docs/budget.md", budget_table),

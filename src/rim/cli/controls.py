@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import typer
 
 from rim.cli import common
 from rim.cli.help import Dtype, Positive, PositiveOrNone
+
+Pairs = Annotated[int, typer.Option(min=20)]
 
 
 def controls(
@@ -22,16 +26,43 @@ def controls(
     json_: bool = False,
     device: str | None = None,
     dtype: Dtype = None,
+    protocol: Literal["transplant", "interchange", "content"] | None = None,
+    pairs: Pairs = 240,
+    seed: int = 0,
+    task: str | None = None,
+    set_: list[str] | None = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
-    swapped or multiplied, and with the question hidden from the answer: one verdict each.
+    swapped or multiplied, and with the question hidden from the answer: one verdict each. With
+    --protocol, exchange parts of its cache between questions and see what the answer becomes.
 
     Args:
         run (RUN): Run or model folder of a method with blocks.
         blocks (K,...): Blocks that the model is asked with before anything is changed; several
             numbers are controlled one after the other. As in training if left out.
         out (FILE): Also write the result JSON here; of several numbers of blocks, FILE-kK.json.
+        protocol (NAME): A causal protocol instead: transplant (what carries the intermediate value,
+            or the answer), interchange (in which block and layers it lies), content (does it matter
+            what stands in the blocks). For tasks that know their intermediate values.
+        pairs (N): Pairs of questions of a protocol.
+        seed (N): Seed of a protocol's pairs.
+        task (TASK): The task that DATA has; the one RUN was trained on if left out.
+        set_ (KNOB=VALUE): A knob of --task; repeatable.
     """
+    if protocol is not None:
+        with common.clear_errors():
+            _protocol(
+                protocol,
+                run,
+                (data, format_, limit),
+                (blocks, pairs, seed, batch_size),
+                (task, tuple(set_ or ())),
+                out,
+                common.console_for(json_),
+                (device, dtype),
+                json_,
+            )
+        return
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
@@ -95,3 +126,65 @@ def _controlled(
         "note": what_stays_alive(reasoner),
         "environment": environment(),
     }
+
+
+def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> None:
+    from rim.results import write_json
+
+    for content, file in zip(results, files, strict=False):
+        write_json(file, content)
+        common.say(f"Result: {file}", person)
+
+
+def _protocol(
+    protocol: Any,
+    run: Path,
+    read: tuple[Path, Any, int | None],
+    asked: tuple[str | None, int, int, int],
+    task: tuple[str | None, tuple[str, ...]],
+    out: Path | None,
+    person: Any,
+    where: tuple[str | None, Any],
+    json_: bool,
+) -> None:
+    from rim.cli.checks import block_counts, check_model, check_target
+    from rim.config import ConfigError
+    from rim.data.sources import open_file
+    from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+    from rim.report.heat_map import protocol_svg
+    from rim.results import write_json
+
+    data, format_, limit = read
+    text, pairs, seed, batch_size = asked
+    counts = block_counts(text, least=1)
+    if len(counts) > 1:
+        raise ConfigError("a protocol asks with one number of blocks")
+    check_model(run, counts, where[0])
+    check_target(out)
+    source = task_of(run, *task)
+    examples = open_file(data, format_, limit)
+    reasoner = common.load(run, *where)
+    with person.status(f"{protocol}: asking"):
+        result = run_protocol(
+            protocol,
+            reasoner,
+            examples,
+            source,
+            blocks=counts[0],
+            pairs=pairs,
+            seed=seed,
+            batch_size=batch_size,
+        )
+    result = {"run": run.name, **result}
+    result["data"]["name"] = data.name
+    for line in lines_of(result):
+        common.say(line, person)
+    if out is not None:
+        write_json(out, result)
+        common.say(f"Result: {out}", person)
+        picture = protocol_svg(result, f"{run.name}, {protocol}: per cent of pairs")
+        if picture is not None:
+            out.with_suffix(".svg").write_text(picture, encoding="utf-8")
+            common.say(f"Picture: {out.with_suffix('.svg')}", person)
+    if json_:
+        common.print_json(result)

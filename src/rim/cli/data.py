@@ -75,18 +75,29 @@ def generate(
 
     Knobs of arithmetic: min_operations, max_operations, modulus, start.
 
+    Knobs of brackets: min_brackets, max_brackets, modulus, signs
+    ("--set signs=\\[+,-]"), combine (sum or largest).
+
     Knobs of graph_search: min_hops, max_hops, hop_mix (prosqa or even),
     min_concepts, max_concepts, edges_per_concept, min_entities, max_entities,
     vocabulary.
 
     Knobs of multiplication: first_digits, min_second_digits, max_second_digits.
 
+    Knobs of pair_matching: min_items, max_items, digits, modulus, ask (any,
+    count or which), max_pairs.
+
+    Knobs of pointers: nodes, min_hops, max_hops, start.
+
+    Knobs of prefix_counts: chunk, min_chunks, max_chunks, modulus.
+
     Knobs of word_problems: min_steps, max_steps, distractors, largest_number,
     operations (some of add, subtract, multiply, divide, together, written
     "--set operations=\\[add,divide]").
 
     Args:
-        task (TASK): arithmetic, graph_search, multiplication or word_problems.
+        task (TASK): arithmetic, brackets, graph_search, multiplication, pair_matching, pointers,
+            prefix_counts, relations or word_problems.
         out (FILE): JSONL file to write.
         split (NAME): train, validation or test.
         num_examples (N): Questions to write.

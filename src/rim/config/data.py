@@ -19,8 +19,12 @@ DataFormat = Literal[
     "multiplication_file",
     "hub",
     "arithmetic",
+    "brackets",
     "graph_search",
     "multiplication",
+    "pair_matching",
+    "pointers",
+    "prefix_counts",
     "word_problems",
 ]
 #: Published formats whose records are JSON objects; a hub set may hold the same records.
@@ -127,6 +131,59 @@ class WordProblemsConfig(GeneratorConfig):
         return self
 
 
+class PointersConfig(GeneratorConfig):
+    """Arrows between letters, to be followed from a start; `start: last` asks behind the table."""
+
+    nodes: Annotated[int, Field(ge=2, le=26)] = 8
+    min_hops: PositiveInt = 2
+    max_hops: PositiveInt = 4
+    start: Literal["first", "last"] = "last"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.max_hops >= self.nodes:
+            raise ValueError("nodes must be > max_hops: else a walk comes back to its start")
+        return self
+
+
+class BracketsConfig(GeneratorConfig):
+    """Brackets such as `(3+4)(5*2)=`, each modulo `modulus`, their results put together at the
+    end.
+    """
+
+    min_brackets: PositiveInt = 2
+    max_brackets: PositiveInt = 4
+    modulus: Annotated[int, Field(ge=2)] = 10
+    signs: Annotated[tuple[Literal["+", "-", "*"], ...], Field(min_length=1)] = ("+", "-", "*")
+    combine: Literal["sum", "largest"] = "sum"
+
+
+class PrefixCountsConfig(GeneratorConfig):
+    """Ones in a string of bits modulo `modulus` (2: parity), a step for each chunk of bits."""
+
+    chunk: PositiveInt = 4
+    min_chunks: PositiveInt = 4
+    max_chunks: PositiveInt = 6
+    modulus: Annotated[int, Field(ge=2)] = 2
+
+
+class PairMatchingConfig(GeneratorConfig):
+    """Items that add up to 0 digit by digit: is there a pair, how many, or which is the query's."""
+
+    min_items: Annotated[int, Field(ge=2)] = 4
+    max_items: PositiveInt = 6
+    digits: PositiveInt = 2
+    modulus: Annotated[int, Field(ge=2, le=10)] = 10
+    ask: Literal["any", "count", "which"] = "any"
+    max_pairs: PositiveInt = 2  # under "count"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.ask == "count" and 2 * self.max_pairs > self.min_items:
+            raise ValueError("min_items must be >= 2 * max_pairs: a pair has two items of its own")
+        return self
+
+
 class DataSource(Settings):
     """One data set: a file (`path`), a hub data set (`path` is its name) or a generator."""
 
@@ -141,8 +198,12 @@ class DataSource(Settings):
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
     exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source
     arithmetic: ArithmeticConfig = ArithmeticConfig()
+    brackets: BracketsConfig = BracketsConfig()
     graph_search: GraphSearchConfig = GraphSearchConfig()
     multiplication: MultiplicationConfig = MultiplicationConfig()
+    pair_matching: PairMatchingConfig = PairMatchingConfig()
+    pointers: PointersConfig = PointersConfig()
+    prefix_counts: PrefixCountsConfig = PrefixCountsConfig()
     word_problems: WordProblemsConfig = WordProblemsConfig()
 
     @property
