@@ -210,6 +210,21 @@ def shortcut_table() -> str:
     return "\n".join(lines)
 
 
+def relations_table() -> str:
+    (result,) = read("results/relations_shortcuts.json")
+    measured = result["relations"]
+    lines = [
+        "| guess among | right % |",
+        "|---|---|",
+        *(f"| {name} | {100 * share:.1f} |" for name, share in measured["right"].items()),
+        "",
+        f"{measured['examples']} test questions with the default settings, seed "
+        f"{result['settings']['seed']}; commit "
+        f"{short_commit(result['environment']['git_commit'])}.",
+    ]
+    return "\n".join(lines)
+
+
 def budget_table() -> str:
     (result,) = read("results/budget.json")
     best, level = result["router"], result["by_level"]
@@ -368,6 +383,7 @@ TABLES = {
     "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
     "engine-table": ("docs/engines.md", engine_table),
+    "relations-table": ("docs/tasks.md", relations_table),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }
 

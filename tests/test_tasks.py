@@ -41,7 +41,7 @@ graph_shortcuts = importlib.util.module_from_spec(_SPEC)
 sys.modules[_SPEC.name] = graph_shortcuts  # dataclasses look their module up
 _SPEC.loader.exec_module(graph_shortcuts)
 
-TASKS = ("arithmetic", "graph_search", "multiplication", "word_problems")
+TASKS = ("arithmetic", "graph_search", "multiplication", "relations", "word_problems")
 
 
 def examples_of(task, *overrides, num_examples=150, split="train", seed=0):

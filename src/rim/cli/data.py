@@ -84,7 +84,8 @@ def generate(
     task: Annotated[
         str,
         typer.Argument(
-            metavar="TASK", help="arithmetic, graph_search, multiplication or word_problems."
+            metavar="TASK",
+            help="arithmetic, graph_search, multiplication, relations or word_problems.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="JSONL file to write.")],
@@ -117,6 +118,10 @@ def generate(
     vocabulary.
 
     Knobs of multiplication: first_digits, min_second_digits, max_second_digits.
+
+    Knobs of relations: min_hops, max_hops, min_people, max_people, relations,
+    shape (permutation or ring), distractors, names (familiar or new), facts and
+    question (plain, paraphrased or mixed), step (fact or name).
 
     Knobs of word_problems: min_steps, max_steps, distractors, largest_number,
     operations (some of add, subtract, multiply, divide, together, written

@@ -13,6 +13,7 @@ from rim.config.data import (
     GraphSearchConfig,
     HubColumns,
     MultiplicationConfig,
+    RelationsConfig,
     WordProblemsConfig,
 )
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
@@ -37,6 +38,7 @@ __all__ = [
     "MultiplicationConfig",
     "PromptFormat",
     "Recipe",
+    "RelationsConfig",
     "ScratchConfig",
     "Settings",
     "StageConfig",
