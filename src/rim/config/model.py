@@ -44,7 +44,11 @@ class LoraSettings(Settings):
 
 
 class ModelConfig(Settings):
-    """Either `base` (hub id, folder or run folder) or `scratch`."""
+    """Either `base` (hub id, folder, run folder, GGUF file, or `package:NAME`: the GGUF file inside
+    an installed Python package) or `scratch`.
+
+    `revision` is the hub's; of a GGUF file it is the beginning of its SHA-256.
+    """
 
     base: str | None = None
     revision: str | None = None
