@@ -1,4 +1,4 @@
-"""What every results file states (versions, commit, machine), and the one way to write JSON."""
+"""What every results file states (versions, commit, machine); how JSON is written and read."""
 
 from __future__ import annotations
 
@@ -83,3 +83,7 @@ def write_json(path: Path, content: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

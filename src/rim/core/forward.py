@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rim.config import MemoryConfig
 from rim.core.feedback import Feedback, batch_embeddings
-from rim.core.layout import PADDING
+from rim.core.layers import Window
+from rim.core.layout import PADDING, ROW_EXAMPLES
 from rim.core.losses import ReadoutLoss, Reduction, readout_loss
-from rim.core.masks import blind_tokens, build_attention_mask, get_readout_mask_mod
+from rim.core.masks import MaskMod, blind_tokens, get_readout_mask_mod, layer_masks
 from rim.core.unwrap import unwrap
 from rim.methods import ExtraLoss
 
@@ -40,17 +41,6 @@ def forward_batch(
         hidden_states: also those of the embeddings and of every layer, `[B, T, D]`.
     """
     plain = unwrap(plain_model if plain_model is not None else model)
-    segment_BT, block_BT = batch["segment_ids"], batch["block_ids"]
-    blind_BT = None
-    if blind_BR is not None or not memory.readouts_see_question:
-        blind_BT = blind_tokens(segment_BT, block_BT, blind_BR)
-    rule = get_readout_mask_mod(
-        segment_BT,
-        block_BT,
-        bidirectional_blocks=memory.attention == "bidirectional",
-        blind_BT=blind_BT,
-    )
-    mask = build_attention_mask(plain.config._attn_implementation, rule, segment_BT, plain.dtype)
     inputs = (
         {"input_ids": batch["input_ids"].clamp(min=0).long()}
         if feedback is None
@@ -62,11 +52,35 @@ def forward_batch(
     return model(
         **inputs,
         position_ids=batch["position_ids"].clamp(min=0).long(),
-        attention_mask=mask,
+        attention_mask=_attention_mask(plain, batch, memory, blind_BR),
         logits_to_keep=batch["targets"] != PADDING,
         use_cache=False,
         output_hidden_states=hidden_states,
     )
+
+
+def _attention_mask(
+    plain: Any, batch: dict[str, Tensor], memory: MemoryConfig, blind_BR: Tensor | None
+) -> Any:
+    """Our rule, layer kind by layer kind; for separate rows, the 2-D mask of any causal model."""
+    segment_BT, block_BT = batch["segment_ids"], batch["block_ids"]
+    if ROW_EXAMPLES in batch:
+        return (segment_BT != PADDING).long()
+    blind_BT = None
+    if blind_BR is not None or not memory.readouts_see_question:
+        blind_BT = blind_tokens(segment_BT, block_BT, blind_BR)
+
+    def rule(window: Window | None) -> MaskMod:
+        return get_readout_mask_mod(
+            segment_BT,
+            block_BT,
+            bidirectional_blocks=memory.attention == "bidirectional",
+            blind_BT=blind_BT,
+            window=window,
+            position_ids_BT=batch["position_ids"],
+        )
+
+    return layer_masks(plain.config, rule, segment_BT, plain.dtype)
 
 
 def forward_readouts(
@@ -97,7 +111,12 @@ def forward_readouts(
         hidden_states=extra_loss is not None,
     )
     loss = readout_loss(
-        output.logits, batch["targets"], batch["readout_ids"], weights_BR, reduction
+        output.logits,
+        batch["targets"],
+        batch["readout_ids"],
+        weights_BR,
+        reduction,
+        row_examples=batch.get(ROW_EXAMPLES),
     )
     if extra_loss is None:
         return loss

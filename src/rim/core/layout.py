@@ -50,6 +50,10 @@ FIELDS = (
 )
 
 
+#: In a batch of separate read-outs, the example of every row.
+ROW_EXAMPLES = "row_examples"
+
+
 @dataclass(frozen=True)
 class Trunk:
     """Question and memory blocks as tokens: what training and decoding begin with.
@@ -207,6 +211,31 @@ def _write_targets(
         rows[row][readout_column] = r
     if readout.marked is not None:
         rows[predictors[readout.marked]][FIELDS.index("marks")] = r
+
+
+def separate_rows(layout: Layout) -> list[np.ndarray]:
+    """The same example as ordinary causal sequences: read-out r as a row of its own.
+
+    A row is the question, blocks 1..k and what the read-out feeds, at positions 0, 1, 2, ..., with
+    the targets (and the mark) of this read-out alone. The rows' losses are those of the layout, on
+    any causal model and under no mask of ours; the question is repeated in each.
+
+    Returns:
+        One array `[tokens, FIELDS]` a read-out.
+    """
+    fields_TF = layout.fields_TF
+    column = {name: i for i, name in enumerate(FIELDS)}
+    segment_T, block_T = fields_TF[:, column["segment_ids"]], fields_TF[:, column["block_ids"]]
+    rows = []
+    for r, start in enumerate(layout.starts):
+        trunk_T = (segment_T == TRUNK_SEGMENT) & (block_T <= block_T[start])
+        row_TF = fields_TF[trunk_T | (segment_T == r + 1)]
+        other_T = row_TF[:, column["readout_ids"]] != r
+        for name in ("targets", "readout_ids"):
+            row_TF[other_T, column[name]] = PADDING
+        row_TF[row_TF[:, column["marks"]] != r, column["marks"]] = PADDING
+        rows.append(row_TF)
+    return rows
 
 
 def lay_out(method: Method, example: Example, stage: StageConfig, encoder: PromptEncoder) -> Layout:

@@ -31,6 +31,7 @@ def readout_loss(
     readout_ids_BT: Tensor,
     weights_BR: Tensor,
     reduction: Reduction = "sum",
+    row_examples: Tensor | None = None,
 ) -> ReadoutLoss:
     """L = - sum_r weight_r log p(target_r | question, blocks 1..k_r) for every example.
 
@@ -39,13 +40,15 @@ def readout_loss(
         weights_BR: lambda or alpha, `rim.core.schedules.readout_weights`.
         reduction: "sum" is the formula; "mean" divides each read-out's log-probability by its
             length.
+        row_examples: the example of each row, where an example has several (separate read-outs).
     """
     has_target_BT = targets_BT >= 0
     targets_N = targets_BT[has_target_BT].long()
     nll_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
     batch_size, width = weights_BR.shape
     row_N = torch.nonzero(has_target_BT)[:, 0]
-    cell_N = row_N * width + readout_ids_BT[has_target_BT].long()
+    example_N = row_N if row_examples is None else row_examples[row_N]
+    cell_N = example_N * width + readout_ids_BT[has_target_BT].long()
 
     def per_readout(values_N: Tensor) -> Tensor:
         flat = torch.zeros(batch_size * width, dtype=values_N.dtype, device=values_N.device)

@@ -6,10 +6,12 @@ Shape legend: B batch, T flat sequence length (or cached columns), Q queries, 1 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rim.core.layers import Window, layer_windows
 from rim.core.layout import TRUNK_SEGMENT
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -21,6 +23,8 @@ def get_readout_mask_mod(
     *,
     bidirectional_blocks: bool = False,
     blind_BT: Tensor | None = None,
+    window: Window | None = None,
+    position_ids_BT: Tensor | None = None,
 ) -> MaskMod:
     """The attention rule as a closure over (batch, head, query, key) indices, True = attend.
 
@@ -31,7 +35,10 @@ def get_readout_mask_mod(
     Args:
         bidirectional_blocks: tokens of one block see each other; no stock engine serves that.
         blind_BT: queries that do not see the question (`blind_tokens`).
+        window: what the layer sees at most. It is measured in `position_ids_BT`, not in columns: a
+            read-out's columns lie far behind the block that it follows.
     """
+    assert window is None or position_ids_BT is not None, "a window is measured in positions"
 
     def mask_mod(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         q_segment, kv_segment = segment_ids_BT[b, q], segment_ids_BT[b, kv]
@@ -43,9 +50,18 @@ def get_readout_mask_mod(
             visible = visible | (in_trunk & (q_block == kv_block) & (q_block >= 1))
         if blind_BT is not None:
             visible = visible & ~(blind_BT[b, q] & (kv_block == 0))
+        if window is not None and position_ids_BT is not None:
+            visible = visible & _within(window, position_ids_BT[b, q], position_ids_BT[b, kv])
         return visible
 
     return mask_mod
+
+
+def _within(window: Window, q_position: Tensor, kv_position: Tensor) -> Tensor:
+    """Whether a layer's window reaches from the query's position to the key's."""
+    if window.kind == "chunked":
+        return q_position // window.size == kv_position // window.size
+    return q_position - kv_position < window.size
 
 
 def blind_tokens(
@@ -112,3 +128,28 @@ def build_attention_mask(
         f"attention implementation {implementation!r} cannot express the read-out mask; "
         "use 'sdpa', 'eager' or 'flex_attention'"
     )
+
+
+def layer_masks(
+    config: Any,
+    rule: Callable[[Window | None], MaskMod],
+    segment_ids_BT: Tensor,
+    dtype: torch.dtype,
+    new: int = 0,
+) -> Any:
+    """The masks of a model: one for all layers, or where layers differ in what they see, one for
+    each kind by name, as transformers' models with `layer_types` take them.
+
+    Args:
+        rule: the attention rule under a window. new: as in `build_attention_mask`.
+    """
+    windows = layer_windows(config)
+    masks = {
+        window: build_attention_mask(
+            config._attn_implementation, rule(window), segment_ids_BT, dtype, new
+        )
+        for window in dict.fromkeys(windows.values())
+    }
+    if len(masks) == 1:
+        return next(iter(masks.values()))
+    return {kind: masks[window] for kind, window in windows.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,14 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
+
+
+@contextlib.contextmanager
+def counted(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar; what it gives is called with how much more is done."""
+    with progress_bar(console) as bar:
+        task = bar.add_task(title, total=total, note="")
+        yield lambda done: bar.advance(task, done)
 
 
 class StageProgress(TrainerCallback):

@@ -33,7 +33,7 @@ class TrainingCost(TrainerCallback, ExportableState):
 
     def count(self, inputs: dict[str, Tensor], feedback: Feedback | None) -> None:
         """Add one micro-batch as the collator made it."""
-        self.counts["examples"] += len(inputs["input_ids"])
+        self.counts["examples"] += len(inputs["num_readouts"])
         self.counts["tokens"] += int((inputs["input_ids"] != PADDING).sum())
         if feedback is not None:
             self.counts["tokens"] += filling_tokens(inputs, feedback)

@@ -22,12 +22,14 @@ from rim.data.sources import data_hash, load_training_data
 from rim.infer.answers import grade
 from rim.infer.decode import generate, position_limit
 from rim.methods import METHODS
+from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.train.cost import total_cost
+from rim.train.readouts import decide_readouts
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
@@ -93,6 +95,8 @@ class Curriculum:
         self.recipe = recipe
         self.run = run
         self.console = console
+        #: As the recipe has it; which way its read-outs run is decided with the model at hand.
+        self.prompt_format = recipe.prompt_format
 
     def run_stages(
         self, train_set: Sequence[Example], validation_set: Sequence[Example]
@@ -108,7 +112,8 @@ class Curriculum:
         model, tokenizer = load_trained(previous)
         self._record_cost()
         partial = self.run.path / "model.partial"
-        save_trained(model, tokenizer, self.recipe.prompt_format, self.recipe.model, partial)
+        prompt_format = read_prompt_format(previous)
+        save_trained(model, tokenizer, prompt_format, self.recipe.model, partial)
         partial.replace(self.run.model_dir)
         self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
         return self.run
@@ -135,6 +140,8 @@ class Curriculum:
         validation = list(validation_set[: recipe.validation.num_examples])
         train_layouts = self._lay_out(train_set, stage, encoder, model)
         validation_layouts = self._lay_out(validation, stage, encoder, model)
+        self._decide_readouts(stage, model, train_layouts)
+        encoder = PromptEncoder(tokenizer, self.prompt_format)
         counts = count_parameters(model)
         self.console.print(
             f"Stage {index + 1} of {len(recipe.stages)}, {stage.name}: "
@@ -170,7 +177,7 @@ class Curriculum:
         partial = folder / "final.partial"
         if trainer.is_world_process_zero():
             trained = trainer.accelerator.unwrap_model(trainer.model)
-            save_trained(trained, tokenizer, recipe.prompt_format, recipe.model, partial)
+            save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial)
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
@@ -196,6 +203,23 @@ class Curriculum:
         modules = METHODS[recipe.method].extra_modules
         model = prepare_for_training(model, recipe.model, memory_ids, stage.dropout, modules)
         return model, tokenizer
+
+    def _decide_readouts(self, stage: StageConfig, model: Any, layouts: Sequence[Layout]) -> None:
+        """Settle which way the read-outs run, and write it down. Every stage looks again, since its
+        examples may be longer; once separate, a run stays so. A resumed stage keeps to its record.
+        """
+        file = self.run.readouts_file
+        records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if stage.name not in records and "separate" not in (
+            record["readouts"] for record in records.values()
+        ):
+            decision = decide_readouts(self.recipe, model, layouts)
+            self.console.print(decision.sentence, highlight=False)
+            records[stage.name] = decision.record()
+            write_json(file, records)
+        ways = [record["readouts"] for record in records.values()]
+        way = "separate" if "separate" in ways else "parallel"
+        self.prompt_format = self.prompt_format.model_copy(update={"readouts": way})
 
     def _lay_out(
         self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder, model: Any

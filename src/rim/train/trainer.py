@@ -70,8 +70,12 @@ class ReadoutTrainer(Trainer):
         **kwargs: Any,
     ):
         self.feedback = feedback_of(encoder)
-        align = functools.partial(collate, align_trunks=self.feedback is not None)
-        super().__init__(data_collator=align, **kwargs)
+        into_batch = functools.partial(
+            collate,
+            align_trunks=self.feedback is not None,
+            separate=encoder.format.readouts == "separate",
+        )
+        super().__init__(data_collator=into_batch, **kwargs)
         self.stage = stage
         self.memory = encoder.format.memory
         self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
@@ -136,7 +140,7 @@ class ReadoutTrainer(Trainer):
         # Detached: the window must not keep the graph of past steps alive.
         detached = dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
         self._windows[training].append((detached, weights_BR))
-        count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
+        count = len(inputs["num_readouts"]) if num_items_in_batch is None else num_items_in_batch
         value = loss.per_example_B.sum() / count
         # Gradients and logs are averaged over processes; the count is already over all of them.
         value = value * self.accelerator.num_processes
@@ -146,7 +150,7 @@ class ReadoutTrainer(Trainer):
         """Which read-outs of a training batch do not see the question; validation sees it, as the
         served model does.
         """
-        stage, (batch_size, step) = self.stage, (len(inputs["input_ids"]), self.state.global_step)
+        stage, batch_size, step = self.stage, len(inputs["num_readouts"]), self.state.global_step
         if not stage.blind_readouts:
             return None
         if step != self._blind_step:
@@ -175,7 +179,7 @@ class ReadoutTrainer(Trainer):
         self, batch_samples: list[dict[str, Tensor]], device: torch.device
     ) -> Any:
         """Examples of the accumulated batch over all processes (the base class counts tokens)."""
-        count = sum(len(batch["input_ids"]) for batch in batch_samples)
+        count = sum(len(batch["num_readouts"]) for batch in batch_samples)
         if self.args.world_size == 1:
             return count
         gathered: Any = self.accelerator.gather(torch.tensor(count, device=device))
