@@ -93,16 +93,15 @@ def logits(model, ids):
     return model(input_ids=torch.tensor([ids])).logits[0]
 
 
-def test_it_is_the_model_that_its_makers_trained():
-    """A sentence is continued as that model does, and digits stand alone."""
+def test_it_is_the_model_that_its_makers_trained(model, encoder):
+    """It knows what that model knows, and digits stand alone."""
     folder = folder_of(find_gguf(BASE))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer) == 49_152
     assert tokenizer.tokenize("is 1234?") == ["is", "Ġ", "1", "2", "3", "4", "?"]
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
-    model, _ = load_base(MODEL, PromptFormat(method="direct"), (), seed=0)
-    encoder = PromptEncoder(load_base(MODEL, FORMAT, (), seed=0)[1], PromptFormat(method="direct"))
-    (answer,) = generate(model, encoder, ["What is the capital of France?"], blocks=0)[0]
+    question = "What is the capital of France?"
+    (answer,) = generate(model, encoder, [question], blocks=0, max_new_tokens=12)[0]
     assert "Paris" in answer.text
 
 

@@ -107,9 +107,10 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     }
     try:
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        read, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             **source, dtype=torch.float32, output_loading_info=True
         )
+        read, found = loaded
     except Exception as error:  # a damaged file raises whatever its reader stumbles over
         raise ConfigError(f"{file.name} is not understood: {error}") from None
     for what in ("missing_keys", "mismatched_keys"):
