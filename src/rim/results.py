@@ -11,15 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = (
-    "reasoning-in-memory",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "datasets",
-)
+_PACKAGES = "reasoning-in-memory torch transformers peft accelerate tokenizers datasets"
 
 
 def environment() -> dict[str, Any]:
@@ -28,7 +20,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES.split()},
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -78,10 +70,15 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON in one move, so that a reader never sees half a file."""
+    """Readable JSON, written as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one move, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)
 
 

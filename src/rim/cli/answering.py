@@ -4,54 +4,41 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from rim.cli import common
+from rim.cli.help import Natural, NotNegative, Positive, PositiveOrNone
 
 
 def ask(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[RUN] QUESTION",
-            help="Run folder or model folder, and the question; with --server the question alone.",
-            show_default=False,
-        ),
-    ],
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Ask a running server (`rim serve`) instead of a run."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model of a server that has several.")
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VARIABLE", help="Environment variable with the server's key; none if left out."
-        ),
-    ] = None,
-    blocks: common.BlocksOption = None,
-    all_blocks: Annotated[
-        bool, typer.Option("--all-blocks", help="Show the answer after every block.")
-    ] = False,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    temperature: common.TemperatureOption = 0.0,
-    top_k: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Sample from so many tokens; 0 is off.")
-    ] = 0,
-    top_p: common.TopPOption = 1.0,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Sampled answers (needs a temperature).")
-    ] = 1,
-    seed: common.SeedOption = 0,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    words: list[str],
+    *,
+    server: str | None = None,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    blocks: str | None = None,
+    all_blocks: bool = False,
+    max_new_tokens: Positive = 64,
+    temperature: NotNegative = 0.0,
+    top_k: Natural = 0,
+    top_p: float = 1.0,
+    samples: Positive = 1,
+    seed: int = 0,
+    json_: bool = False,
+    device: str | None = None,
 ) -> None:
     """Ask a trained model one question: a run (`rim ask RUN QUESTION`), or a server that is already
     running (`rim ask --server URL QUESTION`).
+
+    Args:
+        words ([RUN] QUESTION): Run folder or model folder, and the question; with --server the
+            question alone.
+        server (URL): Ask a running server (`rim serve`) instead of a run.
+        model (NAME): Model of a server that has several.
+        api_key_env (VARIABLE): Environment variable with the server's key; none if left out.
+        all_blocks: Show the answer after every block.
+        top_k (N): Sample from so many tokens; 0 is off.
+        samples (N): Sampled answers (needs a temperature).
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model
@@ -155,42 +142,35 @@ def _show(rows: list[dict[str, Any]], as_json: bool, all_blocks: bool, several: 
             note += f"    [first text {row['first_ms']:.0f} ms, all {row['answer_ms']:.0f} ms]"
         shown = answer if text.strip() == answer else f"{answer}    {text!r}"
         # One line an answer: its own line breaks are shown, not made.
-        common.say(label + common.escape(common.printable(shown, keep="") + note))
+        common.say(label + common.printable(shown, keep="") + note)
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or model folder.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file.")],
-    format_: common.FormatOption = None,
-    blocks: common.BlocksOption = None,
-    limit: common.LimitOption = None,
-    samples: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Samples per question for pass@k (needs a temperature)."
-        ),
-    ] = 1,
-    temperature: common.TemperatureOption = 0.0,
-    top_p: common.TopPOption = 1.0,
-    seed: common.SeedOption = 0,
-    batch_size: common.BatchSizeOption = 64,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Result JSON; DATA-kK.json in RUN/evaluations if left out. Several numbers of "
-            "blocks make several files, FILE-kK.json.",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier result.")
-    ] = False,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    run: Path,
+    data: Path,
+    *,
+    format_: str | None = None,
+    blocks: str | None = None,
+    limit: PositiveOrNone = None,
+    samples: Positive = 1,
+    temperature: NotNegative = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: Positive = 64,
+    max_new_tokens: Positive = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    json_: bool = False,
+    device: str | None = None,
 ) -> None:
     """Score a trained model on a data file: final-block, per-block and any-block accuracy with
     intervals. Several numbers of blocks give one table with a row for each.
+
+    Args:
+        samples (N): Samples per question for pass@k (needs a temperature).
+        out (FILE): Result JSON; DATA-kK.json in RUN/evaluations if left out. Several numbers of
+            blocks make several files, FILE-kK.json.
+        overwrite: Replace an earlier result.
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
@@ -232,6 +212,6 @@ def evaluate(
             written.append(f"Result: {file}\nWrong answers: {wrong}")
         shown = common.printable_tree(records)
         person.print(blocks_table(shown) if len(shown) > 1 else evaluation_table(shown[0]))
-        common.say(common.escape("\n".join(written)), person)
+        common.say("\n".join(written), person)
         if json_:
             common.print_json(records)

@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from rim.cli import common
+from rim.cli.help import Positive, PositiveOrNone
 
 
 def controls(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run or model folder of a method with blocks.")
-    ],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file.")],
-    format_: common.FormatOption = None,
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K,...",
-            help="Blocks that the model is asked with before anything is changed; several numbers "
-            "are controlled one after the other. As in training if left out.",
-        ),
-    ] = None,
-    limit: common.LimitOption = None,
-    batch_size: common.BatchSizeOption = 64,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write the result JSON here; of several numbers of blocks, FILE-kK.json.",
-        ),
-    ] = None,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    run: Path,
+    data: Path,
+    *,
+    format_: str | None = None,
+    blocks: str | None = None,
+    limit: PositiveOrNone = None,
+    batch_size: Positive = 64,
+    max_new_tokens: Positive = 64,
+    out: Path | None = None,
+    json_: bool = False,
+    device: str | None = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
     swapped or multiplied, and with the question hidden from the answer: one verdict each.
+
+    Args:
+        run (RUN): Run or model folder of a method with blocks.
+        blocks (K,...): Blocks that the model is asked with before anything is changed; several
+            numbers are controlled one after the other. As in training if left out.
+        out (FILE): Also write the result JSON here; of several numbers of blocks, FILE-kK.json.
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
         from rim.data.sources import open_file
         from rim.models.folder import read_prompt_format
+        from rim.results import write_json
 
         asked = block_counts(blocks, least=1)
         examples = open_file(data, format_, limit)
@@ -52,7 +44,7 @@ def controls(
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to control")
         counts = [own.trained_blocks if count is None else count for count in asked]
-        files = targets(out, counts) or []
+        files = targets(out, counts)
         for file in files:
             check_target(file)
         reasoner = common.load(run, device)
@@ -66,9 +58,11 @@ def controls(
             if len(counts) > 1:
                 common.say(f"{count} blocks:", person)
             for verdict in content["verdicts"]:
-                common.say(common.escape(verdict["line"]), person)
-            common.say(common.escape(content["note"]), person)
-        _write(results, files, person)
+                common.say(verdict["line"], person)
+            common.say(content["note"], person)
+        for content, file in zip(results, files, strict=False):
+            write_json(file, content)
+            common.say(f"Result: {file}", person)
         if json_:
             common.print_json(results)
 
@@ -100,11 +94,3 @@ def _controlled(
         "note": what_stays_alive(reasoner),
         "environment": environment(),
     }
-
-
-def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> None:
-    from rim.results import write_json
-
-    for content, file in zip(results, files, strict=False):
-        write_json(file, content)
-        common.say(common.escape(f"Result: {file}"), person)

@@ -43,10 +43,13 @@ class GeneratorConfig(Settings):
     split: Literal["train", "validation", "test"] = "train"
     seed: int = 0
 
-    def _check_ranges(self, *nouns: str) -> None:
-        for noun in nouns:
-            if getattr(self, f"max_{noun}") < getattr(self, f"min_{noun}"):
-                raise ValueError(f"max_{noun} must be >= min_{noun}")
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for low in type(self).model_fields:
+            high = low.replace("min_", "max_", 1)
+            if low.startswith("min_") and getattr(self, high) < getattr(self, low):
+                raise ValueError(f"{high} must be >= {low}")
+        return self
 
 
 class ArithmeticConfig(GeneratorConfig):
@@ -58,11 +61,6 @@ class ArithmeticConfig(GeneratorConfig):
     max_operations: PositiveInt = 4
     modulus: Annotated[int, Field(ge=2)] = 10
     start: Literal["first", "last"] = "first"
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        self._check_ranges("operations")
-        return self
 
 
 class GraphSearchConfig(GeneratorConfig):
@@ -84,7 +82,6 @@ class GraphSearchConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        self._check_ranges("hops", "concepts", "entities")
         if self.hop_mix == "prosqa" and not 3 <= self.min_hops <= self.max_hops <= 6:
             raise ValueError("ProsQA has 3 to 6 hops; for other lengths set hop_mix to 'even'")
         if self.min_concepts <= self.max_hops:
@@ -105,11 +102,6 @@ class MultiplicationConfig(GeneratorConfig):
     first_digits: PositiveInt = 4
     min_second_digits: PositiveInt = 4
     max_second_digits: PositiveInt = 4
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        self._check_ranges("second_digits")
-        return self
 
 
 class RelationsConfig(GeneratorConfig):
@@ -133,7 +125,6 @@ class RelationsConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        self._check_ranges("hops", "people")
         if self.min_people <= self.max_hops:
             raise ValueError(
                 f"min_people must be >= max_hops + 1 = {self.max_hops + 1}: nobody is met twice"
@@ -163,7 +154,6 @@ class WordProblemsConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        self._check_ranges("steps")
         if set(self.operations) == {"together"}:
             raise ValueError("operations need one beside 'together', which adds two known numbers")
         return self
@@ -191,14 +181,8 @@ class DataSource(Settings):
     @property
     def task(self) -> GeneratorConfig | None:
         """The settings of the task that this source generates; None for files and hub sets."""
-        tasks: dict[str, GeneratorConfig] = {
-            "arithmetic": self.arithmetic,
-            "graph_search": self.graph_search,
-            "multiplication": self.multiplication,
-            "relations": self.relations,
-            "word_problems": self.word_problems,
-        }
-        return tasks.get(self.format)
+        settings = getattr(self, self.format, None)  # a task's settings are named as its format
+        return settings if isinstance(settings, GeneratorConfig) else None
 
     @model_validator(mode="after")
     def _path_given(self) -> Self:

@@ -41,9 +41,14 @@ class MemoryConfig(Settings):
     attention: Literal["causal", "bidirectional"] = "causal"
     readouts_see_question: bool = True
 
+    @property
+    def token_strings(self) -> list[str]:
+        """Start, memory and end token."""
+        return [self.start_token, self.memory_token, self.end_token]
+
     @model_validator(mode="after")
     def _distinct_tokens(self) -> Self:
-        strings = [self.start_token, self.memory_token, self.end_token]
+        strings = self.token_strings
         if len(set(strings)) < 3 or not all(s.strip() for s in strings):
             raise ValueError(
                 "start_token, memory_token and end_token must be three different non-empty "

@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from rim.config import ConfigError
 from rim.core.prompt import PromptEncoder
 from rim.deploy.export.record import BlockRange
-from rim.deploy.export.template import memory_strings
 from rim.infer.decode import generate, position_limit
 from rim.results import read_json
 
@@ -115,7 +114,7 @@ def check_export(
 def hostile_texts(encoder: PromptEncoder) -> list[str]:
     """Texts that try to smuggle in control tokens, and some that try to survive the cleaning."""
     strings = encoder.control_strings
-    start, memory, end = memory_strings(encoder)
+    start, memory, end = encoder.format.memory.token_strings
     chosen = list(dict.fromkeys([start, memory, end, *strings[:12], *strings[-12:]]))
     return [
         *chosen,

@@ -84,11 +84,6 @@ def _text(encoder: PromptEncoder, ids: Sequence[int]) -> str:
     return "".join(encoder.tokenizer.convert_ids_to_tokens(list(ids)))
 
 
-def memory_strings(encoder: PromptEncoder) -> list[str]:
-    memory = encoder.format.memory
-    return [memory.start_token, memory.memory_token, memory.end_token]
-
-
 def build_template(encoder: PromptEncoder) -> str:
     """The Jinja template whose rendering tokenizes to `encoder.prompt_ids`.
 
@@ -102,7 +97,7 @@ def build_template(encoder: PromptEncoder) -> str:
         "chat_template.jinja",
         **asdict(BlockRange.of(encoder.format)),
         control_strings=encoder.control_strings,
-        memory_strings=sorted(memory_strings(encoder), key=len, reverse=True),
+        memory_strings=sorted(encoder.format.memory.token_strings, key=len, reverse=True),
         question=templates.question.split("{question}"),
         is_chat=encoder.is_chat,
         blocks=block_text(encoder),
