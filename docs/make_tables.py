@@ -232,6 +232,21 @@ def shortcut_table() -> str:
     return "\n".join(lines)
 
 
+def relations_table() -> str:
+    (result,) = read("results/relations_shortcuts.json")
+    measured = result["relations"]
+    lines = [
+        "| guess among | right % |",
+        "|---|---|",
+        *(f"| {name} | {100 * share:.1f} |" for name, share in measured["right"].items()),
+        "",
+        f"{measured['examples']} test questions with the default settings, seed "
+        f"{result['settings']['seed']}; commit "
+        f"{short_commit(result['environment']['git_commit'])}.",
+    ]
+    return "\n".join(lines)
+
+
 def budget_table() -> str:
     (result,) = read("results/budget.json")
     best, level = result["router"], result["by_level"]
@@ -566,6 +581,7 @@ TABLES = {
     "engine-table": ("docs/engines.md", engine_table),
     "families-table": ("docs/families.md", families_table),
     "performance-table": ("docs/performance.md", performance_table),
+    "relations-table": ("docs/tasks.md", relations_table),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }
 

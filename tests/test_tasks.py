@@ -61,6 +61,7 @@ TASKS = (
     "pair_matching",
     "pointers",
     "prefix_counts",
+    "relations",
     "word_problems",
 )
 

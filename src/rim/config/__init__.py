@@ -17,6 +17,7 @@ from rim.config.data import (
     PairMatchingConfig,
     PointersConfig,
     PrefixCountsConfig,
+    RelationsConfig,
     WordProblemsConfig,
 )
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
@@ -45,6 +46,7 @@ __all__ = [
     "PrefixCountsConfig",
     "PromptFormat",
     "Recipe",
+    "RelationsConfig",
     "ScratchConfig",
     "Settings",
     "StageConfig",

@@ -25,11 +25,13 @@ DataFormat = Literal[
     "pair_matching",
     "pointers",
     "prefix_counts",
+    "relations",
     "word_problems",
 ]
 #: Published formats whose records are JSON objects; a hub set may hold the same records.
 RecordFormat = Literal["jsonl", "gsm8k", "gsm8k_sentences", "gsm_hard", "svamp", "prosqa"]
 Operation = Literal["add", "subtract", "multiply", "divide", "together"]
+Wording = Literal["plain", "paraphrased", "mixed"]
 
 
 class HubColumns(Settings):
@@ -104,6 +106,36 @@ class MultiplicationConfig(GeneratorConfig):
     first_digits: PositiveInt = 4
     min_second_digits: PositiveInt = 4
     max_second_digits: PositiveInt = 4
+
+
+class RelationsConfig(GeneratorConfig):
+    """Whom a path of relations leads to, among facts of every person and relation.
+
+    `facts` and `question` say how they are worded, `names` whose names occur: "new" ones are in no
+    question with "familiar" ones. `step` is the fact of a hop, or only the name that it gives.
+    """
+
+    min_hops: PositiveInt = 2
+    max_hops: PositiveInt = 4
+    min_people: Annotated[int, Field(ge=3)] = 6
+    max_people: PositiveInt = 6
+    relations: Annotated[tuple[str, ...], Field(min_length=1)] = ("best friend", "teacher")
+    shape: Literal["permutation", "ring"] = "permutation"
+    distractors: Annotated[int, Field(ge=0, le=12)] = 2  # facts that are no relation
+    names: Literal["familiar", "new"] = "familiar"
+    facts: Wording = "plain"
+    question: Wording = "plain"
+    step: Literal["fact", "name"] = "fact"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.min_people <= self.max_hops:
+            raise ValueError(
+                f"min_people must be >= max_hops + 1 = {self.max_hops + 1}: nobody is met twice"
+            )
+        if len(set(self.relations)) < len(self.relations):
+            raise ValueError("relations must be different from each other")
+        return self
 
 
 class WordProblemsConfig(GeneratorConfig):
@@ -204,6 +236,7 @@ class DataSource(Settings):
     pair_matching: PairMatchingConfig = PairMatchingConfig()
     pointers: PointersConfig = PointersConfig()
     prefix_counts: PrefixCountsConfig = PrefixCountsConfig()
+    relations: RelationsConfig = RelationsConfig()
     word_problems: WordProblemsConfig = WordProblemsConfig()
 
     @property

@@ -25,6 +25,8 @@ from rim.core.prompt import add_memory_tokens, memory_token_ids
 from rim.methods import METHODS
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
+from rim.models.gguf_base import file_hash, folder_of
+from rim.models.gguf_file import find_gguf
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
 from rim.models.scratch import build_model, train_tokenizer
 
@@ -55,7 +57,8 @@ def load_base(
         check_attention(model, config.attention)
         return model, tokenizer
     assert config.base is not None
-    folder = _model_folder(Path(config.base))
+    file = find_gguf(config.base)
+    folder = folder_of(file, config.revision) if file else _model_folder(Path(config.base))
     source = str(folder) if folder else config.base
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
@@ -175,8 +178,10 @@ def save_trained(
         ids = memory_token_ids(tokenizer, prompt_format.memory)
         rows = model.get_output_embeddings().weight.detach()[ids]
         save_file({"rows": rows.cpu().contiguous()}, folder / HEAD_ROWS_FILE)
+    # An adapter needs its base again, from wherever it is loaded.
+    if base.base and (file := find_gguf(base.base)):
+        base = base.model_copy(update={"revision": file_hash(file)})
     if base.base and Path(base.base).exists():
-        # An adapter needs its base again, from wherever it is loaded.
         base = base.model_copy(update={"base": str(Path(base.base).resolve())})
     description = {
         "prompt_format": prompt_format.model_dump(mode="json"),

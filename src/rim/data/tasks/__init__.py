@@ -16,6 +16,7 @@ from rim.data.tasks.multiplication import generate_multiplication
 from rim.data.tasks.pair_matching import generate_pair_matching, read_pair_matching
 from rim.data.tasks.pointers import generate_pointers, read_pointers
 from rim.data.tasks.prefix_counts import generate_prefix_counts, read_prefix_counts
+from rim.data.tasks.relations import generate_relations
 from rim.data.tasks.word_problems import generate_word_problems
 from rim.data.tasks.worked import Worked
 
@@ -28,6 +29,7 @@ GENERATORS: dict[str, Callable[[Any, Collection[str]], list[Example]]] = {
     "pair_matching": generate_pair_matching,
     "pointers": generate_pointers,
     "prefix_counts": generate_prefix_counts,
+    "relations": generate_relations,
     "word_problems": generate_word_problems,
 }
 
