@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rim.cli import common
+from rim.cli import common, selecting
 
 
 def ask(
@@ -47,6 +47,8 @@ def ask(
         int, typer.Option(metavar="N", min=1, help="Sampled answers (needs a temperature).")
     ] = 1,
     seed: common.SeedOption = 0,
+    select: selecting.SelectOption = None,
+    fallback: selecting.FallbackOption = None,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
 ) -> None:
@@ -64,6 +66,7 @@ def ask(
                 "--top-k": top_k != 0,
                 "--samples": samples != 1,
                 "--device": device is not None,
+                "--select": select is not None,
             }
             for option, given in refused.items():
                 if given:
@@ -73,6 +76,19 @@ def ask(
         run, question = _run_and_question(words, server)
         if all_blocks and len(counts) > 1:
             raise ConfigError("--all-blocks goes with one number of --blocks")
+        if fallback is not None and select is None:
+            raise ConfigError("--fallback goes with --select")
+        if select is not None:
+            if all_blocks or len(counts) > 1 or samples > 1 or temperature > 0:
+                raise ConfigError(
+                    "--select goes with one number of --blocks and greedy answers, not with "
+                    "--all-blocks"
+                )
+            record = selecting.ask_run(
+                run, question, select, counts[0], fallback, max_new_tokens, device
+            )
+            common.print_json(record) if json_ else selecting.say_selected(record)
+            return
         if server is not None:
             from rim.deploy.serve.client import Client
 
@@ -186,6 +202,22 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier result.")
     ] = False,
+    select: selecting.SelectOption = None,
+    fallback: selecting.FallbackOption = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="With --select: find thresholds on this data (validation, not test questions) and "
+            "keep them with the run.",
+        ),
+    ] = False,
+    target: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0, max=1, help="With --calibrate: how often a given answer is right."
+        ),
+    ] = 0.95,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
 ) -> None:
@@ -194,7 +226,8 @@ def evaluate(
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
-        from rim.data.sources import open_file
+        from rim.config import ConfigError
+        from rim.data.sources import data_hash, open_file
         from rim.models.folder import read_prompt_format
 
         asked = block_counts(blocks)
@@ -202,6 +235,13 @@ def evaluate(
         examples = open_file(data, format_, limit)
         trained = read_prompt_format(check_model(run, asked, device)).trained_blocks
         counts = [trained if count is None else count for count in asked]
+        names = selecting.check_select(select, run, min(counts))
+        if (fallback is not None or calibrate) and not names:
+            raise ConfigError("--fallback and --calibrate go with --select")
+        if calibrate and len(counts) > 1:
+            raise ConfigError("--calibrate goes with one number of --blocks")
+        if fallback is not None:
+            check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
         ]
@@ -210,6 +250,7 @@ def evaluate(
         reasoner = common.load(run, device)
 
         from rim.evaluate.accuracy import score, write_evaluation
+        from rim.report.selectors import selectors_table
         from rim.report.tables import blocks_table, evaluation_table
 
         options = {"max_new_tokens": max_new_tokens, "sampling": sampling, "batch_size": batch_size}
@@ -219,6 +260,12 @@ def evaluate(
                 score(reasoner, examples, blocks=count, progress=advance, **options)
                 for count in counts
             ]
+        again = None
+        if fallback is not None:
+            other = common.load(fallback, device)
+            longer = {**options, "max_new_tokens": max(selecting.LONGEST_SOLUTION, max_new_tokens)}
+            with common.progress("asking the fall-back", len(examples), person) as advance:
+                again = score(other, examples, all_blocks=False, progress=advance, **longer)
         records = []
         written = []
         for count, result, file in zip(counts, results, files, strict=True):
@@ -227,11 +274,23 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "sampling": vars(sampling),
             }
-            record, wrong = write_evaluation(result, file, run, data.name, examples, settings)
+            selection = None
+            if names:
+                marks = again.right["final"] if again else None
+                on = (target, data_hash(examples)) if calibrate else None
+                selection = selecting.select_on(
+                    reasoner, run, examples, result, names, count, marks, on
+                )
+            record, wrong = write_evaluation(
+                result, file, run, data.name, examples, settings, selection
+            )
             records.append(record)
             written.append(f"Result: {file}\nWrong answers: {wrong}")
         shown = common.printable_tree(records)
         person.print(blocks_table(shown) if len(shown) > 1 else evaluation_table(shown[0]))
+        for record in shown:
+            if "selection" in record:
+                person.print(selectors_table(record["selection"]))
         common.say(common.escape("\n".join(written)), person)
         if json_:
             common.print_json(records)
