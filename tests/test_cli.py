@@ -29,6 +29,8 @@ COMMANDS = [
     ["bench"],
     ["compare"],
     ["controls"],
+    ["analyze"],
+    ["explain"],
     ["demo"],
     ["export"],
     ["push"],

@@ -21,6 +21,7 @@ from rim.cli import (
     export,
     gguf,
     harness,
+    looking,
     serving,
     training,
 )
@@ -44,7 +45,11 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "bench": bench.bench,
     },
     "Ask and evaluate": {"ask": answering.ask, "eval": answering.evaluate},
-    "Look inside": {"controls": controls.controls},
+    "Look inside": {
+        "controls": controls.controls,
+        "analyze": looking.analyze,
+        "explain": looking.explain,
+    },
     "Deploy": {
         "export": export.export,
         "gguf": gguf.gguf,
