@@ -31,6 +31,7 @@ COMMANDS = [
     ["controls"],
     ["analyze"],
     ["explain"],
+    ["report"],
     ["demo"],
     ["export"],
     ["push"],

@@ -9,15 +9,13 @@ from export_models import make_run
 from test_cli import plain_console, rim_json, work  # noqa: F401
 
 from rim.config import ConfigError
+from rim.evaluate.selector_scores import calibration_error, compare_selectors, risk_coverage
 from rim.evaluate.selectors import (
     SELECTORS,
     BlockAnswer,
     calibrate,
-    calibration_error,
     choose_names,
-    compare_selectors,
     read_thresholds,
-    risk_coverage,
 )
 
 

@@ -22,6 +22,7 @@ from rim.cli import (
     gguf,
     harness,
     looking,
+    reporting,
     serving,
     training,
 )
@@ -49,6 +50,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "controls": controls.controls,
         "analyze": looking.analyze,
         "explain": looking.explain,
+        "report": reporting.report,
     },
     "Deploy": {
         "export": export.export,

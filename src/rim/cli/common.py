@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shlex
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+
+from rim.report.text import printable
 
 console = Console()
 error_console = Console(stderr=True)
@@ -127,22 +128,6 @@ def escape(text: str) -> str:
 def quoted(path: Path) -> str:
     """A path within a command that a person may paste into a shell."""
     return escape(shlex.quote(str(path)))
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    """Text of a model or a server as a terminal may have it: no character can command it (Cc) or
-    stand there unseen (Cf), and none is beyond UTF-8 (Cs). They are shown as in JSON, so that JSON
-    still says the same.
-
-    Args:
-        keep: characters that stay nevertheless.
-    """
-    return "".join(
-        json.dumps(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in keep
-        else character
-        for character in text
-    )
 
 
 def console_for(as_json: bool) -> Console:

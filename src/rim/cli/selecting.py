@@ -121,7 +121,8 @@ def select_on(
         calibrating: the accuracy wanted of given answers, and the data's hash: thresholds are then
             found here and kept with the run.
     """
-    from rim.evaluate.selectors import FILE, calibrate, compare_selectors, read_thresholds
+    from rim.evaluate.selector_scores import compare_selectors
+    from rim.evaluate.selectors import FILE, calibrate, read_thresholds
     from rim.results import environment, write_json
 
     rows = result.readouts

@@ -225,7 +225,7 @@ def write_evaluation(
     """Write the result with everything needed to reproduce it, and the wrong answers beside it.
 
     Args:
-        selection: how selectors did (`rim.evaluate.selectors.compare_selectors`).
+        selection: how selectors did (`rim.evaluate.selector_scores.compare_selectors`).
 
     Returns:
         The record as written to `path`, and the JSONL of wrong answers.

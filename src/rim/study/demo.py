@@ -14,12 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
+from rim import __version__
 from rim.config import ArithmeticConfig, DataSource, Recipe
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
-from rim.evaluate.accuracy import score
+from rim.evaluate.accuracy import score, write_evaluation
 from rim.infer.reasoner import load
+from rim.report.page import write_report
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
 from rim.study.bench.timing import limited_threads, time_answers
@@ -72,22 +74,24 @@ def run_demo(
     methods = {name: _measure(folder / name, test, console) for name in ("direct", "cot", "rim")}
     console.print(demo_table(methods))
     result = {"methods": methods, "seconds": round(time.perf_counter() - start, 1), "seed": seed}
-    if out is not None:
-        extra = {
-            "environment": environment(),
-            "data": {"test_hash": data_hash(test)},
-            "train_seconds": seconds,
-            "train_steps": {
-                name: sum(s.max_steps or 0 for s in recipe.stages)
-                for name, recipe in recipes.items()
-            },
-        }
-        write_json(out, result | extra)
+    extra = {
+        "environment": environment(),
+        "data": {"test_hash": data_hash(test)},
+        "train_seconds": seconds,
+        "train_steps": {
+            name: sum(s.max_steps or 0 for s in recipe.stages) for name, recipe in recipes.items()
+        },
+    }
+    for file in (folder / "demo.json", *([out] if out is not None else [])):
+        write_json(file, result | extra)
+    report = folder / "report.html"
+    write_report([folder], report, __version__, f"RiM demo, seed {seed}")
     console.print(
         f'Ask it yourself: rim ask {folder / "rim"} "7+8-3=" --all-blocks',
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"All of it on one page: {report}", highlight=False, soft_wrap=True)
     return result
 
 
@@ -107,6 +111,9 @@ def _measure(run: Path, test: list[Example], console: Console) -> dict[str, Any]
         result = score(
             reasoner, test, batch_size=250, progress=lambda done: bar.advance(task, done)
         )
+    blocks = result.summary["blocks"]
+    file = run / "evaluations" / f"test-k{blocks}.json"
+    write_evaluation(result, file, run, "demo test", test, {"blocks": blocks})
     timed = random.Random(0).sample(test, TIMED_QUESTIONS)
     with limited_threads(1):
         latency = time_answers(reasoner, [example.question for example in timed])
