@@ -66,6 +66,13 @@ def themed(svg: str, label: str) -> str:
     return element.replace("<svg ", f"<svg {attributes}", 1)
 
 
+def standalone(element: str) -> str:
+    """A themed chart as a file of its own, on white paper."""
+    for colour, variable in _VARIABLES.items():
+        element = element.replace(f"var({variable})", colour)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + element
+
+
 def chart(draw: Callable[[Figure], None], size: tuple[float, float], label: str) -> str:
     with warnings.catch_warnings():
         # The reader's browser writes the text, with fonts of its own.

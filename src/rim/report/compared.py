@@ -53,7 +53,7 @@ def _methods_table(
         timed = row.get("latency")
         rows.append(
             [
-                name + (f" (control of {row['control_of']})" if row.get("control_of") else ""),
+                name + (" (control)" if row.get("control_of") else ""),
                 percent(row["final"]),
                 percent(row["any_block"]) if "any_block" in row else "-",
                 f"{timed['answer_ms']['mean']:.1f}" if timed else "-",

@@ -72,6 +72,6 @@ def _run_headline(run: Run) -> list[str]:
         lines.append(
             "Its accuracy surely falls under " + "; ".join(falls) + "."
             if falls
-            else "No control changes its accuracy for sure: it does not need its blocks' states."
+            else "No control changes its accuracy for sure."
         )
     return lines
