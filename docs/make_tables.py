@@ -355,7 +355,7 @@ def blind_table() -> str:
 
 
 def inside_lines() -> str:
-    """What `rim analyze` prints of the demo's model after stage 1."""
+    """What `rim analyze` prints of the demo's model."""
     from rim.report.analysis import sentences
 
     (result,) = read("results/inside_analysis.json")

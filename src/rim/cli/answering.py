@@ -214,9 +214,7 @@ def evaluate(
     ] = False,
     target: Annotated[
         float,
-        typer.Option(
-            metavar="X", min=0, max=1, help="With --calibrate: how often a given answer is right."
-        ),
+        typer.Option(metavar="X", help="With --calibrate: how often a given answer is right."),
     ] = 0.95,
     json_: common.JsonOption = False,
     device: common.DeviceOption = None,
@@ -238,6 +236,8 @@ def evaluate(
         names = selecting.check_select(select, run, min(counts))
         if (fallback is not None or calibrate) and not names:
             raise ConfigError("--fallback and --calibrate go with --select")
+        if not 0 <= target <= 1:
+            raise ConfigError(f"--target is a share between 0 and 1, got {target}")
         if calibrate and len(counts) > 1:
             raise ConfigError("--calibrate goes with one number of --blocks")
         if fallback is not None:

@@ -180,8 +180,8 @@ def bars_chart(
                 label=line["name"],
             )
             if "low" in line:
-                below = [y - low for y, low in zip(ys, line["low"], strict=True)]
-                above = [high - y for y, high in zip(ys, line["high"], strict=True)]
+                below = [max(0.0, y - low) for y, low in zip(ys, line["low"], strict=True)]
+                above = [max(0.0, high - y) for y, high in zip(ys, line["high"], strict=True)]
                 axes.errorbar(xs, ys, yerr=[below, above], fmt="none", ecolor=INK, elinewidth=1)
         axes.set_xticks(range(len(groups)), groups)
         axes.set_ylim(0, 103)
