@@ -563,6 +563,51 @@ def lookup_table() -> str:
     return "\n".join(lines)
 
 
+def inside_lines() -> str:
+    """What `rim analyze` prints of the demo's model."""
+    from rim.report.analysis import sentences
+
+    (result,) = read("results/inside_analysis.json")
+    return "\n".join(f"- {line}" for line in sentences(result["analysis"]))
+
+
+def inside_walk() -> str:
+    """One test question of the analysis, a line a block."""
+    (result,) = read("results/inside_analysis.json")
+    example = result["analysis"]["examples"][0]
+    lines = [
+        f"`{example['question']}`, steps {', '.join(f'`{s}`' for s in example['steps'])}",
+        "",
+        "| block | answer so far | probability | read off its states by probes |",
+        "|---|---|---|---|",
+    ]
+    for row in example["blocks"]:
+        probed = ", ".join(f"{name} = {value}" for name, value in row["probed"].items())
+        lines.append(f"| {row['block']} | {row['answer']} | {row['probability']:.2f} | {probed} |")
+    return "\n".join(lines)
+
+
+def inside_selectors() -> str:
+    """Selectors on the same model, thresholds from validation questions."""
+    (result,) = read("results/inside_selection.json")
+    selection = result["selection"]
+    lines = [
+        "| selector | accuracy % | blocks | ECE | answered % | of these right % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in selection["selectors"].items():
+        kept = row["abstain"]
+        of_these = f"{100 * kept['accuracy']:.1f}" if kept["total"] else "-"
+        lines.append(
+            f"| {name} | {100 * row['accuracy']:.1f} ({100 * row['low']:.1f}-"
+            f"{100 * row['high']:.1f}) | {row['blocks_used']:.1f} | {row['ece']:.3f} | "
+            f"{100 * kept['coverage']:.0f} | {of_these} |"
+        )
+    oracle = selection["oracle"]
+    lines.append(f"| oracle (any block) | {100 * oracle['accuracy']:.1f} | - | - | - | - |")
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -582,6 +627,9 @@ TABLES = {
     "families-table": ("docs/families.md", families_table),
     "performance-table": ("docs/performance.md", performance_table),
     "relations-table": ("docs/tasks.md", relations_table),
+    "inside-lines": ("docs/inside.md", inside_lines),
+    "inside-walk": ("docs/inside.md", inside_walk),
+    "inside-selectors": ("docs/inside.md", inside_selectors),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }
 

@@ -21,6 +21,8 @@ from rim.cli import (
     export,
     gguf,
     harness,
+    looking,
+    reporting,
     serving,
     training,
 )
@@ -44,7 +46,12 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "bench": bench.bench,
     },
     "Ask and evaluate": {"ask": answering.ask, "eval": answering.evaluate},
-    "Look inside": {"controls": controls.controls},
+    "Look inside": {
+        "controls": controls.controls,
+        "analyze": looking.analyze,
+        "explain": looking.explain,
+        "report": reporting.report,
+    },
     "Deploy": {
         "export": export.export,
         "gguf": gguf.gguf,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rim.cli import common
+from rim.cli import common, selecting
 from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
 
 
@@ -24,6 +24,8 @@ def ask(
     top_p: float = 1.0,
     samples: Positive = 1,
     seed: int = 0,
+    select: str | None = None,
+    fallback: Path | None = None,
     json_: bool = False,
     device: str | None = None,
     dtype: Dtype = None,
@@ -52,6 +54,7 @@ def ask(
                 "--top-k": top_k != 0,
                 "--samples": samples != 1,
                 "--device": device is not None,
+                "--select": select is not None,
             }
             for option, given in refused.items():
                 if given:
@@ -61,6 +64,19 @@ def ask(
         run, question = _run_and_question(words, server)
         if all_blocks and len(counts) > 1:
             raise ConfigError("--all-blocks goes with one number of --blocks")
+        if fallback is not None and select is None:
+            raise ConfigError("--fallback goes with --select")
+        if select is not None:
+            if all_blocks or len(counts) > 1 or samples > 1 or temperature > 0:
+                raise ConfigError(
+                    "--select goes with one number of --blocks and greedy answers, not with "
+                    "--all-blocks"
+                )
+            record = selecting.ask_run(
+                run, question, select, counts[0], fallback, max_new_tokens, device
+            )
+            common.print_json(record) if json_ else selecting.say_selected(record)
+            return
         if server is not None:
             from rim.deploy.serve.client import Client
 
@@ -161,6 +177,10 @@ def evaluate(
     max_new_tokens: Positive = 64,
     out: Path | None = None,
     overwrite: bool = False,
+    select: str | None = None,
+    fallback: Path | None = None,
+    calibrate: bool = False,
+    target: float = 0.95,
     json_: bool = False,
     device: str | None = None,
     dtype: Dtype = None,
@@ -169,6 +189,9 @@ def evaluate(
     intervals. Several numbers of blocks give one table with a row for each.
 
     Args:
+        calibrate: With --select: find thresholds on this data (validation, not test questions) and
+            keep them with the run.
+        target (X): With --calibrate: how often a given answer is right.
         samples (N): Samples per question for pass@k (needs a temperature).
         out (FILE): Result JSON; DATA-kK.json in RUN/evaluations if left out. Several numbers of
             blocks make several files, FILE-kK.json.
@@ -176,7 +199,8 @@ def evaluate(
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
-        from rim.data.sources import open_file
+        from rim.config import ConfigError
+        from rim.data.sources import data_hash, open_file
         from rim.models.folder import read_prompt_format
 
         asked = block_counts(blocks)
@@ -184,6 +208,15 @@ def evaluate(
         examples = open_file(data, format_, limit)
         trained = read_prompt_format(check_model(run, asked, device)).trained_blocks
         counts = [trained if count is None else count for count in asked]
+        names = selecting.check_select(select, run, min(counts))
+        if (fallback is not None or calibrate) and not names:
+            raise ConfigError("--fallback and --calibrate go with --select")
+        if not 0 <= target <= 1:
+            raise ConfigError(f"--target is a share between 0 and 1, got {target}")
+        if calibrate and len(counts) > 1:
+            raise ConfigError("--calibrate goes with one number of --blocks")
+        if fallback is not None:
+            check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
         ]
@@ -192,6 +225,7 @@ def evaluate(
         reasoner = common.load(run, device, dtype)
 
         from rim.evaluate.accuracy import score, write_evaluation
+        from rim.report.selectors import selectors_table
         from rim.report.tables import blocks_table, evaluation_table
 
         options = {"max_new_tokens": max_new_tokens, "sampling": sampling, "batch_size": batch_size}
@@ -201,6 +235,12 @@ def evaluate(
                 score(reasoner, examples, blocks=count, progress=advance, **options)
                 for count in counts
             ]
+        again = None
+        if fallback is not None:
+            other = common.load(fallback, device)
+            longer = {**options, "max_new_tokens": max(selecting.LONGEST_SOLUTION, max_new_tokens)}
+            with common.progress("asking the fall-back", len(examples), person) as advance:
+                again = score(other, examples, all_blocks=False, progress=advance, **longer)
         records = []
         written = []
         for count, result, file in zip(counts, results, files, strict=True):
@@ -209,11 +249,23 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "sampling": vars(sampling),
             }
-            record, wrong = write_evaluation(result, file, run, data.name, examples, settings)
+            selection = None
+            if names:
+                marks = again.right["final"] if again else None
+                on = (target, data_hash(examples)) if calibrate else None
+                selection = selecting.select_on(
+                    reasoner, run, examples, result, names, count, marks, on
+                )
+            record, wrong = write_evaluation(
+                result, file, run, data.name, examples, settings, selection
+            )
             records.append(record)
             written.append(f"Result: {file}\nWrong answers: {wrong}")
         shown = common.printable_tree(records)
         person.print(blocks_table(shown) if len(shown) > 1 else evaluation_table(shown[0]))
+        for record in shown:
+            if "selection" in record:
+                person.print(selectors_table(record["selection"]))
         common.say("\n".join(written), person)
         if json_:
             common.print_json(records)

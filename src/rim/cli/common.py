@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import shlex
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from rim.report.text import printable
 
 console = Console()
 error_console = Console(stderr=True)
@@ -61,22 +62,6 @@ def _fail(what: str, why: str, code: int) -> NoReturn:
 def quoted(path: Path) -> str:
     """A path within a command that a person may paste into a shell."""
     return shlex.quote(str(path))
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    """Text of a model or a server as a terminal may have it: no character can command it (Cc) or
-    stand there unseen (Cf), and none is beyond UTF-8 (Cs). They are shown as in JSON, so that JSON
-    still says the same.
-
-    Args:
-        keep: characters that stay nevertheless.
-    """
-    return "".join(
-        json.dumps(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in keep
-        else character
-        for character in text
-    )
 
 
 def console_for(as_json: bool) -> Console:

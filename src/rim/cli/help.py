@@ -33,6 +33,8 @@ SHARED = """
     device (NAME): cpu, cuda, cuda:1, mps ...; the best if left out.
     dtype (NAME): float32 or bfloat16 weights; as trained if left out. bfloat16 is half the memory
         and less exact.
+    fallback (RUN): With --select: a run that is asked where the selector is not sure enough, for
+        example one that writes its steps.
     file (FILE): Data file.
     format_ (NAME): One of jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa,
         multiplication_file; guessed from the first record if left out.
@@ -42,6 +44,8 @@ SHARED = """
     out (FILE): Also write the result JSON here.
     run (RUN): Run folder or model folder.
     seed (N): Seed of sampling.
+    select (NAME,...): Read out after every block and let a selector choose: final, first, highest,
+        vote, weighted_vote, early, probe; `rim eval` takes several, or all.
     temperature (X): 0 is greedy.
     top_p (X): Sample from the likeliest tokens of this total probability; 1 is off.
 """

@@ -244,6 +244,23 @@ def load_trained(
     return model, tokenizer
 
 
+def load_untrained(folder: Path, *, device: str | None = None) -> Any:
+    """What a trained model started from: its base, or fresh weights; memory tokens as new.
+
+    Raises:
+        ConfigError: the base cannot be loaded.
+    """
+    config, prompt_format = read_model_config(folder), read_prompt_format(folder)
+    if config.scratch is None:
+        model, _ = load_base(config, prompt_format, (), seed=0)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with _seeded(0):
+            model = build_model(config.scratch, tokenizer, config.attention)
+            _complete(model, prompt_format)
+    return model.eval().to(device) if device else model.eval()
+
+
 def _load_module(model: Any, name: str, folder: Path) -> None:
     """Read the weights of a method's module, which transformers leaves out as unknown to the model;
     a base of another method has none, and the new ones stay.

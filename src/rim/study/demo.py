@@ -13,12 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
+from rim import __version__
 from rim.config import ArithmeticConfig, DataSource, Recipe
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
-from rim.evaluate.accuracy import score
+from rim.evaluate.accuracy import score, write_evaluation
 from rim.infer.reasoner import Reasoner, load
+from rim.report.page import write_report
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
 from rim.study.bench.timing import time_in_turns
@@ -69,27 +71,29 @@ def run_demo(
     console.rule("5 of 5: compare on held-out questions, about half a minute", align="left")
     test = load_examples(_arithmetic("test", TEST_QUESTIONS))
     reasoners = {name: load(folder / name) for name in ("direct", "cot", "rim")}
-    methods = {name: _accuracies(r, name, test, console) for name, r in reasoners.items()}
+    methods = {n: _accuracies(r, folder / n, test, console) for n, r in reasoners.items()}
     for name, times in time_in_turns(reasoners, test, TIMED_QUESTIONS).items():
         methods[name] |= {key: round(value, 2) for key, value in times.items()}
     console.print(demo_table(methods))
     result = {"methods": methods, "seconds": round(time.perf_counter() - start, 1), "seed": seed}
-    if out is not None:
-        extra = {
-            "environment": environment(),
-            "data": {"test_hash": data_hash(test)},
-            "train_seconds": seconds,
-            "train_steps": {
-                name: sum(s.max_steps or 0 for s in recipe.stages)
-                for name, recipe in recipes.items()
-            },
-        }
-        write_json(out, result | extra)
+    extra = {
+        "environment": environment(),
+        "data": {"test_hash": data_hash(test)},
+        "train_seconds": seconds,
+        "train_steps": {
+            name: sum(s.max_steps or 0 for s in recipe.stages) for name, recipe in recipes.items()
+        },
+    }
+    for file in (folder / "demo.json", *([out] if out is not None else [])):
+        write_json(file, result | extra)
+    report = folder / "report.html"
+    write_report([folder], report, __version__, f"RiM demo, seed {seed}")
     console.print(
         f'Ask it yourself: rim ask {folder / "rim"} "7+8-3=" --all-blocks',
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"All of it on one page: {report}", highlight=False, soft_wrap=True)
     return result
 
 
@@ -103,10 +107,13 @@ def _new_folder(wanted: Path) -> Path:
 
 
 def _accuracies(
-    reasoner: Reasoner, name: str, test: list[Example], console: Console
+    reasoner: Reasoner, run: Path, test: list[Example], console: Console
 ) -> dict[str, Any]:
-    with counted(console, f"test {name}", len(test)) as advance:
-        summary = score(reasoner, test, batch_size=250, progress=advance).summary
+    with counted(console, f"test {run.name}", len(test)) as advance:
+        result = score(reasoner, test, batch_size=250, progress=advance)
+    summary = result.summary
+    file = run / "evaluations" / f"test-k{summary['blocks']}.json"
+    write_evaluation(result, file, run, "demo test", test, {"blocks": summary["blocks"]})
     final = summary["final"]
     row = {"accuracy": final["accuracy"], "interval": [final["low"], final["high"]]}
     if "any_block" in summary:
