@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from rim.cli import common
 from rim.cli.help import Positive, PositiveOrNone
@@ -21,7 +19,7 @@ def analyze(
     limit: PositiveOrNone = None,
     batch_size: Positive = 32,
     max_new_tokens: Positive = 64,
-    base: Annotated[bool, typer.Option("--base/--no-base")] = True,
+    no_base: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
     json_: bool = False,
@@ -36,7 +34,7 @@ def analyze(
 
     Args:
         run (RUN): Run or model folder of a method with blocks.
-        base: Compare with the model that the run started from.
+        no_base: Leave out the comparison with the model that the run started from.
         out (FOLDER): Where states and result go; RUN/analysis/DATA if left out.
         overwrite: Throw away what an earlier analysis left.
     """
@@ -67,7 +65,7 @@ def analyze(
         from rim.results import environment, write_json
 
         person = common.console_for(json_)
-        start = _base(reasoner, model_dir, person) if base else None
+        start = None if no_base else _base(reasoner, model_dir, person)
         count = own.trained_blocks if counts[0] is None else counts[0]
         total = work(len(examples), count, num_layers(reasoner), 1 + (start is not None))
         with common.progress("looking inside", total, person) as advance:
