@@ -26,6 +26,7 @@ COMMANDS = [
     ["train"],
     ["ask"],
     ["eval"],
+    ["answer"],
     ["bench"],
     ["compare"],
     ["controls"],

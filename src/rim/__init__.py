@@ -25,6 +25,7 @@ _EXPORTS = {
     "Reasoner": "rim.infer.reasoner",
     "Recipe": "rim.config",
     "Sampling": "rim.infer.sampling",
+    "answer_file": "rim.deploy.answer.job",
     "export_run": "rim.deploy.export",
     "load": "rim.infer.reasoner",
     "load_examples": "rim.data.sources",
@@ -45,6 +46,7 @@ __all__ = [
     "Recipe",
     "Sampling",
     "__version__",
+    "answer_file",
     "export_run",
     "load",
     "load_examples",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from rim.core.prompt import PromptEncoder
     from rim.data.examples import DataError, Example
     from rim.data.sources import load_examples
+    from rim.deploy.answer.job import answer_file
     from rim.deploy.export import export_run
     from rim.evaluate.accuracy import Evaluation, score
     from rim.infer.reasoner import Answer, Reasoner, load

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rim.cli import (
+    answer_files,
     answering,
     bench,
     compare,
@@ -45,7 +46,11 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "demo": training.demo,
         "bench": bench.bench,
     },
-    "Ask and evaluate": {"ask": answering.ask, "eval": answering.evaluate},
+    "Ask and evaluate": {
+        "ask": answering.ask,
+        "eval": answering.evaluate,
+        "answer": answer_files.answer_questions,
+    },
     "Look inside": {
         "controls": controls.controls,
         "analyze": looking.analyze,

@@ -80,7 +80,7 @@ def ask(
         if server is not None:
             from rim.deploy.serve.client import Client
 
-            client = Client(server, model=model, api_key=_key(api_key_env))
+            client = Client(server, model=model, api_key=key_of(api_key_env))
             options = {"temperature": temperature, "top_p": top_p, "seed": seed}
             options["max_new_tokens"] = max_new_tokens
             rows = _ask_server(client, question, counts, options)
@@ -126,7 +126,7 @@ def _run_and_question(words: list[str], server: str | None) -> tuple[Path, str]:
     return Path(words[0]), question
 
 
-def _key(variable: str | None) -> str | None:
+def key_of(variable: str | None) -> str | None:
     """
     Raises:
         ConfigError: the variable is not set.

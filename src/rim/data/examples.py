@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 
 class DataError(ValueError):
@@ -33,11 +34,22 @@ class Example:
     def __post_init__(self) -> None:
         where = f"{self.origin}: " if self.origin else ""
         for field in ("question", "answer"):
-            value = getattr(self, field)
-            if not isinstance(value, str) or not value.strip():
-                raise DataError(f"{where}field '{field}' must be a non-empty string, got {value!r}")
+            check_text(getattr(self, field), f"{where}field '{field}'")
         for i, step in enumerate(self.steps):
-            if not isinstance(step, str) or not step.strip():
-                raise DataError(
-                    f"{where}field 'steps', item {i + 1}, must be a non-empty string, got {step!r}"
-                )
+            check_text(step, f"{where}field 'steps', item {i + 1},")
+
+
+def check_text(value: Any, what: str) -> str:
+    """The value, once it is known to be text with something in it.
+
+    Raises:
+        DataError: it is not; `what` names it.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{what} must be a non-empty string, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = value[error.start]
+        raise DataError(f"{what} has half a character, {half!r}, which is no text") from None
+    return value

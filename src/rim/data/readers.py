@@ -7,13 +7,14 @@ A format says how a file is split into records, which fields a record has, and h
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rim.data.examples import DataError, Example
+from rim.data.examples import DataError, Example, check_text
 
 _ANNOTATION = re.compile(r"<<(.+?)>>")
 _PRODUCT = re.compile(r"\d( \d)* \* \d( \d)*")  # digits apart, as in "5 6 3 2 * 7 4 3 4"
@@ -35,12 +36,7 @@ class FileFormat:
             DataError: the record is malformed.
         """
         if self.holds != "text":
-            if not isinstance(record, dict):
-                raise DataError(f"{origin}: expected a JSON object, got {type(record).__name__}")
-            for name in self.fields:
-                if name not in record:
-                    found = ", ".join(record) or "nothing"
-                    raise DataError(f"{origin}: field {name!r} is missing (found {found})")
+            record = check_fields(record, origin, self.fields)
         return self.parse(record, origin)
 
 
@@ -95,9 +91,13 @@ def unknown_format(path: Path) -> DataError:
 
 def parse_json(text: str, origin: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise DataError(f"{origin}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise DataError(f"{origin}: not a record: lists within lists without end") from None
+    except ValueError as error:  # a field given twice; a number of thousands of digits
+        raise DataError(f"{origin}: {str(error).partition(';')[0]}") from None
 
 
 def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]]:
@@ -109,9 +109,13 @@ def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]
                 yield line.rstrip("\r"), f"{path}, line {number}"
         return
     try:
-        records = json.loads(read_text(path))
+        records = json.loads(read_text(path), object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{path}: not an array of problems: lists within lists") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {str(error).partition(';')[0]}") from None
     if not isinstance(records, list):
         raise DataError(f"{path}: expected a JSON array of problems")
     for number, record in enumerate(records, 1):
@@ -124,6 +128,20 @@ def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]
 def _question_steps_answer(record: dict[str, Any], origin: str) -> Example:
     """Also ProsQA's, whose steps and answer are sentences."""
     return make_example(record["question"], record.get("steps", []), record["answer"], origin)
+
+
+def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
+    """Question and `id` (None if there is none) of a line that may have no answer.
+
+    Raises:
+        DataError: not UTF-8, not JSON, or no question in it.
+    """
+    try:
+        line = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{origin}: not UTF-8 text (byte {error.start})") from None
+    record = check_fields(parse_json(line, origin), origin, ["question"])
+    return check_text(record["question"], f"{origin}: field 'question'"), record.get("id")
 
 
 def _gsm8k(record: dict[str, Any], origin: str) -> Example:
@@ -214,8 +232,30 @@ def make_example(question: Any, steps: Any, answer: Any, origin: str) -> Example
     """Check the types of one record. Numeric answers become text; the rest must be text already."""
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError(f"{origin}: field 'answer' must be a string or a number, got {answer!r}")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise DataError(f"{origin}: field 'answer' must be a finite number, got {answer!r}")
     if not isinstance(steps, list | tuple):
         raise DataError(f"{origin}: field 'steps' must be a list of strings, got {steps!r}")
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     return Example(question, tuple(steps), str(answer).strip(), origin)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a field be given twice, and one of both would be lost."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"field {max(names, key=names.count)!r} is given twice")
+    return record
+
+
+def check_fields(record: Any, origin: str, names: Iterable[str]) -> dict[str, Any]:
+    """The record, once it is known to be an object with these fields."""
+    if not isinstance(record, dict):
+        raise DataError(f"{origin}: expected a JSON object, got {type(record).__name__}")
+    for name in names:
+        if name not in record:
+            found = ", ".join(record) or "nothing"
+            raise DataError(f"{origin}: field {name!r} is missing (found {found})")
+    return record

@@ -42,12 +42,22 @@ class ServerAnswer:
     logprob: float | None = None
 
 
+class ServerRefusal(ConfigError):
+    """A server's answer is an error; `status` is HTTP's, from 500 on the server's own fault."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
 class Client:
     """Asks one server.
 
     Args:
         url: its address, with or without `/v1`.
         timeout: seconds without a sign of life.
+        retries: how often a question is sent again, after a pause that grows, where the connection
+            fails or the server says that it is busy or broken.
         forbidden_ids: tokens an answer may not contain, for engines that do not read
             `suppress_tokens`.
         model: the model's name, for servers of several or that insist on one.
@@ -61,6 +71,7 @@ class Client:
         url: str,
         *,
         timeout: float = 120.0,
+        retries: int = 0,
         forbidden_ids: Sequence[int] = (),
         model: str | None = None,
         api_key: str | None = None,
@@ -91,7 +102,7 @@ class Client:
             base_url=f"{self.url}/v1",
             api_key=api_key or "none",
             timeout=timeout,
-            max_retries=0,
+            max_retries=retries,
             http_client=openai.DefaultHttpxClient(trust_env=proxies, follow_redirects=False),
         )
         self._create: Any = client.chat.completions.create
@@ -184,7 +195,7 @@ class Client:
         except openai.APITimeoutError:
             raise ConfigError(f"{self.url} gave no sign of life for {self.timeout:g} s") from None
         except openai.APIStatusError as error:
-            raise ConfigError(self._refusal(error)) from None
+            raise ServerRefusal(self._refusal(error), error.status_code) from None
         except openai.APIConnectionError as error:
             if type(error.__cause__).__name__ != "ConnectError":
                 raise ConfigError(f"{self.url} broke its answer off; its log says more") from None

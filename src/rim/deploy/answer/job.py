@@ -1,0 +1,265 @@
+"""A file of questions to a file of answers, line by line, which a killed job continues exactly.
+
+An answer is written when all before it are, so that the output is at any moment a true beginning of
+what a job never stopped would write, but for a torn last line. Continuing cuts that line off and
+checks every other one against the input.
+
+Questions go to the engine in chunks whose place is fixed by their number. A continued job asks the
+chunk that was cut again as a whole: its batches, and so its rounding, are those of a job that was
+never stopped, and the file is the same byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from rim.config import ConfigError
+from rim.data.examples import DataError
+from rim.data.readers import question_of
+from rim.results import write_json
+
+Chunk = list[str]
+Row = dict[str, Any]
+
+
+class Engine(Protocol):
+    """Answers questions: chunks in, their rows out, in order.
+
+    A row has `answer` and what else the engine says, or `error`.
+    """
+
+    chunk_size: int
+
+    def describe(self) -> dict[str, Any]:
+        """What the answers depend on; a continued job must have the same."""
+        ...
+
+    def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]: ...
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every `count`-th line, from line `index` on; both count from 1."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/8`.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= index <= count:
+            raise ConfigError(f"--shard takes I/N with I from 1 to N, as in 1/4, got {text[:40]!r}")
+        return cls(index, count)
+
+    def has(self, line: int) -> bool:
+        return (line - self.index) % self.count == 0
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A line of the input; `text` is None where `error` says what is wrong with it."""
+
+    line: int
+    text: str | None
+    id: Any
+    error: str | None
+
+    def row(self, answered: Row) -> bytes:
+        named = {"line": self.line} | ({} if self.id is None else {"id": self.id})
+        row = json.dumps(named | answered, ensure_ascii=False)
+        try:
+            return row.encode() + b"\n"
+        except UnicodeEncodeError:  # half a character, which only JSON's escapes can write
+            return json.dumps(named | answered).encode() + b"\n"
+
+
+def answer_file(
+    questions: Path,
+    out: Path,
+    engine: Engine,
+    *,
+    shard: Shard = Shard(),
+    resume: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Answer every question of a JSONL file, in order, into another one.
+
+    A line of the input is an object with a `question` and perhaps an `id`; blank lines are passed
+    over. A line of the output has the input's `line` number, its `id`, and the answer; or an
+    `error`, for a line that holds no question or a question that the model has no room for.
+
+    Args:
+        resume: continue `out`, or begin it.
+        progress: called with the number of lines done since the last call, those found in `out`
+            included.
+
+    Returns:
+        Counts of `lines`, `errors`, and `earlier` (in `out` already), `seconds` and lines a second.
+
+    Raises:
+        ConfigError: `out` exists and `resume` was not asked for, or was made from another input or
+            with other settings, or another job writes it.
+        DataError: no such input.
+    """
+    if not questions.is_file():
+        raise DataError(f"no such file: {questions}")
+    if out.exists() and not resume:
+        raise ConfigError(f"{out} exists; continue it with --resume, or give another --out")
+    if out.exists() and out.samefile(questions):
+        raise ConfigError(f"{out} is the input")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    with out.open("a+b") as file, _alone(file, out):
+        _same_job(out, file, _job(questions, engine, shard))
+        done, errors = _continue(file, out, _read(questions, shard))
+        if progress:
+            progress(done)
+        lines = done
+        for rows in _answered(engine, _read(questions, shard), done):
+            file.write(b"".join(question.row(row) for question, row in rows))
+            file.flush()
+            lines += len(rows)
+            errors += sum("error" in row for _, row in rows)
+            if progress:
+                progress(len(rows))
+    seconds = time.perf_counter() - begin
+    return {
+        "out": str(out),
+        "lines": lines,
+        "errors": errors,
+        "earlier": done,
+        "seconds": seconds,
+        "lines_per_second": (lines - done) / seconds,
+    }
+
+
+def count_lines(questions: Path, shard: Shard) -> int:
+    """Lines that a job will write: what a progress bar needs."""
+    with questions.open("rb") as file:
+        return sum(bool(raw.strip()) and shard.has(n) for n, raw in enumerate(file, 1))
+
+
+def _read(path: Path, shard: Shard) -> Iterator[_Question]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if raw.strip() and shard.has(number):
+                yield _question(raw, number, f"{path.name}, line {number}")
+
+
+def _question(raw: bytes, number: int, origin: str) -> _Question:
+    try:
+        text, given = question_of(raw, origin)
+    except DataError as error:
+        return _Question(number, None, None, str(error))
+    return _Question(number, text, given, None)
+
+
+def _answered(
+    engine: Engine, questions: Iterator[_Question], done: int
+) -> Iterator[list[tuple[_Question, Row]]]:
+    """Questions with their rows, chunk by chunk, without the first `done`."""
+    begun, asked = done // engine.chunk_size, []
+    questions = itertools.islice(questions, begun * engine.chunk_size, None)
+
+    def chunks() -> Iterator[Chunk]:
+        while chunk := list(itertools.islice(questions, engine.chunk_size)):
+            asked.append(chunk)
+            yield [question.text for question in chunk if question.text is not None]
+
+    skip = done - begun * engine.chunk_size
+    for rows in engine.answer(chunks()):
+        answered = iter(rows)
+        pairs = [
+            (question, next(answered) if question.error is None else {"error": question.error})
+            for question in asked.pop(0)
+        ]
+        if pairs[skip:]:
+            yield pairs[skip:]
+        skip = 0
+
+
+# --- continuing ----------------------------------------------------------------------------------
+
+
+def _job(questions: Path, engine: Engine, shard: Shard) -> dict[str, Any]:
+    """What a continued job must share with the one that began."""
+    size = questions.stat().st_size
+    return {"input_bytes": size, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
+
+
+def _same_job(out: Path, file: BinaryIO, job: dict[str, Any]) -> None:
+    """Write the job beside its output, or compare it with the one that is there."""
+    path = out.with_name(out.name + ".job.json")
+    if not os.fstat(file.fileno()).st_size:
+        write_json(path, job)
+        return
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{out} was not made by rim answer: there is no {path}") from None
+    except ValueError:
+        raise ConfigError(f"{path} is broken") from None
+    job = json.loads(json.dumps(job))
+    for name in sorted(first.keys() | job.keys()):
+        if first.get(name) != job.get(name):
+            raise ConfigError(
+                f"{out} was begun with another {name} ({first.get(name)!r}, now "
+                f"{job.get(name)!r}); answers of both in one file would be mixed"
+            )
+
+
+def _continue(file: BinaryIO, out: Path, questions: Iterator[_Question]) -> tuple[int, int]:
+    """Lines that are there, and the errors among them; a torn last line is cut off.
+
+    Raises:
+        ConfigError: a line that is not the answer to its question.
+    """
+    file.seek(0)
+    done = errors = place = 0
+    for raw in file:
+        if not raw.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(raw)
+            line, failed = row["line"], "error" in row
+        except (ValueError, TypeError, KeyError):
+            raise ConfigError(f"{out}, line {done + 1}: not a line of rim answer") from None
+        question = next(questions, None)
+        if question is None or question.line != line:
+            raise ConfigError(
+                f"{out}, line {done + 1}: answers line {line} of the input, where "
+                f"{question.line if question else 'nothing'} is next; was the input changed?"
+            )
+        done, errors, place = done + 1, errors + failed, place + len(raw)
+    file.truncate(place)
+    return done, errors
+
+
+@contextlib.contextmanager
+def _alone(file: BinaryIO, out: Path) -> Iterator[None]:
+    """Nobody else writes the output meanwhile, where the system can say so."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another job is writing {out}") from None
+    yield  # closing the file ends the lock
