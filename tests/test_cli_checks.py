@@ -18,7 +18,7 @@ import pytest
 import typer
 from export_models import make_run
 from rich.console import Console
-from test_cli import ROOT, plain_console, rim_command, rim_json, work  # noqa: F401
+from test_cli import ROOT, lay_out, plain_console, rim_command, rim_json, work  # noqa: F401
 
 import rim.cli.checks as checks
 import rim.cli.common as common
@@ -27,16 +27,50 @@ from rim import __version__
 from rim.cli import app
 from rim.config import ConfigError
 
-# Runs a command and says on the last line how it ended and what it imported.
+# Runs commands one after the other, and says how each ended, what it wrote, and what had been
+# imported by then.
 WATCHED = """
-import sys
+import contextlib, io, json, sys
 from rim.cli import app
-try:
-    app(sys.argv[1:], prog_name="rim")
-except SystemExit as end:
+ended = {}
+for command in json.load(sys.stdin):
+    out, err, code = io.StringIO(), io.StringIO(), None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app(command.split(), prog_name="rim")
+        except SystemExit as end:
+            code = end.code
     heavy = [name for name in ("torch", "transformers") if name in sys.modules]
-    print("ended", end.code, *heavy)
+    ended[command] = [code, heavy, err.getvalue()]
+json.dump(ended, sys.stdout)
 """
+MISTAKES = (
+    "train nope.yaml",
+    "train recipes/gsm8k_tiny.yaml --set memry.blocks=3",
+    "train recipes/my_data.yaml --set data.train.path=nope.jsonl",
+    "train recipes/my_data.yaml --set model.base=./no/such/folder",
+    "train recipes/my_data.yaml --set report_to=[wandbb]",
+    "train recipes/compare_arithmetic.yaml",
+    "compare nope.yaml",
+    "compare recipes/gsm8k_tiny.yaml",
+    "compare recipes/compare_arithmetic.yaml --set methods.rim.memory.blcks=3",
+    "compare recipes/compare_arithmetic.yaml --only nope",
+    "ask nope q",
+    "ask RUN q --device gpu",
+    "ask RUN q --blocks 999999999999",
+    "ask RUN q --samples 3",
+    "eval nope my.jsonl",
+    "eval RUN nope.jsonl",
+    "eval RUN my.jsonl --blocks 0,two",
+    "eval RUN my.jsonl --out /dev/stdout",
+    "controls nope my.jsonl",
+    "controls RUN my.jsonl --device cuda:x",
+    "bench --methods nope",
+    "bench --blocks 0",
+    "bench --model nope",
+    "demo --out .",
+    "data stats nope.jsonl",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,48 +81,31 @@ def run(tmp_path_factory, plain_tokenizer):
     return folder
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "train nope.yaml",
-        "train recipes/gsm8k_tiny.yaml --set memry.blocks=3",
-        "train recipes/my_data.yaml --set data.train.path=nope.jsonl",
-        "train recipes/my_data.yaml --set model.base=./no/such/folder",
-        "train recipes/my_data.yaml --set report_to=[wandbb]",
-        "train recipes/compare_arithmetic.yaml",
-        "compare nope.yaml",
-        "compare recipes/gsm8k_tiny.yaml",
-        "compare recipes/compare_arithmetic.yaml --set methods.rim.memory.blcks=3",
-        "compare recipes/compare_arithmetic.yaml --only nope",
-        "ask nope q",
-        "ask RUN q --device gpu",
-        "ask RUN q --blocks 999999999999",
-        "ask RUN q --samples 3",
-        "eval nope my.jsonl",
-        "eval RUN nope.jsonl",
-        "eval RUN my.jsonl --blocks 0,two",
-        "eval RUN my.jsonl --out /dev/stdout",
-        "controls nope my.jsonl",
-        "controls RUN my.jsonl --device cuda:x",
-        "bench --methods nope",
-        "bench --blocks 0",
-        "bench --model nope",
-        "demo --out .",
-        "data stats nope.jsonl",
-    ],
-)
-def test_a_mistake_is_answered_before_torch_is_imported(work, run, command):  # noqa: F811
-    arguments = command.replace("RUN", str(run)).split()
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", WATCHED, *arguments],
+@pytest.fixture(scope="module")
+def ended(run, tmp_path_factory):
+    """How every mistake ended, all in one process: it starts once."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    lay_out(folder)
+    commands = [command.replace("RUN", str(run)) for command in MISTAKES]
+    environment = {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
+    environment["RIM_DATA"] = str(folder / "data")
+    process = subprocess.run(
+        [sys.executable, "-c", WATCHED],
+        input=json.dumps(commands),
         capture_output=True,
         text=True,
         check=True,
-        env=environment,
+        cwd=folder,
+        env=os.environ | environment,
     )
-    assert ended.stdout.splitlines()[-1] == "ended 2"
-    assert ended.stderr.startswith("Error: ") and len(ended.stderr.splitlines()) == 1
+    return dict(zip(MISTAKES, json.loads(process.stdout).values(), strict=True))
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_answered_before_torch_is_imported(ended, command):
+    code, heavy, written = ended[command]
+    assert (code, heavy) == (2, [])
+    assert written.startswith("Error: ") and len(written.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

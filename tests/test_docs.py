@@ -106,7 +106,7 @@ def test_the_examples_of_tasks_are_what_the_commands_write(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     pairs = re.findall(r"```bash\nrim (.*)\n```\n\n```json\n(.*)\n```", text)
-    assert len(pairs) == 4
+    assert len(pairs) == 9
     for command, line in pairs:
         assert CliRunner().invoke(app, [*command.split(), "--overwrite"]).exit_code == 0
         assert Path("test.jsonl").read_text(encoding="utf-8").splitlines()[0] == line

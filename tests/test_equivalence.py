@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rim.config import MemoryConfig
+from rim.core.blind import blind_coins
 from rim.core.collate import collate
-from rim.core.forward import forward_batch, forward_readouts
+from rim.core.forward import forward_batch, forward_readouts, head_makes_logits
 from rim.core.layout import lay_out
+from rim.core.packing import pack_rows
 from rim.core.schedules import readout_weights
 from rim.methods import METHODS
 
@@ -170,3 +173,89 @@ def test_flash_attention_is_refused(encoder):
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="cannot express the read-out mask"):
         forward_batch(model, collate(layouts_of("answer", encoder)), BLOCKS)
+
+
+def packed_and_not(layouts):
+    """A batch whose examples share rows, and the same one row each."""
+    packed, plain = collate(layouts, pack=True), collate(layouts)
+    assert len(packed["input_ids"]) < len(plain["input_ids"]) == len(packed["num_readouts"])
+    return packed, plain
+
+
+@pytest.mark.parametrize("name", ["steps-own-surplus", "steps-next", "answer", "cot"])
+@pytest.mark.parametrize("blind", [False, True])
+def test_examples_that_share_rows_have_the_losses_and_gradients_they_have_alone(
+    family, name, blind, encoder
+):
+    model = tiny_model(family, encoder.tokenizer)
+    weight = model.get_input_embeddings().weight
+    layouts = [*layouts_of(name, encoder), *layouts_of(name, encoder)[::-1]]
+    found = []
+    for batch in packed_and_not(layouts):
+        size = batch["target_counts"].shape
+        coins_BR = blind_coins(0.5, "readout", *size, seed=1, step=0) if blind else None
+        loss = forward_readouts(model, batch, BLOCKS, weights_of(name, batch), blind_BR=coins_BR)
+        gradient = torch.autograd.grad(loss.per_example_B.sum(), weight)[0]
+        found.append((loss, gradient))
+    (packed, packed_gradient), (plain, plain_gradient) = found
+    for field in ("per_example_B", "nll_BR", "tokens_BR", "correct_BR"):
+        torch.testing.assert_close(
+            getattr(packed, field), getattr(plain, field), atol=1e-5, rtol=1e-5
+        )
+    scale = plain_gradient.abs().max()
+    assert (packed_gradient - plain_gradient).abs().max() <= 1e-5 * scale
+
+
+def test_examples_that_share_a_row_never_see_each_other(encoder):
+    model = tiny_model("llama", encoder.tokenizer)
+    batch, _ = packed_and_not(layouts_of("answer", encoder))
+    before = forward_batch(model, batch, BLOCKS).logits
+    examples = batch["target_cells"] // batch["target_counts"].shape[1]
+    for b in range(len(EXAMPLES)):
+        disturbed = {name: tensor.clone() for name, tensor in batch.items()}
+        disturbed["input_ids"][batch["example_ids"] == b] = encoder.text_ids("z")[0]
+        after = forward_batch(model, disturbed, BLOCKS).logits
+        assert torch.equal(before[examples != b], after[examples != b])
+        assert not torch.allclose(before[examples == b], after[examples == b])
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_logits_in_chunks_give_the_same_loss_and_gradients(family, chunk, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    batch = collate(layouts_of("answer", encoder), pack=True)
+    assert head_makes_logits(model)
+    found = []
+    for size in (None, chunk):
+        loss = forward_readouts(model, batch, BLOCKS, weights_of("answer", batch), chunk=size)
+        found.append((loss, torch.autograd.grad(loss.per_example_B.sum(), model.parameters())))
+    (whole, whole_gradients), (parts, gradients) = found
+    torch.testing.assert_close(parts.per_example_B, whole.per_example_B)
+    assert torch.equal(parts.correct_BR, whole.correct_BR)
+    torch.testing.assert_close(gradients, whole_gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_whose_output_is_changed_behind_it_is_noticed(encoder):
+    config = Gemma2Config(
+        vocab_size=len(encoder.tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        pad_token_id=0,
+    )
+    assert config.final_logit_softcapping
+    assert not head_makes_logits(Gemma2ForCausalLM(config))
+
+
+def test_packed_rows_waste_little_and_lose_nobody():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        lengths = (torch.rand(128, generator=generator).square() * 300 + 60).long().tolist()
+        rows = pack_rows(lengths)
+        assert sorted(b for row in rows for b in row) == list(range(128))
+        width = max(sum(lengths[b] for b in row) for row in rows)
+        assert sum(lengths) >= 0.95 * width * len(rows)
+    assert pack_rows([5]) == [[0]]
+    assert pack_rows([5, 5]) == [[0], [1]]

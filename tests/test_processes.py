@@ -157,7 +157,7 @@ def test_every_example_counts_once_an_epoch(monkeypatch, num_examples):
     total = 0
     for step in range(-(-num_examples // 8), 2 * -(-num_examples // 8)):
         for rank in (0, 1):
-            batches = [{"input_ids": torch.zeros(2, 3)}] * 2
+            batches = [{"num_readouts": torch.ones(2)}] * 2
             total += sum(int(c.sum()) for c in counted(batches, step, num_examples, settings, rank))
     assert total == num_examples
 

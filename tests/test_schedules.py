@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rim.core.losses import readout_loss
+from rim.core.losses import readout_loss, token_loss
 from rim.core.schedules import readout_weights
 
 
@@ -71,14 +71,15 @@ def test_progress_out_of_range_is_refused():
 
 def test_loss_is_the_weighted_sum_of_readout_log_probabilities():
     torch.manual_seed(0)
-    targets_BT = torch.tensor([[-1, 2, 0, 1], [3, -1, -1, 1]])
-    readout_ids_BT = torch.tensor([[-1, 0, 0, 1], [0, -1, -1, 1]])
+    target_ids_N = torch.tensor([2, 0, 1, 3, 1])
+    cells_N, counts_BR = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([[2, 1], [1, 1]])
     weights_BR = torch.tensor([[0.5, 2.0], [1.0, 0.0]])
     logits_NV = torch.randn(5, 4)
     nll = -logits_NV.log_softmax(-1)[range(5), [2, 0, 1, 3, 1]]
-    loss = readout_loss(logits_NV, targets_BT, readout_ids_BT, weights_BR)
+    tokens = token_loss(logits_NV, target_ids_N)
+    loss = readout_loss(tokens, cells_N, counts_BR, weights_BR)
     expected = torch.stack([0.5 * (nll[0] + nll[1]) + 2 * nll[2], nll[3]])
     torch.testing.assert_close(loss.per_example_B, expected)
     assert loss.tokens_BR.tolist() == [[2, 1], [1, 1]]
-    mean = readout_loss(logits_NV, targets_BT, readout_ids_BT, weights_BR, "mean")
+    mean = readout_loss(tokens, cells_N, counts_BR, weights_BR, "mean")
     torch.testing.assert_close(mean.per_example_B[0], 0.5 * (nll[0] + nll[1]) / 2 + 2 * nll[2])

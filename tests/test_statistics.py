@@ -78,7 +78,13 @@ def test_a_verdict_claims_a_fall_only_if_every_seed_shows_it():
     assert "accuracy falls from 100.0 to 0.0 % (20 questions, 2 seeds" in fallen["line"]
     assert "p < 0.001 in every seed" in fallen["line"]
     mixed = verdict("no blocks", [clear, clear], [broken, clear])
-    assert "shows no sure change" in mixed["line"] and mixed["p"] == 1.0
+    assert "depends on the seed: it falls in 1 of 2, no sure change in 1" in mixed["line"]
+    assert "(100.0 to 0.0, 100.0 to 100.0 %)" in mixed["line"] and mixed["p"] == 1.0
+    assert "McNemar" not in mixed["line"]
+    little = verdict("no blocks", [clear, clear], [clear[:-1] + "0", clear])
+    assert "no sure change in any seed: 100.0 to 95.0, 100.0 to 100.0 %" in little["line"]
+    alone = verdict("no blocks", [clear], [clear])
+    assert "shows no sure change: from 100.0 to 100.0 % (20 questions, 1 seed" in alone["line"]
     assert "rises" in verdict("more", [broken], [clear])["line"]
 
 
@@ -89,7 +95,8 @@ def test_seeds_that_are_sure_of_opposite_things_are_sure_of_nothing():
     assert joint_p([fall, rise]) == 1.0
     assert joint_p([fall, fall]) == fall.p
     mixed = verdict("no blocks", [clear, broken], [broken, clear])
-    assert "different directions in different seeds (100.0 to 0.0, 0.0 to 100.0 %)" in mixed["line"]
+    assert "it falls in 1 and rises in 1 of 2 (100.0 to 0.0, 0.0 to 100.0 %)" in mixed["line"]
+    assert mixed["per_seed"] == [{"from": 1.0, "to": 0.0}, {"from": 0.0, "to": 1.0}]
     assert mixed["p"] == 1.0
     row = {"against_reference": [vars(fall), vars(rise)], "p": joint_p([fall, rise])}
     row |= {"final": share_spread([clear, broken])}

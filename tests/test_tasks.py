@@ -5,6 +5,7 @@ from __future__ import annotations
 import graphlib
 import importlib.util
 import itertools
+import random
 import re
 import sys
 from collections import Counter
@@ -16,10 +17,14 @@ from pydantic import ValidationError
 
 from rim.config import (
     ArithmeticConfig,
+    BracketsConfig,
     DataConfig,
     DataSource,
     GraphSearchConfig,
     MultiplicationConfig,
+    PairMatchingConfig,
+    PointersConfig,
+    PrefixCountsConfig,
     WordProblemsConfig,
 )
 from rim.data.examples import DataError, Example
@@ -31,17 +36,34 @@ from rim.data.sources import (
     task_source,
     write_file,
 )
+from rim.data.tasks import READERS
 from rim.data.tasks.drawing import split_of
 from rim.data.tasks.multiplication import generate_multiplication
 from rim.data.tasks.multiplication import solve as multiply
 
-_PATH = Path(__file__).parents[1] / "benchmarks" / "graph_shortcuts.py"
-_SPEC = importlib.util.spec_from_file_location("graph_shortcuts", _PATH)
-graph_shortcuts = importlib.util.module_from_spec(_SPEC)
-sys.modules[_SPEC.name] = graph_shortcuts  # dataclasses look their module up
-_SPEC.loader.exec_module(graph_shortcuts)
 
-TASKS = ("arithmetic", "graph_search", "multiplication", "word_problems")
+def benchmark(name):
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+graph_shortcuts, task_shortcuts = benchmark("graph_shortcuts"), benchmark("task_shortcuts")
+
+TASKS = (
+    "arithmetic",
+    "brackets",
+    "graph_search",
+    "multiplication",
+    "pair_matching",
+    "pointers",
+    "prefix_counts",
+    "relations",
+    "word_problems",
+)
 
 
 def examples_of(task, *overrides, num_examples=150, split="train", seed=0):
@@ -149,6 +171,9 @@ def test_a_task_serves_training_and_validation_of_a_written_recipe(task):
         ("word_problems", ["max_steps=40"], "need 43 people"),
         ("graph_search", ["vocabulary=1000"], "vocabulary must be <= 196"),
         ("graph_search", ["max_entities=50"], "max_entities must be <= 32"),
+        ("pointers", ["nodes=5"], "no 500 distinct test questions with 2 hops"),
+        ("prefix_counts", ["chunk=1"], "no 500 distinct test questions with 4 chunks"),
+        ("pair_matching", ["modulus=2", "digits=1", "min_items=6"], "allow no question with 6"),
     ],
 )
 def test_impossible_knobs_end_in_an_error(task, overrides, message):
@@ -164,6 +189,10 @@ def test_impossible_knobs_end_in_an_error(task, overrides, message):
         (GraphSearchConfig, {"min_concepts": 6}, "min_concepts must be >= max_hops"),
         (GraphSearchConfig, {"max_concepts": 41}, "vocabulary must be >= max_concepts"),
         (MultiplicationConfig, {"max_second_digits": 3}, "max_second_digits must be >="),
+        (BracketsConfig, {"max_brackets": 1}, "max_brackets must be >= min_brackets"),
+        (PointersConfig, {"nodes": 4}, "nodes must be > max_hops"),
+        (PrefixCountsConfig, {"max_chunks": 3}, "max_chunks must be >= min_chunks"),
+        (PairMatchingConfig, {"ask": "count", "max_pairs": 3}, "min_items must be >= 2 "),
         (WordProblemsConfig, {"max_steps": 1}, "max_steps must be >= min_steps"),
         (WordProblemsConfig, {"operations": ["together"]}, "need one beside 'together'"),
         (WordProblemsConfig, {"operations": []}, "at least 1 item"),
@@ -456,3 +485,151 @@ def test_only_the_operations_asked_for_occur(operations, sign):
         assert "ogether" not in example.question
     both = examples_of("word_problems", f"operations=[{operations},together]", num_examples=40)
     assert any("ogether" in example.question for example in both)
+
+
+# --- tasks whose steps have values ---------------------------------------------------------------
+
+
+def solve_brackets(question):
+    values = [eval(text) % 10 for text in re.findall(r"\((.*?)\)", question)]
+    return [str(value) for value in values], str(sum(values) % 10)
+
+
+def solve_pointers(question):
+    arrows = dict(re.findall(r"\b([a-z])([a-z])\b", question))
+    node, hops = re.search(r"([a-z])(\d+)", question).groups()
+    visited = [node := arrows[node] for _ in range(int(hops))]
+    return visited, visited[-1]
+
+
+def solve_prefix_counts(question):
+    lengths = itertools.accumulate(map(len, re.findall("[01]+", question)))
+    bits = re.sub("[^01]", "", question)
+    counts = [str(bits[:length].count("1") % 2) for length in lengths]
+    return counts, counts[-1]
+
+
+def solve_pair_matching(question):
+    items = re.findall(r"\d+", question)
+    zeros = [
+        [all((int(a) + int(b)) % 10 == 0 for a, b in zip(one, other, strict=True))
+         for other in items[i + 1 :]]
+        for i, one in enumerate(items[:-1])
+    ]  # fmt: skip
+    return [str(sum(row)) for row in zeros], str(int(any(map(any, zeros))))
+
+
+SOLVERS = {
+    "brackets": solve_brackets,
+    "pointers": solve_pointers,
+    "prefix_counts": solve_prefix_counts,
+    "pair_matching": solve_pair_matching,
+}
+
+
+@pytest.mark.parametrize("task", SOLVERS)
+def test_steps_and_answers_are_those_of_a_second_solver(task):
+    for example in examples_of(task):
+        values, answer = SOLVERS[task](example.question)
+        assert [step.rpartition("=")[2][-1] for step in example.steps] == values
+        assert example.answer == answer
+
+
+@pytest.mark.parametrize(
+    ("task", "knobs"),
+    [(task, []) for task in READERS]
+    + [
+        ("arithmetic", ["start=last", "modulus=7"]),
+        ("pointers", ["start=first", "nodes=9"]),
+        ("brackets", ["combine=largest", "signs=[+,-]"]),
+        ("prefix_counts", ["modulus=5"]),
+        ("pair_matching", ["ask=count"]),
+    ],
+)
+def test_a_task_reads_its_own_questions_and_goes_on_from_any_value(task, knobs):
+    config = task_source(task, {}, knobs).task
+    rng = random.Random(0)
+    changed = 0
+    for example in examples_of(task, *knobs, num_examples=60):
+        worked = READERS[task](config, example.question)
+        assert worked.answer == example.answer in worked.answers
+        assert list(worked.values) == [s.rpartition("=")[2][-1] for s in example.steps]
+        for t, value in enumerate(worked.values, 1):
+            assert worked.continue_from(t, value) == example.answer
+        others = {worked.continue_from(1, value) for value in set(worked.values)}
+        assert others <= set(worked.answers)
+        rewritten = worked.rewrite(rng)
+        assert len(rewritten) == len(example.question)
+        assert sum(a != b for a, b in zip(rewritten, example.question, strict=True)) == 1
+        again = READERS[task](config, rewritten)
+        assert again.template == worked.template
+        changed += again.answer != worked.answer
+    assert changed > 5
+    assert READERS[task](config, "What is that?") is None
+
+
+def test_going_on_from_another_value_is_what_is_left_of_the_question():
+    def read(task, question, *knobs):
+        return READERS[task](task_source(task, {}, knobs).task, question)
+
+    assert read("arithmetic", "3+4-5=").continue_from(1, "9") == "4"
+    assert read("arithmetic", "+4-5:3=").continue_from(1, "9") == "4"
+    assert read("pointers", "ab bc cd da:a3=").continue_from(2, "d") == "a"
+    assert read("brackets", "(3+4)(5*2)(6-1)=").continue_from(2, "9") == "1"
+    assert read("prefix_counts", "0110 1000 1=").continue_from(1, "1") == "1"
+    matching = read("pair_matching", "37 73 10 90=", "ask=count")
+    assert (matching.values, matching.continue_from(1, "0")) == (("1", "0", "1"), "1")
+
+
+def test_pointers_form_one_circle():
+    for example in examples_of("pointers", "nodes=8"):
+        arrows = dict(re.findall(r"\b([a-z])([a-z])\b", example.question))
+        node, visited = "a", set()
+        while node not in visited:
+            visited.add(node)
+            node = arrows[node]
+        assert node == "a" and len(visited) == len(arrows) == 8
+
+
+def test_as_many_pairs_match_as_were_asked_for():
+    counts = Counter(e.answer for e in examples_of("pair_matching", num_examples=400))
+    assert 150 < counts["0"] < 250
+    counts = Counter(e.answer for e in examples_of("pair_matching", "ask=count", num_examples=300))
+    assert set(counts) == {"0", "1", "2"} and min(counts.values()) > 60
+    for example in examples_of("pair_matching", "ask=which"):
+        *items, query = re.findall(r"\d+", example.question)
+        found = [
+            i
+            for i, item in enumerate(items, 1)
+            if all((int(a) + int(b)) % 10 == 0 for a, b in zip(item, query, strict=True))
+        ]
+        assert found == [int(example.answer)]
+
+
+def test_knobs_of_these_tasks_act():
+    def lengths(task, *knobs):
+        return {len(e.steps) for e in examples_of(task, *knobs)}
+
+    assert lengths("pointers", "min_hops=5", "max_hops=6", "nodes=9") == {5, 6}
+    assert lengths("brackets", "min_brackets=3", "max_brackets=3") == {3}
+    assert lengths("prefix_counts", "min_chunks=7", "max_chunks=8", "chunk=2") == {7, 8}
+    assert lengths("pair_matching", "min_items=7", "max_items=8") == {6, 7}
+    for example in examples_of("brackets", 'signs=["*"]', "combine=largest"):
+        assert not set("+-") & set(example.question)
+        assert example.answer == max(step[-1] for step in example.steps)
+
+
+# How far above the most frequent answer (in the test's 1,000 questions) a lookup may come.
+LOOKUP = 0.05
+
+
+@pytest.mark.parametrize("task", SOLVERS)
+def test_these_tasks_have_no_shortcut_by_looking_one_feature_up(task):
+    train = examples_of(task, num_examples=6000)
+    test = examples_of(task, num_examples=1000, split="test")
+    features = task_shortcuts.FEATURES[task]
+    base = Counter(e.answer for e in test).most_common(1)[0][1] / len(test)
+    for name, feature in features.items():
+        if (task, name) != ("pair_matching", "first row"):  # a pair found there is the answer
+            assert task_shortcuts.share_right(feature, train, test) < base + LOOKUP, name
+    assert task_shortcuts.share_right(lambda e: e.answer, train, test) == 1.0

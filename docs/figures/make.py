@@ -25,6 +25,9 @@ from rim.core.layout import Trunk, build_layout
 from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
 from rim.methods import Readout
+from rim.report.charts import standalone
+from rim.report.gather import gather
+from rim.report.inside import probes, selectors
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 
@@ -163,7 +166,15 @@ def pictures() -> dict[Path, str]:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         ((task, content),) = result["tasks"].items()
         drawn[RESULTS / f"{name}.svg"] = accuracy_latency_svg(task, content["methods"])
+    for name, section in inside_sections().items():
+        drawn[HERE / f"inside_{name}.svg"] = standalone(section.figures[0][0])
     return drawn
+
+
+def inside_sections() -> dict[str, Any]:
+    """The report's own sections of the analysed demo model."""
+    run = gather([RESULTS / "inside_analysis.json", RESULTS / "inside_selection.json"]).runs[0]
+    return {"probes": probes(run), "selectors": selectors(run)}
 
 
 if __name__ == "__main__":

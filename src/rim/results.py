@@ -1,4 +1,6 @@
-"""What every results file states (versions, commit, machine), and the one way to write JSON."""
+"""What every results file states (versions, commit, machine); how JSON is written and read; where
+files lie that can be made again.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = (
-    "reasoning-in-memory",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "tokenizers",
-    "datasets",
-)
+_PACKAGES = "reasoning-in-memory torch transformers peft accelerate tokenizers datasets"
 
 
 def environment() -> dict[str, Any]:
@@ -28,7 +22,7 @@ def environment() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES.split()},
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -77,9 +71,24 @@ def _git(folder: Path, *arguments: str) -> str:
     return result.stdout.strip()
 
 
+def cache_folder(name: str) -> Path:
+    """Where files lie that can be made again; not created."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "rim" / name
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON in one move, so that a reader never sees half a file."""
+    """Readable JSON, written as `write_text` does."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one move, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

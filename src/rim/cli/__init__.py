@@ -22,10 +22,12 @@ from rim.cli import (
     export,
     gguf,
     harness,
+    looking,
+    reporting,
     serving,
     training,
 )
-from rim.cli.help import PlainCommand, PlainGroup
+from rim.cli.help import PlainGroup, add_command
 
 app = typer.Typer(
     name="rim",
@@ -49,7 +51,12 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "eval": answering.evaluate,
         "answer": answer_files.answer_questions,
     },
-    "Look inside": {"controls": controls.controls},
+    "Look inside": {
+        "controls": controls.controls,
+        "analyze": looking.analyze,
+        "explain": looking.explain,
+        "report": reporting.report,
+    },
     "Deploy": {
         "export": export.export,
         "gguf": gguf.gguf,
@@ -60,25 +67,17 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
 }
 for _group, _commands in GROUPS.items():
     for _name, _command in _commands.items():
-        app.command(name=_name, rich_help_panel=_group, cls=PlainCommand)(_command)
+        add_command(app, _command, _name, rich_help_panel=_group)
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Reasoning in Memory: language models that think in memory blocks, not in written words."""
+    if version:
         from rim import __version__
 
         typer.echo(__version__)
         raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Reasoning in Memory: language models that think in memory blocks, not in written words."""

@@ -9,68 +9,51 @@ import typer
 
 from rim.cli import common
 from rim.cli.answering import key_of
+from rim.cli.help import Natural, NotNegative, Positive
+
+NaturalOrNone = Annotated[int | None, typer.Option(min=0)]
 
 
 def answer_questions(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[RUN] IN",
-            help="Run folder or model folder, and a JSONL with a `question` a line; with --server "
-            "the file alone.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="JSONL of the answers, a line for each question."),
-    ],
-    engine: Annotated[
-        Literal["local", "ray"],
-        typer.Option(help="local: in this process. ray: in workers of a Ray cluster."),
-    ] = "local",
-    workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Models at a time, with --engine ray.")
-    ] = 1,
-    server: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask a running server instead of a run.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model of a server that has several.")
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(metavar="VARIABLE", help="Environment variable with the server's key."),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Questions at a server at a time.")
-    ] = 8,
-    retries: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="How often a question is sent to a server again."),
-    ] = 4,
-    shard: Annotated[
-        str,
-        typer.Option(metavar="I/N", help="Every N-th line only, from line I on; counts from 1."),
-    ] = "1/1",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue FILE where it stops, or begin it.")
-    ] = False,
-    blocks: Annotated[
-        int | None,
-        typer.Option(metavar="K", min=0, help="Memory blocks; as in training if left out."),
-    ] = None,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    temperature: common.TemperatureOption = 0.0,
-    top_p: common.TopPOption = 1.0,
-    seed: common.SeedOption = 0,
-    batch_size: common.BatchSizeOption = 64,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    words: list[str],
+    *,
+    out: Path,
+    engine: Literal["local", "ray"] = "local",
+    workers: Positive = 1,
+    server: str | None = None,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    concurrency: Positive = 8,
+    retries: Natural = 4,
+    shard: str = "1/1",
+    resume: bool = False,
+    blocks: NaturalOrNone = None,
+    max_new_tokens: Positive = 64,
+    temperature: NotNegative = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: Positive = 64,
+    json_: bool = False,
+    device: str | None = None,
 ) -> None:
     """Answer a file of questions into another file, in order, however many there are. A job that
     was stopped in any way continues with --resume, without a lost or a repeated line. Lines that
     cannot be answered say why, and make the exit code 1.
+
+    Args:
+        words ([RUN] IN): Run folder or model folder, and a JSONL with a `question` a line; with
+            --server the file alone.
+        out (FILE): JSONL of the answers, a line for each question.
+        engine (NAME): local: in this process. ray: in workers of a Ray cluster.
+        workers (N): Models at a time, with --engine ray.
+        server (URL): Ask a running server instead of a run.
+        model (NAME): Model of a server that has several.
+        api_key_env (VARIABLE): Environment variable with the server's key.
+        concurrency (N): Questions at a server at a time.
+        retries (N): How often a question is sent to a server again.
+        shard (I/N): Every N-th line only, from line I on; counts from 1.
+        resume: Continue FILE where it stops, or begin it.
+        blocks (K): Memory blocks; as in training if left out.
     """
     with common.clear_errors("The same command with --resume continues."):
         from rim.cli.checks import check_model, check_target

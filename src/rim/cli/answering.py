@@ -4,54 +4,44 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from rim.cli import common
+from rim.cli import common, selecting
+from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
 
 
 def ask(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[RUN] QUESTION",
-            help="Run folder or model folder, and the question; with --server the question alone.",
-            show_default=False,
-        ),
-    ],
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Ask a running server (`rim serve`) instead of a run."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Model of a server that has several.")
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VARIABLE", help="Environment variable with the server's key; none if left out."
-        ),
-    ] = None,
-    blocks: common.BlocksOption = None,
-    all_blocks: Annotated[
-        bool, typer.Option("--all-blocks", help="Show the answer after every block.")
-    ] = False,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    temperature: common.TemperatureOption = 0.0,
-    top_k: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Sample from so many tokens; 0 is off.")
-    ] = 0,
-    top_p: common.TopPOption = 1.0,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Sampled answers (needs a temperature).")
-    ] = 1,
-    seed: common.SeedOption = 0,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    words: list[str],
+    *,
+    server: str | None = None,
+    model: str | None = None,
+    api_key_env: str | None = None,
+    blocks: str | None = None,
+    all_blocks: bool = False,
+    max_new_tokens: Positive = 64,
+    temperature: NotNegative = 0.0,
+    top_k: Natural = 0,
+    top_p: float = 1.0,
+    samples: Positive = 1,
+    seed: int = 0,
+    select: str | None = None,
+    fallback: Path | None = None,
+    json_: bool = False,
+    device: str | None = None,
+    dtype: Dtype = None,
 ) -> None:
     """Ask a trained model one question: a run (`rim ask RUN QUESTION`), or a server that is already
     running (`rim ask --server URL QUESTION`).
+
+    Args:
+        words ([RUN] QUESTION): Run folder or model folder, and the question; with --server the
+            question alone.
+        server (URL): Ask a running server (`rim serve`) instead of a run.
+        model (NAME): Model of a server that has several.
+        api_key_env (VARIABLE): Environment variable with the server's key; none if left out.
+        all_blocks: Show the answer after every block.
+        top_k (N): Sample from so many tokens; 0 is off.
+        samples (N): Sampled answers (needs a temperature).
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model
@@ -64,6 +54,7 @@ def ask(
                 "--top-k": top_k != 0,
                 "--samples": samples != 1,
                 "--device": device is not None,
+                "--select": select is not None,
             }
             for option, given in refused.items():
                 if given:
@@ -73,6 +64,19 @@ def ask(
         run, question = _run_and_question(words, server)
         if all_blocks and len(counts) > 1:
             raise ConfigError("--all-blocks goes with one number of --blocks")
+        if fallback is not None and select is None:
+            raise ConfigError("--fallback goes with --select")
+        if select is not None:
+            if all_blocks or len(counts) > 1 or samples > 1 or temperature > 0:
+                raise ConfigError(
+                    "--select goes with one number of --blocks and greedy answers, not with "
+                    "--all-blocks"
+                )
+            record = selecting.ask_run(
+                run, question, select, counts[0], fallback, max_new_tokens, device
+            )
+            common.print_json(record) if json_ else selecting.say_selected(record)
+            return
         if server is not None:
             from rim.deploy.serve.client import Client
 
@@ -84,7 +88,7 @@ def ask(
             options = {"after": "all" if all_blocks else "final", "max_new_tokens": max_new_tokens}
             options["sampling"] = common.sampling(temperature, top_k, top_p, samples, seed)
             check_model(run, counts, device)
-            reasoner = common.load(run, device)
+            reasoner = common.load(run, device, dtype)
             rows = [
                 _row(answer)
                 for count in counts
@@ -155,46 +159,48 @@ def _show(rows: list[dict[str, Any]], as_json: bool, all_blocks: bool, several: 
             note += f"    [first text {row['first_ms']:.0f} ms, all {row['answer_ms']:.0f} ms]"
         shown = answer if text.strip() == answer else f"{answer}    {text!r}"
         # One line an answer: its own line breaks are shown, not made.
-        common.say(label + common.escape(common.printable(shown, keep="") + note))
+        common.say(label + common.printable(shown, keep="") + note)
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder or model folder.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file.")],
-    format_: common.FormatOption = None,
-    blocks: common.BlocksOption = None,
-    limit: common.LimitOption = None,
-    samples: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Samples per question for pass@k (needs a temperature)."
-        ),
-    ] = 1,
-    temperature: common.TemperatureOption = 0.0,
-    top_p: common.TopPOption = 1.0,
-    seed: common.SeedOption = 0,
-    batch_size: common.BatchSizeOption = 64,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Result JSON; DATA-kK.json in RUN/evaluations if left out. Several numbers of "
-            "blocks make several files, FILE-kK.json.",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier result.")
-    ] = False,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    run: Path,
+    data: Path,
+    *,
+    format_: str | None = None,
+    blocks: str | None = None,
+    limit: PositiveOrNone = None,
+    samples: Positive = 1,
+    temperature: NotNegative = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: Positive = 64,
+    max_new_tokens: Positive = 64,
+    out: Path | None = None,
+    overwrite: bool = False,
+    select: str | None = None,
+    fallback: Path | None = None,
+    calibrate: bool = False,
+    target: float = 0.95,
+    json_: bool = False,
+    device: str | None = None,
+    dtype: Dtype = None,
 ) -> None:
     """Score a trained model on a data file: final-block, per-block and any-block accuracy with
     intervals. Several numbers of blocks give one table with a row for each.
+
+    Args:
+        calibrate: With --select: find thresholds on this data (validation, not test questions) and
+            keep them with the run.
+        target (X): With --calibrate: how often a given answer is right.
+        samples (N): Samples per question for pass@k (needs a temperature).
+        out (FILE): Result JSON; DATA-kK.json in RUN/evaluations if left out. Several numbers of
+            blocks make several files, FILE-kK.json.
+        overwrite: Replace an earlier result.
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
-        from rim.data.sources import open_file
+        from rim.config import ConfigError
+        from rim.data.sources import data_hash, open_file
         from rim.models.folder import read_prompt_format
 
         asked = block_counts(blocks)
@@ -202,14 +208,24 @@ def evaluate(
         examples = open_file(data, format_, limit)
         trained = read_prompt_format(check_model(run, asked, device)).trained_blocks
         counts = [trained if count is None else count for count in asked]
+        names = selecting.check_select(select, run, min(counts))
+        if (fallback is not None or calibrate) and not names:
+            raise ConfigError("--fallback and --calibrate go with --select")
+        if not 0 <= target <= 1:
+            raise ConfigError(f"--target is a share between 0 and 1, got {target}")
+        if calibrate and len(counts) > 1:
+            raise ConfigError("--calibrate goes with one number of --blocks")
+        if fallback is not None:
+            check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
         ]
         for file in files:
             check_target(file, overwrite=overwrite)
-        reasoner = common.load(run, device)
+        reasoner = common.load(run, device, dtype)
 
         from rim.evaluate.accuracy import score, write_evaluation
+        from rim.report.selectors import selectors_table
         from rim.report.tables import blocks_table, evaluation_table
 
         options = {"max_new_tokens": max_new_tokens, "sampling": sampling, "batch_size": batch_size}
@@ -219,6 +235,12 @@ def evaluate(
                 score(reasoner, examples, blocks=count, progress=advance, **options)
                 for count in counts
             ]
+        again = None
+        if fallback is not None:
+            other = common.load(fallback, device)
+            longer = {**options, "max_new_tokens": max(selecting.LONGEST_SOLUTION, max_new_tokens)}
+            with common.progress("asking the fall-back", len(examples), person) as advance:
+                again = score(other, examples, all_blocks=False, progress=advance, **longer)
         records = []
         written = []
         for count, result, file in zip(counts, results, files, strict=True):
@@ -227,11 +249,23 @@ def evaluate(
                 "max_new_tokens": max_new_tokens,
                 "sampling": vars(sampling),
             }
-            record, wrong = write_evaluation(result, file, run, data.name, examples, settings)
+            selection = None
+            if names:
+                marks = again.right["final"] if again else None
+                on = (target, data_hash(examples)) if calibrate else None
+                selection = selecting.select_on(
+                    reasoner, run, examples, result, names, count, marks, on
+                )
+            record, wrong = write_evaluation(
+                result, file, run, data.name, examples, settings, selection
+            )
             records.append(record)
             written.append(f"Result: {file}\nWrong answers: {wrong}")
         shown = common.printable_tree(records)
         person.print(blocks_table(shown) if len(shown) > 1 else evaluation_table(shown[0]))
-        common.say(common.escape("\n".join(written)), person)
+        for record in shown:
+            if "selection" in record:
+                person.print(selectors_table(record["selection"]))
+        common.say("\n".join(written), person)
         if json_:
             common.print_json(records)

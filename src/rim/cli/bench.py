@@ -2,75 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from rim.cli import common
+from rim.cli.help import Positive, PositiveOrNone
 
 
 def bench(
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="MODEL",
-            help="gpt2-small-size (124 M) or sizes such as layers=6,width=256, both with "
-            "random weights; or the folder of a trained run.",
-        ),
-    ] = "gpt2-small-size",
-    methods: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Or all; direct, rim, coconut and cot if left out."),
-    ] = None,
-    batch_sizes: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Questions at a time; 1 if left out.")
-    ] = None,
-    question_tokens: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Lengths; 128 if left out.")
-    ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(metavar="K,...", help="Memory blocks; 8 if left out.")
-    ] = None,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full",
-            help="Every method on the grid: batch 1, 8, 32, question 32, 128, 512, K 4, 8, 16. "
-            "Meant for a GPU.",
-        ),
-    ] = False,
-    answer_tokens: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Length of every answer.")
-    ] = 8,
-    step_tokens: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Tokens that chain of thought writes before its answer."
-        ),
-    ] = 30,
-    warmup: Annotated[int, typer.Option(metavar="N", min=1, help="Repeats that do not count.")] = 2,
-    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Repeats that count.")] = 10,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of questions and random weights.")
-    ] = 0,
-    device: common.DeviceOption = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        typer.Option(metavar="NAME", help="float32, bfloat16 or float16."),
-    ] = "float32",
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="CPU threads; torch's choice if left out."),
-    ] = None,
-    out: common.OutOption = None,
-    json_: common.JsonOption = False,
+    *,
+    model: str = "gpt2-small-size",
+    methods: str | None = None,
+    batch_sizes: str | None = None,
+    question_tokens: str | None = None,
+    blocks: str | None = None,
+    full: bool = False,
+    answer_tokens: Annotated[int, typer.Option(min=2)] = 8,
+    step_tokens: Positive = 30,
+    warmup: Positive = 2,
+    repeats: Positive = 10,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    threads: PositiveOrNone = None,
+    out: Path | None = None,
+    json_: bool = False,
 ) -> None:
     """Time the methods side by side: time to the first answer token (TTFT) and whole answer.
 
     Medians of repeats with quartiles, and ratios to the direct answer.
     Lengths are fixed, so neither weights nor words matter.
+
+    Args:
+        model (MODEL): gpt2-small-size (124 M) or sizes such as layers=6,width=256, both with
+            random weights; or the folder of a trained run.
+        methods (NAME,...): Or all; direct, rim, coconut and cot if left out.
+        batch_sizes (N,...): Questions at a time; 1 if left out.
+        question_tokens (N,...): Lengths; 128 if left out.
+        blocks (K,...): Memory blocks; 8 if left out.
+        full: Every method on the grid: batch 1, 8, 32, question 32, 128, 512, K 4, 8, 16. Meant
+            for a GPU.
+        answer_tokens (N): Length of every answer.
+        step_tokens (N): Tokens that chain of thought writes before its answer.
+        warmup (N): Repeats that do not count.
+        repeats (N): Repeats that count.
+        seed (N): Seed of questions and random weights.
+        dtype (NAME): float32, bfloat16 or float16.
+        threads (N): CPU threads; torch's choice if left out.
     """
     with common.clear_errors("Nothing was written."):
         from rim.cli.checks import check_device, check_target, comma_separated
@@ -89,19 +69,24 @@ def bench(
         settings = common.validated(BenchmarkSettings, sizes | lengths | counts)
         check_device(device)
         check_target(out)
-        make_subject = _subject(model)
+        own_sizes = _sizes(model)
         common.quiet_libraries()
         import torch
 
         from rim.report.latency import latency_tables
         from rim.results import environment, write_json
         from rim.study.bench.measure import run_benchmark
+        from rim.study.bench.subject import scratch_subject, trained_subject
 
         if threads:
             torch.set_num_threads(threads)
-        subject = make_subject(common.available_device(device), dtype, seed)
+        device = common.available_device(device)
+        if own_sizes is None:
+            subject = trained_subject(Path(model), device, dtype)
+        else:
+            subject = scratch_subject(model, own_sizes, device, dtype, seed)
         person = common.console_for(json_)
-        common.say(common.escape(_sentence(subject.description, settings)), person)
+        common.say(_sentence(subject.description, settings), person)
         cells = len(settings.batch_sizes) * len(settings.question_tokens)
         total = cells * (warmup + repeats)
         with common.progress("timing", total, common.error_console) as advance:
@@ -111,7 +96,7 @@ def bench(
         result["environment"] = environment()
         if out is not None:
             write_json(out, result)
-            common.say(common.escape(f"Result: {out}"), person)
+            common.say(f"Result: {out}", person)
         if json_:
             common.print_json(result)
 
@@ -120,37 +105,29 @@ def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _subject(model: str) -> Callable[[str, str, int], Any]:
-    """What makes the model that `--model` means: a preset, sizes, or a trained run. It takes a
-    device, a type and a seed.
+def _sizes(model: str) -> Any:
+    """The sizes that `--model` means, a preset's or written out; None for a trained run.
+
+    Raises:
+        ConfigError: it is none of the three.
     """
     from rim.cli.checks import check_model
     from rim.config import ConfigError, ScratchConfig
     from rim.study.bench.settings import PRESETS
 
     if model in PRESETS:
-        return _scratch(model, PRESETS[model])
+        return PRESETS[model]
     if "=" in model:
         pairs = [word.partition("=") for word in _words(model) or []]
         sizes = {name.strip(): value.strip() for name, _, value in pairs}
-        return _scratch(model, common.validated(ScratchConfig, sizes, "--model "))
+        return common.validated(ScratchConfig, sizes, "--model ")
     if not Path(model).exists():
         raise ConfigError(
             f"--model {model!r} is neither a preset ({', '.join(PRESETS)}), nor sizes "
             "(layers=6,width=256), nor the folder of a trained run"
         )
     check_model(Path(model))
-    return lambda device, dtype, seed: _bench_subject().trained_subject(Path(model), device, dtype)
-
-
-def _scratch(name: str, sizes: Any) -> Callable[[str, str, int], Any]:
-    return lambda *options: _bench_subject().scratch_subject(name, sizes, *options)
-
-
-def _bench_subject() -> Any:
-    from rim.study.bench import subject  # imports torch
-
-    return subject
+    return None
 
 
 def _sentence(model: dict[str, Any], settings: Any) -> str:

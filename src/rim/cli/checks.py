@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli.hub import check_base
-from rim.config import ConfigError, DataConfig, PromptFormat, Recipe
+from rim.config import ConfigError, PromptFormat, Recipe
 from rim.data.examples import DataError
 from rim.models.folder import find_model_dir, read_model_config, read_prompt_format
 
@@ -22,22 +22,14 @@ from rim.models.folder import find_model_dir, read_model_config, read_prompt_for
 MOST_BLOCKS = 10_000
 
 #: Trackers of transformers' Trainer, and the packages one of which each needs (kubeflow: none).
-TRACKERS = {
+TRACKERS: dict[str, tuple[str, ...]] = {
     "azure_ml": ("azureml",),
-    "clearml": ("clearml",),
-    "codecarbon": ("codecarbon",),
-    "comet_ml": ("comet_ml",),
-    "dagshub": ("dagshub",),
-    "dvclive": ("dvclive",),
     "flyte": ("flytekit",),
     "kubeflow": (),
-    "mlflow": ("mlflow",),
-    "neptune": ("neptune",),
-    "swanlab": ("swanlab",),
     "tensorboard": ("tensorboard", "tensorboardX"),
-    "trackio": ("trackio",),
-    "wandb": ("wandb",),
 }
+_OTHERS = "clearml codecarbon comet_ml dagshub dvclive mlflow neptune swanlab trackio wandb"
+TRACKERS |= {name: (name,) for name in _OTHERS.split()}
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?")
 
@@ -115,10 +107,12 @@ def check_target(path: Path | None, *, overwrite: bool = True) -> None:
     check_folder(path.parent)
 
 
-def targets(out: Path | None, counts: Sequence[int | None]) -> list[Path] | None:
-    """A file for each number of blocks: `--out` itself for one, FILE-kK.json for several."""
+def targets(out: Path | None, counts: Sequence[int | None]) -> list[Path]:
+    """A file for each number of blocks: `--out` itself for one, FILE-kK.json for several; none
+    where it is left out.
+    """
     if out is None or len(counts) == 1:
-        return None if out is None else [out]
+        return [] if out is None else [out]
     return [out.with_name(f"{out.stem}-k{count}{out.suffix}") for count in counts]
 
 
@@ -145,24 +139,14 @@ def check_recipe(recipe: Recipe, *, needs_base: bool = True) -> None:
         ConfigError, DataError: one of them is not.
     """
     check_folder(Path(recipe.runs_dir))
-    check_data(recipe.data)
-    _check_trackers(recipe.report_to)
-    if recipe.model.base is not None and needs_base:
-        check_base(recipe.model.base, recipe.model.revision)
-
-
-def check_data(data: DataConfig) -> None:
-    """
-    Raises:
-        DataError: a file is missing.
-    """
-    for source in (data.train, data.validation):
-        if source is None:
-            continue
+    for source in filter(None, (recipe.data.train, recipe.data.validation)):
         files = [source.path] if source.path and source.format != "hub" else []
         for name in (*files, *source.exclude):
             if not Path(name).exists():
                 raise DataError(f"no such file: {name}")
+    _check_trackers(recipe.report_to)
+    if recipe.model.base is not None and needs_base:
+        check_base(recipe.model.base, recipe.model.revision)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -7,76 +7,23 @@ import errno
 import json
 import os
 import shlex
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+from rim.report.text import printable
 
 console = Console()
 error_console = Console(stderr=True)
 
 # Failures of the file system that are no fault of the program.
-_MACHINE = {
-    getattr(errno, name)
-    for name in (
-        "EACCES",
-        "EPERM",
-        "EROFS",
-        "ENOSPC",
-        "EDQUOT",
-        "ENAMETOOLONG",
-        "ENOTDIR",
-        "EISDIR",
-    )
-    if hasattr(errno, name)
-}
-
-FORMATS = "jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa, multiplication_file"
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        help=f"One of {FORMATS}; guessed from the first record if left out.",
-    ),
-]
-LimitOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Read only so many examples.")
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps ...; the best if left out."),
-]
-BlocksOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="K,...",
-        help="Memory blocks; several numbers give a result for each. As in training if left out.",
-    ),
-]
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document; text for people goes to stderr."),
-]
-OutOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Also write the result JSON here.")
-]
-BatchSizeOption = Annotated[int, typer.Option(metavar="N", min=1, help="Questions at a time.")]
-MaxNewTokensOption = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
-]
-TemperatureOption = Annotated[float, typer.Option(metavar="X", min=0, help="0 is greedy.")]
-TopPOption = Annotated[
-    float,
-    typer.Option(
-        metavar="X", help="Sample from the likeliest tokens of this total probability; 1 is off."
-    ),
-]
-SeedOption = Annotated[int, typer.Option(metavar="N", help="Seed of sampling.")]
+_NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENAMETOOLONG ENOTDIR EISDIR"
+_MACHINE = {getattr(errno, name, None) for name in _NAMES.split()}
 
 
 @contextlib.contextmanager
@@ -92,59 +39,30 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError) as error:
-        error_console.print(
-            f"[bold red]Error:[/] {escape(printable(str(error)))}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from None
+        _fail("Error:", str(error), 2)
     except KeyboardInterrupt as error:
         # A termination that somebody asked for has words and a number of its own.
-        said, code = str(error) or "Interrupted.", getattr(error, "exit_code", 130)
-        error_console.print(f"[bold]{escape(said)}[/] {after_interrupt}".rstrip())
-        raise typer.Exit(code) from None
+        _fail(str(error) or "Interrupted.", after_interrupt, getattr(error, "exit_code", 130))
     except OSError as error:
         if error.errno not in _MACHINE or not isinstance(error.filename, str | os.PathLike):
             raise
-        sentence = f"{error.filename}: {error.strerror}"
-        error_console.print(
-            f"[bold red]Error:[/] {escape(printable(sentence))}", highlight=False, soft_wrap=True
-        )
-        raise typer.Exit(2) from None
+        _fail("Error:", f"{error.filename}: {error.strerror}", 2)
     except RuntimeError as error:
         if type(error).__name__ not in ("TrainingDivergedError", "CheckpointError"):
             raise
-        error_console.print(
-            f"[bold red]Training stopped:[/] {escape(printable(str(error)))}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(3) from None
+        _fail("Training stopped:", str(error), 3)
 
 
-def escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _fail(what: str, why: str, code: int) -> NoReturn:
+    colour = "bold" if code > 128 else "bold red"
+    line = f"[{colour}]{what}[/] {escape(printable(why))}".rstrip()
+    error_console.print(line, highlight=False, soft_wrap=True)
+    raise typer.Exit(code) from None
 
 
 def quoted(path: Path) -> str:
     """A path within a command that a person may paste into a shell."""
-    return escape(shlex.quote(str(path)))
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    """Text of a model or a server as a terminal may have it: no character can command it (Cc) or
-    stand there unseen (Cf), and none is beyond UTF-8 (Cs). They are shown as in JSON, so that JSON
-    still says the same.
-
-    Args:
-        keep: characters that stay nevertheless.
-    """
-    return "".join(
-        json.dumps(character)[1:-1]
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in keep
-        else character
-        for character in text
-    )
+    return shlex.quote(str(path))
 
 
 def console_for(as_json: bool) -> Console:
@@ -152,16 +70,18 @@ def console_for(as_json: bool) -> Console:
     return error_console if as_json else console
 
 
-def say(text: str, on: Console | None = None) -> None:
-    """Print one line as it is: no number colours, no line breaks of our own, nothing that commands
-    a terminal.
+def say(text: str, on: Console | None = None, style: str | None = None) -> None:
+    """Print one line as it is: no number colours, no markup, no line breaks of our own, nothing
+    that commands a terminal.
     """
-    (on or console).print(printable(text), highlight=False, soft_wrap=True)
+    (on or console).print(
+        printable(text), style=style, highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def print_json(content: Any) -> None:
-    """The one JSON document of `--json`, on one line."""
-    typer.echo(printable(json.dumps(content, ensure_ascii=False), keep=""))
+    """The one JSON document of `--json`, on one line; paths are written as text."""
+    typer.echo(printable(json.dumps(content, ensure_ascii=False, default=str), keep=""))
 
 
 def printable_tree(content: Any) -> Any:
@@ -200,7 +120,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def load(run: Path, device: str | None) -> Any:
+def load(run: Path, device: str | None, dtype: str | None = None) -> Any:
     """A trained model on a device, for asking.
 
     Raises:
@@ -214,7 +134,7 @@ def load(run: Path, device: str | None) -> Any:
 
     chosen = available_device(device)
     try:
-        return load(run, device=chosen)
+        return load(run, device=chosen, dtype=dtype)
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise ConfigError(
             f"the model in {run} cannot be read, a file seems to be damaged: {first_line(error)}"

@@ -4,54 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from rim.cli import common
+from rim.cli.help import Positive
 
 
 def compare(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE", help="Comparison YAML, e.g. recipes/compare_arithmetic.yaml."
-        ),
-    ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a setting: budget.kind=tokens. Repeatable.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="N,...", help="The recipe's if left out.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Run this method only (with its start). Repeatable."),
-    ] = None,
-    jobs: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Runs at a time, each with its share of the cores."),
-    ] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Result JSON; comparison.json in its folder if left out."
-        ),
-    ] = None,
-    table_only: Annotated[
-        bool, typer.Option("--table-only", help="Run nothing: sum up what is finished.")
-    ] = False,
-    json_: common.JsonOption = False,
+    recipe: Path,
+    *,
+    set_: list[str] | None = None,
+    seeds: str | None = None,
+    only: list[str] | None = None,
+    jobs: Positive = 1,
+    out: Path | None = None,
+    table_only: bool = False,
+    json_: bool = False,
 ) -> None:
     """Train methods side by side, seed by seed, and compare accuracy, cost and latency.
 
     Interrupt it at any time: the same command continues. Writes one JSON a run, one for the whole,
     and a plot of accuracy against latency beside it.
+
+    Args:
+        recipe (RECIPE): Comparison YAML, e.g. recipes/compare_arithmetic.yaml.
+        set_ (KEY=VALUE): Change a setting: budget.kind=tokens. Repeatable.
+        seeds (N,...): The recipe's if left out.
+        only (NAME): Run this method only (with its start). Repeatable.
+        jobs (N): Runs at a time, each with its share of the cores.
+        out (FILE): Result JSON; comparison.json in its folder if left out.
+        table_only: Run nothing: sum up what is finished.
     """
     with common.clear_errors("The same command continues."):
         from rim.cli.checks import check_target, comma_separated
@@ -85,7 +67,7 @@ def compare(
         _show(common.printable_tree(result), person)
         plots = _write_plots(result, target)
         written = [f"Result: {target}", *(f"Plot: {plot}" for plot in plots)]
-        common.say(common.escape("\n".join(written)), person)
+        common.say("\n".join(written), person)
         if json_:
             common.print_json(result)
         if failures:
@@ -109,12 +91,11 @@ def _show(result: dict[str, Any], person: Any) -> None:
 
     for table in comparison_tables(result):
         person.print(table)
-    for line in notes(result):
-        person.print(line, highlight=False, markup=False)
+    lines = notes(result)
     for task, content in result["tasks"].items():
-        for verdict in content["controls"]:
-            line = f"Control, {task}: {verdict['line']}"
-            person.print(line, highlight=False, markup=False)
+        lines += [f"Control, {task}: {verdict['line']}" for verdict in content["controls"]]
+    for line in lines:
+        person.print(line, highlight=False, markup=False)
 
 
 def _write_plots(result: dict[str, Any], target: Path) -> list[Path]:

@@ -3,48 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from rim.cli import common
+from rim.cli.help import Dtype, Positive, PositiveOrNone
+
+Pairs = Annotated[int, typer.Option(min=20)]
 
 
 def controls(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run or model folder of a method with blocks.")
-    ],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file.")],
-    format_: common.FormatOption = None,
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K,...",
-            help="Blocks that the model is asked with before anything is changed; several numbers "
-            "are controlled one after the other. As in training if left out.",
-        ),
-    ] = None,
-    limit: common.LimitOption = None,
-    batch_size: common.BatchSizeOption = 64,
-    max_new_tokens: common.MaxNewTokensOption = 64,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Also write the result JSON here; of several numbers of blocks, FILE-kK.json.",
-        ),
-    ] = None,
-    json_: common.JsonOption = False,
-    device: common.DeviceOption = None,
+    run: Path,
+    data: Path,
+    *,
+    format_: str | None = None,
+    blocks: str | None = None,
+    limit: PositiveOrNone = None,
+    batch_size: Positive = 64,
+    max_new_tokens: Positive = 64,
+    out: Path | None = None,
+    json_: bool = False,
+    device: str | None = None,
+    dtype: Dtype = None,
+    protocol: Literal["transplant", "interchange", "content"] | None = None,
+    pairs: Pairs = 240,
+    seed: int = 0,
+    task: str | None = None,
+    set_: list[str] | None = None,
 ) -> None:
     """Do the blocks compute? Ask a trained model again with its blocks removed, zeroed, shuffled,
-    swapped or multiplied, and with the question hidden from the answer: one verdict each.
+    swapped or multiplied, and with the question hidden from the answer: one verdict each. With
+    --protocol, exchange parts of its cache between questions and see what the answer becomes.
+
+    Args:
+        run (RUN): Run or model folder of a method with blocks.
+        blocks (K,...): Blocks that the model is asked with before anything is changed; several
+            numbers are controlled one after the other. As in training if left out.
+        out (FILE): Also write the result JSON here; of several numbers of blocks, FILE-kK.json.
+        protocol (NAME): A causal protocol instead: transplant (what carries the intermediate value,
+            or the answer), interchange (in which block and layers it lies), content (does it matter
+            what stands in the blocks). For tasks that know their intermediate values.
+        pairs (N): Pairs of questions of a protocol.
+        seed (N): Seed of a protocol's pairs.
+        task (TASK): The task that DATA has; the one RUN was trained on if left out.
+        set_ (KNOB=VALUE): A knob of --task; repeatable.
     """
+    if protocol is not None:
+        with common.clear_errors():
+            _protocol(
+                protocol,
+                run,
+                (data, format_, limit),
+                (blocks, pairs, seed, batch_size),
+                (task, tuple(set_ or ())),
+                out,
+                common.console_for(json_),
+                (device, dtype),
+                json_,
+            )
+        return
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
         from rim.data.sources import open_file
         from rim.models.folder import read_prompt_format
+        from rim.results import write_json
 
         asked = block_counts(blocks, least=1)
         examples = open_file(data, format_, limit)
@@ -52,10 +76,10 @@ def controls(
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to control")
         counts = [own.trained_blocks if count is None else count for count in asked]
-        files = targets(out, counts) or []
+        files = targets(out, counts)
         for file in files:
             check_target(file)
-        reasoner = common.load(run, device)
+        reasoner = common.load(run, device, dtype)
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         person = common.console_for(json_)
         results = []
@@ -66,9 +90,11 @@ def controls(
             if len(counts) > 1:
                 common.say(f"{count} blocks:", person)
             for verdict in content["verdicts"]:
-                common.say(common.escape(verdict["line"]), person)
-            common.say(common.escape(content["note"]), person)
-        _write(results, files, person)
+                common.say(verdict["line"], person)
+            common.say(content["note"], person)
+        for content, file in zip(results, files, strict=False):
+            write_json(file, content)
+            common.say(f"Result: {file}", person)
         if json_:
             common.print_json(results)
 
@@ -107,4 +133,58 @@ def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> Non
 
     for content, file in zip(results, files, strict=False):
         write_json(file, content)
-        common.say(common.escape(f"Result: {file}"), person)
+        common.say(f"Result: {file}", person)
+
+
+def _protocol(
+    protocol: Any,
+    run: Path,
+    read: tuple[Path, Any, int | None],
+    asked: tuple[str | None, int, int, int],
+    task: tuple[str | None, tuple[str, ...]],
+    out: Path | None,
+    person: Any,
+    where: tuple[str | None, Any],
+    json_: bool,
+) -> None:
+    from rim.cli.checks import block_counts, check_model, check_target
+    from rim.config import ConfigError
+    from rim.data.sources import open_file
+    from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+    from rim.report.heat_map import protocol_svg
+    from rim.results import write_json
+
+    data, format_, limit = read
+    text, pairs, seed, batch_size = asked
+    counts = block_counts(text, least=1)
+    if len(counts) > 1:
+        raise ConfigError("a protocol asks with one number of blocks")
+    check_model(run, counts, where[0])
+    check_target(out)
+    source = task_of(run, *task)
+    examples = open_file(data, format_, limit)
+    reasoner = common.load(run, *where)
+    with person.status(f"{protocol}: asking"):
+        result = run_protocol(
+            protocol,
+            reasoner,
+            examples,
+            source,
+            blocks=counts[0],
+            pairs=pairs,
+            seed=seed,
+            batch_size=batch_size,
+        )
+    result = {"run": run.name, **result}
+    result["data"]["name"] = data.name
+    for line in lines_of(result):
+        common.say(line, person)
+    if out is not None:
+        write_json(out, result)
+        common.say(f"Result: {out}", person)
+        picture = protocol_svg(result, f"{run.name}, {protocol}: per cent of pairs")
+        if picture is not None:
+            out.with_suffix(".svg").write_text(picture, encoding="utf-8")
+            common.say(f"Picture: {out.with_suffix('.svg')}", person)
+    if json_:
+        common.print_json(result)

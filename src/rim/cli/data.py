@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import typer
 
 from rim.cli import common
-from rim.cli.help import PlainCommand, PlainGroup
-
-app = typer.Typer(
-    help="Look at a data set before training on it, or generate one.",
-    no_args_is_help=True,
-    cls=PlainGroup,
-)
+from rim.cli.help import PlainGroup, Positive, PositiveOrNone, add_command
 
 
-@app.command(cls=PlainCommand)
 def stats(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Data file.")],
-    format_: common.FormatOption = None,
-    limit: common.LimitOption = None,
-    json_: common.JsonOption = False,
+    file: Path,
+    *,
+    format_: str | None = None,
+    limit: PositiveOrNone = None,
+    json_: bool = False,
 ) -> None:
     """Count examples, steps and lengths."""
     with common.clear_errors():
@@ -36,26 +30,14 @@ def stats(
             common.console.print(stats_table(common.printable(file.name, keep=""), counted))
 
 
-@app.command(cls=PlainCommand)
-def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Data file.")],
-    format_: common.FormatOption = None,
-    json_: common.JsonOption = False,
-) -> None:
+def validate(file: Path, *, format_: str | None = None, json_: bool = False) -> None:
     """Check every record; list each problem with line and field. Exit code 1 if there is any."""
     with common.clear_errors():
         from rim.data.sources import check_file
 
         found = check_file(file, format_)
         if json_:
-            common.print_json(
-                {
-                    "file": file.name,
-                    "records": found.records,
-                    "problems": found.problems,
-                    "without_steps": found.without_steps,
-                }
-            )
+            common.print_json({"file": file.name, **vars(found)})
         else:
             _show_findings(found)
         if found.problems:
@@ -64,53 +46,37 @@ def validate(
 
 def _show_findings(found: Any) -> None:
     for problem in found.problems[:50]:
-        common.say(common.escape(problem))
+        common.say(problem)
     if len(found.problems) > 50:
         common.say(f"... and {len(found.problems) - 50} more")
     if found.without_steps:
         common.say(
             f"note: no steps in {len(found.without_steps)} of {found.records} records: fine for "
-            "evaluation, not for training on steps; the first is "
-            + common.escape(found.without_steps[0])
+            f"evaluation, not for training on steps; the first is {found.without_steps[0]}"
         )
     if found.problems:
-        common.say(f"[red]{len(found.problems)} problems in {found.records} records[/]")
+        common.say(f"{len(found.problems)} problems in {found.records} records", style="red")
     else:
-        common.say(f"[green]{found.records} records, no problems[/]")
+        common.say(f"{found.records} records, no problems", style="green")
 
 
-@app.command(cls=PlainCommand)
 def generate(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK", help="arithmetic, graph_search, multiplication or word_problems."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="JSONL file to write.")],
-    split: Annotated[
-        Literal["train", "validation", "test"],
-        typer.Option(metavar="NAME", help="train, validation or test."),
-    ] = "train",
-    num_examples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Questions to write.")
-    ] = 2000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another seed, other questions.")] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob; repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="A data file whose questions must not occur; repeatable."
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    task: str,
+    *,
+    out: Path,
+    split: Literal["train", "validation", "test"] = "train",
+    num_examples: Positive = 2000,
+    seed: int = 0,
+    set_: list[str] | None = None,
+    exclude: list[Path] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a task's questions, steps and answers. Splits never share a question.
 
     Knobs of arithmetic: min_operations, max_operations, modulus, start.
+
+    Knobs of brackets: min_brackets, max_brackets, modulus, signs
+    ("--set signs=\\[+,-]"), combine (sum or largest).
 
     Knobs of graph_search: min_hops, max_hops, hop_mix (prosqa or even),
     min_concepts, max_concepts, edges_per_concept, min_entities, max_entities,
@@ -118,9 +84,31 @@ def generate(
 
     Knobs of multiplication: first_digits, min_second_digits, max_second_digits.
 
+    Knobs of pair_matching: min_items, max_items, digits, modulus, ask (any,
+    count or which), max_pairs.
+
+    Knobs of pointers: nodes, min_hops, max_hops, start.
+
+    Knobs of prefix_counts: chunk, min_chunks, max_chunks, modulus.
+
+    Knobs of relations: min_hops, max_hops, min_people, max_people, relations,
+    shape (permutation or ring), distractors, names (familiar or new), facts and
+    question (plain, paraphrased or mixed), step (fact or name).
+
     Knobs of word_problems: min_steps, max_steps, distractors, largest_number,
     operations (some of add, subtract, multiply, divide, together, written
     "--set operations=\\[add,divide]").
+
+    Args:
+        task (TASK): arithmetic, brackets, graph_search, multiplication, pair_matching, pointers,
+            prefix_counts, relations or word_problems.
+        out (FILE): JSONL file to write.
+        split (NAME): train, validation or test.
+        num_examples (N): Questions to write.
+        seed (N): Another seed, other questions.
+        set_ (KNOB=VALUE): Change a knob; repeatable.
+        exclude (FILE): A data file whose questions must not occur; repeatable.
+        overwrite: Replace the file.
     """
     with common.clear_errors():
         from rim.cli.checks import check_target
@@ -132,5 +120,13 @@ def generate(
         with common.console.status(f"Generating {num_examples} questions"):
             examples = load_examples(source)
         write_file(out, examples)
-        written = f"{len(examples)} {split} questions of {task}, seed {seed}: {out}"
-        common.say(common.escape(written))
+        common.say(f"{len(examples)} {split} questions of {task}, seed {seed}: {out}")
+
+
+app = typer.Typer(
+    help="Look at a data set before training on it, or generate one.",
+    no_args_is_help=True,
+    cls=PlainGroup,
+)
+for _command in (stats, validate, generate):
+    add_command(app, _command)

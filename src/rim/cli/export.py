@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from rim.cli import common
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder or model folder.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the exported model.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Data file whose first questions the self-check asks as well."
-        ),
-    ] = None,
-    format_: common.FormatOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
+    run: Path,
+    *,
+    out: Path,
+    data: Path | None = None,
+    format_: str | None = None,
+    json_: bool = False,
 ) -> None:
     """Write a trained model as a plain transformers folder that any engine serves, and check it.
 
     The folder appears only if, in a fresh process without this package, its prompts, greedy answers
     and logits equal the run's.
+
+    Args:
+        out (DIR): New folder for the exported model.
+        data (FILE): Data file whose first questions the self-check asks as well.
     """
     with common.clear_errors():
         from rim.data.sources import open_file
@@ -49,31 +45,29 @@ def export(
             )
         check = report.check
         if json_:
-            typer.echo(json.dumps(asdict(report), default=str))
+            common.print_json(asdict(report))
             return
         common.say(
             f"Self-check passed in a fresh process: {check.prompts} prompts and answers equal, "
             f"logits within {check.max_logit_difference:.1e}, {check.hostile_texts} hostile texts "
             f"and {check.refused_numbers} wrong numbers refused."
         )
-        size = f"{report.total_bytes / 1e6:.1f} MB"
-        common.say(f"Exported: {common.escape(str(report.folder))} ({size})")
+        common.say(f"Exported: {report.folder} ({report.total_bytes / 1e6:.1f} MB)")
         common.say(f"Serve it: rim serve {common.quoted(report.folder)}")
         common.say(f"For llama.cpp: rim gguf {common.quoted(report.folder)} --out model.gguf")
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Exported folder.")],
-    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")
-    ] = False,
-    public: Annotated[
-        bool, typer.Option("--public", help="Make a new repository public (private otherwise).")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
+    folder: Path, repo: str, *, dry_run: bool = False, public: bool = False, json_: bool = False
 ) -> None:
-    """Send an exported folder to the hub, without files that were put into it later."""
+    """Send an exported folder to the hub, without files that were put into it later.
+
+    Args:
+        folder (FOLDER): Exported folder.
+        repo (REPO): OWNER/NAME on the hub.
+        dry_run: Say what would be sent, and send nothing.
+        public: Make a new repository public (private otherwise).
+    """
     with common.clear_errors():
         from rim.deploy.export.pushing import plan_push
         from rim.deploy.export.pushing import push as send
@@ -81,17 +75,16 @@ def push(
         plan = plan_push(folder, repo, private=not public)
         if json_:
             address = None if dry_run else send(plan)
-            typer.echo(json.dumps(asdict(plan) | {"address": address}, default=str))
+            common.print_json(asdict(plan) | {"address": address})
             return
         for name, size in plan.files:
-            common.say(f"{size:>14,}  {common.escape(name)}")
+            common.say(f"{size:>14,}  {name}")
         common.say(f"{plan.total_bytes:>14,}  bytes in all")
         if plan.left_out:
-            names = common.escape(", ".join(plan.left_out))
+            names = ", ".join(plan.left_out)
             common.say(f"Left out, not part of the checked export: {names}")
         if dry_run:
             visibility = "private" if plan.private else "public"
-            repo = common.escape(plan.repo)
-            common.say(f"Dry run: nothing sent. Would go to {repo} (new: {visibility}).")
+            common.say(f"Dry run: nothing sent. Would go to {plan.repo} (new: {visibility}).")
             return
-        common.say(f"Sent: {common.escape(send(plan))}")
+        common.say(f"Sent: {send(plan)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,22 +12,21 @@ from rim.cli import common
 
 
 def gguf(
-    folder: Annotated[Path, typer.Argument(help="Exported folder (`rim export`).")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="New file, such as model.gguf.")],
-    weights: Annotated[
-        Literal["f32", "f16", "bf16", "q8_0"] | None,
-        typer.Option(
-            "--type",
-            metavar="NAME",
-            help="Type of the matrices: f32, f16, bf16 or q8_0; as exported if left out.",
-        ),
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
+    folder: Path,
+    *,
+    out: Path,
+    weights: Annotated[Literal["f32", "f16", "bf16", "q8_0"] | None, typer.Option("--type")] = None,
+    json_: bool = False,
 ) -> None:
     """Write an exported folder as one GGUF file for llama.cpp, and read it back.
 
     Families gpt2, llama and qwen3; tokenizers trained from scratch, GPT-2's, Llama 3's and
     Qwen's. Smaller types than q8_0: give the file to `llama-quantize`.
+
+    Args:
+        folder (FOLDER): Exported folder (`rim export`).
+        out (FILE): New file, such as model.gguf.
+        weights (NAME): Type of the matrices: f32, f16, bf16 or q8_0; as exported if left out.
     """
     with common.clear_errors():
         from rim.deploy.export.record import check_new, read_record
@@ -48,12 +46,11 @@ def gguf(
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         if json_:
-            typer.echo(json.dumps(asdict(report), default=str))
+            common.print_json(asdict(report))
             return
         common.say(
             f"Read back equal: {report.tensors} tensors as {report.weights}, {report.tokens} "
             f"tokens (text is split as llama.cpp's {report.pretokenizer})."
         )
-        size = f"{report.total_bytes / 1e6:.1f} MB"
-        common.say(f"Written: {common.escape(str(report.file))} ({size})")
+        common.say(f"Written: {report.file} ({report.total_bytes / 1e6:.1f} MB)")
         common.say(f"Serve it: rim serve {common.quoted(report.file)}")

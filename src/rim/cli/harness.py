@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
@@ -13,43 +12,30 @@ from rim.cli import common
 
 
 def lm_eval(
-    exported: Annotated[Path, typer.Argument(help="Exported folder (rim export).")],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the task files, new or not.")
-    ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A local data file for a task, any that rim eval reads; repeatable. A new name "
-            "makes a new task.",
-        ),
-    ] = None,
-    blocks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K[,K...]",
-            help="Memory blocks; several numbers give the commands for each. As in training if "
-            "left out.",
-        ),
-    ] = None,
-    scoring: Annotated[
-        Literal["rim", "regex"],
-        typer.Option(
-            metavar="NAME",
-            help="rim: our answer parser; regex: lm_eval alone, the last number counts.",
-        ),
-    ] = "rim",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace tasks of the same names.")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON line instead.")] = False,
+    exported: Path,
+    *,
+    out: Path,
+    data: list[str] | None = None,
+    blocks: str | None = None,
+    scoring: Literal["rim", "regex"] = "rim",
+    overwrite: bool = False,
+    json_: bool = False,
 ) -> None:
     """Write tasks for lm-evaluation-harness and print the commands that run them.
 
     Tasks: rim_arithmetic (generated), rim_gsm8k, rim_gsm_hard, rim_svamp. Those without a local
     file are downloaded from the hub when they run. With our parser the scores are those of rim eval
     on the same questions.
+
+    Args:
+        exported (EXPORTED): Exported folder (rim export).
+        out (DIR): Folder for the task files, new or not.
+        data (NAME=FILE): A local data file for a task, any that rim eval reads; repeatable. A new
+            name makes a new task.
+        blocks (K[,K...]): Memory blocks; several numbers give the commands for each. As in training
+            if left out.
+        scoring (NAME): rim: our answer parser; regex: lm_eval alone, the last number counts.
+        overwrite: Replace tasks of the same names.
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts
@@ -72,12 +58,12 @@ def lm_eval(
         served = [server_command(tasks, count) for count in counts]
         if json_:
             commands = {"model_commands": here, "server_commands": served}
-            typer.echo(json.dumps(asdict(tasks) | commands, default=str))
+            common.print_json(asdict(tasks) | commands)
             return
-        common.say(f"Tasks in {common.escape(str(out))}: {', '.join(tasks.names)}")
+        common.say(f"Tasks in {out}: {', '.join(tasks.names)}")
         if tasks.left_out:
             common.say(f"Left out, no --data given: {', '.join(tasks.left_out)}")
         common.say("Run them here (pip install lm_eval):")
         typer.echo("\n".join(here))
-        common.say(f"or against a server (transformers serve {common.escape(str(exported))}):")
+        common.say(f"or against a server (transformers serve {exported}):")
         typer.echo("\n".join(served))

@@ -1,12 +1,76 @@
-"""How help texts look: a switch is its name alone, without a `<bool>` behind it; an argument is a
-word in capitals, the same in the first line as in the table, without a `<path>` behind it.
+"""How a command declares its options, and how help texts look.
+
+A command is a plain function. What stands before its `*` are arguments, what stands behind are
+options; types and defaults are those of the signature, words those of the docstring's `Args`:
+`name (METAVAR): help`. Options that several commands share have their words in `SHARED`.
+
+In a help text a switch is its name alone, without a `<bool>` behind it; an argument is a word in
+capitals, the same in the first line as in the table, without a `<path>` behind it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import inspect
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+
+Positive = Annotated[int, typer.Option(min=1)]
+PositiveOrNone = Annotated[int | None, typer.Option(min=1)]
+Natural = Annotated[int, typer.Option(min=0)]
+NotNegative = Annotated[float, typer.Option(min=0)]
+Dtype = Literal["float32", "bfloat16"] | None
+
+SHARED = """
+    batch_size (N): Questions at a time.
+    blocks (K,...): Memory blocks; several numbers give a result for each. As in training if left
+        out.
+    data (DATA): Data file.
+    device (NAME): cpu, cuda, cuda:1, mps ...; the best if left out.
+    dtype (NAME): float32 or bfloat16 weights; as trained if left out. bfloat16 is half the memory
+        and less exact.
+    fallback (RUN): With --select: a run that is asked where the selector is not sure enough, for
+        example one that writes its steps.
+    file (FILE): Data file.
+    format_ (NAME): One of jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa,
+        multiplication_file; guessed from the first record if left out.
+    json_: Print one JSON document; text for people goes to stderr.
+    limit (N): Read only so many examples.
+    max_new_tokens (N): Longest answer, in tokens.
+    out (FILE): Also write the result JSON here.
+    run (RUN): Run folder or model folder.
+    seed (N): Seed of sampling.
+    select (NAME,...): Read out after every block and let a selector choose: final, first, highest,
+        vote, weighted_vote, early, probe; `rim eval` takes several, or all.
+    temperature (X): 0 is greedy.
+    top_p (X): Sample from the likeliest tokens of this total probability; 1 is off.
+"""
+_ENTRY = re.compile(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {5,}.*)*)", re.MULTILINE)
+
+
+def add_command(
+    app: typer.Typer, function: Callable[..., None], name: str | None = None, **options: Any
+) -> None:
+    """Make a function a command of an app, its parameters described as its docstring says."""
+    text, _, own = (inspect.getdoc(function) or "").partition("\n\nArgs:\n")
+    words = {entry[1]: entry for entry in _ENTRY.finditer(f"{SHARED}\n{own}")}
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        _, metavar, described = words[parameter.name].group(0, 2, 3)
+        kind, info = parameter.annotation, typer.Option()
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            info = typer.Argument()
+        elif get_origin(kind) is Annotated:
+            kind, info = get_args(kind)
+            info = copy.copy(info)
+        if parameter.kind is parameter.KEYWORD_ONLY and info.default is ...:  # no name of its own
+            info.param_decls = ("--" + parameter.name.rstrip("_").replace("_", "-"),)
+        info.metavar, info.help = metavar, " ".join(described.split())
+        function.__annotations__[parameter.name] = Annotated[kind, info]
+    app.command(name, help=text, cls=_PlainCommand, **options)(function)
 
 
 def _plain(params: list[Any]) -> list[Any]:
@@ -21,7 +85,7 @@ def _plain(params: list[Any]) -> list[Any]:
     return params
 
 
-class PlainCommand(TyperCommand):
+class _PlainCommand(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain(super().get_params(ctx))
 

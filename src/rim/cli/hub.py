@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from rim.config import ConfigError
+from rim.models.gguf_file import find_gguf
 
 #: Seconds that the hub has for its first sign of life.
 PATIENCE = 5.0
@@ -20,14 +21,15 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def check_base(base: str, revision: str | None = None) -> None:
-    """Whether `model.base` is a folder, is in the hub's local cache, or can be asked for.
+    """Whether `model.base` is a GGUF file or a folder, is in the hub's local cache, or can be asked
+    for.
 
     Where the hub is out of reach, the cached files are used without asking it.
 
     Raises:
         ConfigError: none of them.
     """
-    if Path(base).exists():
+    if find_gguf(base) or Path(base).exists():
         return
     failed = f"the base model {base!r} could not be loaded: there is no such folder"
     if not _HUB_ID.fullmatch(base) or len(base) > 96:

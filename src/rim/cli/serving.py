@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,44 +11,14 @@ from rim.cli import common
 
 
 def serve(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="RUN|DIR|GGUF", help="Run folder, exported folder, or GGUF file."),
-    ],
-    extra: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- ENGINE ARGUMENTS", help="Handed to the engine as they are."),
-    ] = None,
-    engine: Annotated[
-        Literal["auto", "transformers", "vllm", "llama.cpp"],
-        typer.Option(
-            metavar="NAME",
-            help="transformers, vllm or llama.cpp; auto: the first installed, in this order.",
-        ),
-    ] = "auto",
-    host: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST", help="Address to serve on; anything but loopback opens it to a network."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="N", min=1, max=65535, help="Port to serve on.")
-    ] = 8000,
-    blocks: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="K",
-            help="Memory blocks of a request that names no number; as in training if left out.",
-        ),
-    ] = None,
-    page: Annotated[
-        bool,
-        typer.Option(
-            "--page", help="Print a web page's address, and let web pages (all) ask the server."
-        ),
-    ] = False,
+    path: Path,
+    extra: list[str] | None = None,
+    *,
+    engine: Literal["auto", "transformers", "vllm", "llama.cpp"] = "auto",
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    blocks: Annotated[int | None, typer.Option(min=0)] = None,
+    page: bool = False,
 ) -> None:
     """Serve a trained model with an installed engine: transformers serve, vLLM or llama.cpp.
 
@@ -57,6 +27,15 @@ def serve(
     key unless LLAMA_API_KEY (llama.cpp) or VLLM_API_KEY holds one.
 
     Arguments of the engine follow two dashes: `rim serve exported -- --dtype bfloat16`.
+
+    Args:
+        path (RUN|DIR|GGUF): Run folder, exported folder, or GGUF file.
+        extra (-- ENGINE ARGUMENTS): Handed to the engine as they are.
+        engine (NAME): transformers, vllm or llama.cpp; auto: the first installed, in this order.
+        host (HOST): Address to serve on; anything but loopback opens it to a network.
+        port (N): Port to serve on.
+        blocks (K): Memory blocks of a request that names no number; as in training if left out.
+        page: Print a web page's address, and let web pages (all) ask the server.
     """
     with common.clear_errors():
         from rim.config import ConfigError
@@ -68,27 +47,18 @@ def serve(
                 "two dashes and begin with one)"
             )
 
-        def plan():
-            return plan_server(
-                path,
-                engine=engine,
-                host=host,
-                port=port,
-                blocks=blocks,
-                page=page,
-                extra=extra or [],
-            )
-
-        planned = plan()
+        options: dict[str, Any] = {"engine": engine, "host": host, "port": port}
+        options |= {"blocks": blocks, "page": page, "extra": extra or []}
+        planned = plan_server(path, **options)
         if planned.subject.run is not None:
             _export(planned.subject.run, planned.model)
-            planned = plan()
+            planned = plan_server(path, **options)
         typer.echo(greeting(planned))  # it flushes, which the end of this process would not
         planned.start()
 
 
 def _export(run: Path, folder: str) -> None:
-    common.say(f"Exporting the run into {common.escape(folder)} first.")
+    common.say(f"Exporting the run into {folder} first.")
     common.quiet_libraries()
     from rim.deploy.export import export_run
 

@@ -6,6 +6,7 @@ A recipe is written as YAML; `rim.config.recipe_yaml` reads it.
 from rim.config.base import ConfigError, Settings
 from rim.config.data import (
     ArithmeticConfig,
+    BracketsConfig,
     DataConfig,
     DataFormat,
     DataSource,
@@ -13,6 +14,10 @@ from rim.config.data import (
     GraphSearchConfig,
     HubColumns,
     MultiplicationConfig,
+    PairMatchingConfig,
+    PointersConfig,
+    PrefixCountsConfig,
+    RelationsConfig,
     WordProblemsConfig,
 )
 from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
@@ -23,6 +28,7 @@ from rim.config.stages import StageConfig
 __all__ = [
     "ArithmeticConfig",
     "Attention",
+    "BracketsConfig",
     "ConfigError",
     "DataConfig",
     "DataFormat",
@@ -35,8 +41,12 @@ __all__ = [
     "MethodName",
     "ModelConfig",
     "MultiplicationConfig",
+    "PairMatchingConfig",
+    "PointersConfig",
+    "PrefixCountsConfig",
     "PromptFormat",
     "Recipe",
+    "RelationsConfig",
     "ScratchConfig",
     "Settings",
     "StageConfig",

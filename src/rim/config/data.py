@@ -19,13 +19,19 @@ DataFormat = Literal[
     "multiplication_file",
     "hub",
     "arithmetic",
+    "brackets",
     "graph_search",
     "multiplication",
+    "pair_matching",
+    "pointers",
+    "prefix_counts",
+    "relations",
     "word_problems",
 ]
 #: Published formats whose records are JSON objects; a hub set may hold the same records.
 RecordFormat = Literal["jsonl", "gsm8k", "gsm8k_sentences", "gsm_hard", "svamp", "prosqa"]
 Operation = Literal["add", "subtract", "multiply", "divide", "together"]
+Wording = Literal["plain", "paraphrased", "mixed"]
 
 
 class HubColumns(Settings):
@@ -41,10 +47,13 @@ class GeneratorConfig(Settings):
     split: Literal["train", "validation", "test"] = "train"
     seed: int = 0
 
-    def _check_ranges(self, *nouns: str) -> None:
-        for noun in nouns:
-            if getattr(self, f"max_{noun}") < getattr(self, f"min_{noun}"):
-                raise ValueError(f"max_{noun} must be >= min_{noun}")
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for low in type(self).model_fields:
+            high = low.replace("min_", "max_", 1)
+            if low.startswith("min_") and getattr(self, high) < getattr(self, low):
+                raise ValueError(f"{high} must be >= {low}")
+        return self
 
 
 class ArithmeticConfig(GeneratorConfig):
@@ -56,11 +65,6 @@ class ArithmeticConfig(GeneratorConfig):
     max_operations: PositiveInt = 4
     modulus: Annotated[int, Field(ge=2)] = 10
     start: Literal["first", "last"] = "first"
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        self._check_ranges("operations")
-        return self
 
 
 class GraphSearchConfig(GeneratorConfig):
@@ -82,7 +86,6 @@ class GraphSearchConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        self._check_ranges("hops", "concepts", "entities")
         if self.hop_mix == "prosqa" and not 3 <= self.min_hops <= self.max_hops <= 6:
             raise ValueError("ProsQA has 3 to 6 hops; for other lengths set hop_mix to 'even'")
         if self.min_concepts <= self.max_hops:
@@ -104,9 +107,34 @@ class MultiplicationConfig(GeneratorConfig):
     min_second_digits: PositiveInt = 4
     max_second_digits: PositiveInt = 4
 
+
+class RelationsConfig(GeneratorConfig):
+    """Whom a path of relations leads to, among facts of every person and relation.
+
+    `facts` and `question` say how they are worded, `names` whose names occur: "new" ones are in no
+    question with "familiar" ones. `step` is the fact of a hop, or only the name that it gives.
+    """
+
+    min_hops: PositiveInt = 2
+    max_hops: PositiveInt = 4
+    min_people: Annotated[int, Field(ge=3)] = 6
+    max_people: PositiveInt = 6
+    relations: Annotated[tuple[str, ...], Field(min_length=1)] = ("best friend", "teacher")
+    shape: Literal["permutation", "ring"] = "permutation"
+    distractors: Annotated[int, Field(ge=0, le=12)] = 2  # facts that are no relation
+    names: Literal["familiar", "new"] = "familiar"
+    facts: Wording = "plain"
+    question: Wording = "plain"
+    step: Literal["fact", "name"] = "fact"
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        self._check_ranges("second_digits")
+        if self.min_people <= self.max_hops:
+            raise ValueError(
+                f"min_people must be >= max_hops + 1 = {self.max_hops + 1}: nobody is met twice"
+            )
+        if len(set(self.relations)) < len(self.relations):
+            raise ValueError("relations must be different from each other")
         return self
 
 
@@ -130,9 +158,61 @@ class WordProblemsConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        self._check_ranges("steps")
         if set(self.operations) == {"together"}:
             raise ValueError("operations need one beside 'together', which adds two known numbers")
+        return self
+
+
+class PointersConfig(GeneratorConfig):
+    """Arrows between letters, to be followed from a start; `start: last` asks behind the table."""
+
+    nodes: Annotated[int, Field(ge=2, le=26)] = 8
+    min_hops: PositiveInt = 2
+    max_hops: PositiveInt = 4
+    start: Literal["first", "last"] = "last"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.max_hops >= self.nodes:
+            raise ValueError("nodes must be > max_hops: else a walk comes back to its start")
+        return self
+
+
+class BracketsConfig(GeneratorConfig):
+    """Brackets such as `(3+4)(5*2)=`, each modulo `modulus`, their results put together at the
+    end.
+    """
+
+    min_brackets: PositiveInt = 2
+    max_brackets: PositiveInt = 4
+    modulus: Annotated[int, Field(ge=2)] = 10
+    signs: Annotated[tuple[Literal["+", "-", "*"], ...], Field(min_length=1)] = ("+", "-", "*")
+    combine: Literal["sum", "largest"] = "sum"
+
+
+class PrefixCountsConfig(GeneratorConfig):
+    """Ones in a string of bits modulo `modulus` (2: parity), a step for each chunk of bits."""
+
+    chunk: PositiveInt = 4
+    min_chunks: PositiveInt = 4
+    max_chunks: PositiveInt = 6
+    modulus: Annotated[int, Field(ge=2)] = 2
+
+
+class PairMatchingConfig(GeneratorConfig):
+    """Items that add up to 0 digit by digit: is there a pair, how many, or which is the query's."""
+
+    min_items: Annotated[int, Field(ge=2)] = 4
+    max_items: PositiveInt = 6
+    digits: PositiveInt = 2
+    modulus: Annotated[int, Field(ge=2, le=10)] = 10
+    ask: Literal["any", "count", "which"] = "any"
+    max_pairs: PositiveInt = 2  # under "count"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.ask == "count" and 2 * self.max_pairs > self.min_items:
+            raise ValueError("min_items must be >= 2 * max_pairs: a pair has two items of its own")
         return self
 
 
@@ -150,20 +230,20 @@ class DataSource(Settings):
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
     exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source
     arithmetic: ArithmeticConfig = ArithmeticConfig()
+    brackets: BracketsConfig = BracketsConfig()
     graph_search: GraphSearchConfig = GraphSearchConfig()
     multiplication: MultiplicationConfig = MultiplicationConfig()
+    pair_matching: PairMatchingConfig = PairMatchingConfig()
+    pointers: PointersConfig = PointersConfig()
+    prefix_counts: PrefixCountsConfig = PrefixCountsConfig()
+    relations: RelationsConfig = RelationsConfig()
     word_problems: WordProblemsConfig = WordProblemsConfig()
 
     @property
     def task(self) -> GeneratorConfig | None:
         """The settings of the task that this source generates; None for files and hub sets."""
-        tasks: dict[str, GeneratorConfig] = {
-            "arithmetic": self.arithmetic,
-            "graph_search": self.graph_search,
-            "multiplication": self.multiplication,
-            "word_problems": self.word_problems,
-        }
-        return tasks.get(self.format)
+        settings = getattr(self, self.format, None)  # a task's settings are named as its format
+        return settings if isinstance(settings, GeneratorConfig) else None
 
     @model_validator(mode="after")
     def _path_given(self) -> Self:

@@ -44,7 +44,14 @@ class LoraSettings(Settings):
 
 
 class ModelConfig(Settings):
-    """Either `base` (hub id, folder or run folder) or `scratch`."""
+    """Either `base` (hub id, folder, run folder, GGUF file, or `package:NAME`: the GGUF file inside
+    an installed Python package) or `scratch`.
+
+    revision: the hub's; of a GGUF file the beginning of its SHA-256.
+    readouts: "parallel" runs all read-outs of an example in one pass, under our mask; "separate"
+    each as a row of its own, which is right for every causal model; "auto" measures on an example
+    whether parallel is right, and takes separate where it is not (`rim.train.readouts`).
+    """
 
     base: str | None = None
     revision: str | None = None
@@ -52,6 +59,7 @@ class ModelConfig(Settings):
     tuning: Literal["lora", "full"] = "lora"
     lora: LoraSettings = LoraSettings()
     attention: Attention = "sdpa"
+    readouts: Literal["auto", "parallel", "separate"] = "auto"
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     trust_remote_code: bool = False
 

@@ -41,9 +41,14 @@ class MemoryConfig(Settings):
     attention: Literal["causal", "bidirectional"] = "causal"
     readouts_see_question: bool = True
 
+    @property
+    def token_strings(self) -> list[str]:
+        """Start, memory and end token."""
+        return [self.start_token, self.memory_token, self.end_token]
+
     @model_validator(mode="after")
     def _distinct_tokens(self) -> Self:
-        strings = [self.start_token, self.memory_token, self.end_token]
+        strings = self.token_strings
         if len(set(strings)) < 3 or not all(s.strip() for s in strings):
             raise ValueError(
                 "start_token, memory_token and end_token must be three different non-empty "
@@ -100,11 +105,16 @@ class TemplatesConfig(Settings):
 
 
 class PromptFormat(Settings):
-    """All that fixes the tokens around a question; saved beside a trained model."""
+    """All that fixes the tokens around a question; saved beside a trained model.
+
+    readouts: how they run, as `model.readouts` decided it: all of an example in one pass
+    ("parallel"), or each as a row of its own ("separate").
+    """
 
     method: MethodName = "rim"
     memory: MemoryConfig = MemoryConfig()
     templates: TemplatesConfig = TemplatesConfig()
+    readouts: Literal["parallel", "separate"] = "parallel"
 
     @model_validator(mode="after")
     def _blocks_fit_method(self) -> Self:
@@ -115,6 +125,19 @@ class PromptFormat(Settings):
         if self.feedback != "none" and memory.attention != "causal":
             raise ValueError("blocks that hidden states are fed back to need attention: causal")
         return self
+
+    @property
+    def parallel_only(self) -> str | None:
+        """The setting that separate read-outs cannot express, if there is one: they are ordinary
+        causal sequences.
+        """
+        if self.memory.attention != "causal":
+            return f"memory.attention: {self.memory.attention}"
+        if not self.memory.readouts_see_question:
+            return "memory.readouts_see_question: false"
+        if self.feedback != "none":
+            return f"hidden states that are fed back (method {self.method})"
+        return None
 
     @property
     def trained_blocks(self) -> int:

@@ -77,6 +77,21 @@ class Recipe(Settings):
             raise ValueError(f"stages need different names, got {names}")
         return self
 
+    @model_validator(mode="after")
+    def _separate_readouts_are_causal(self) -> Self:
+        if self.model.readouts == "separate" and (setting := self.parallel_only):
+            raise ValueError(
+                f"model.readouts: separate cannot express {setting}; its rows are ordinary causal "
+                "sequences that see their whole question"
+            )
+        return self
+
+    @property
+    def parallel_only(self) -> str | None:
+        """The setting that separate read-outs cannot express, if there is one."""
+        blind = next((stage.name for stage in self.stages if stage.blind_readouts), None)
+        return f"blind_readouts (stage {blind!r})" if blind else self.prompt_format.parallel_only
+
     @property
     def prompt_format(self) -> PromptFormat:
         return PromptFormat(method=self.method, memory=self.memory, templates=self.templates)

@@ -21,56 +21,38 @@ Weighting = Literal[
     "last",  # the last read-out only
 ]
 Removed = NonNegativeInt | Literal["all"]
-#: Fields of transformers' TrainingArguments that a stage's `trainer` may not set, with what does.
+_BATCH = "batch_size and micro_batch_size of the stage"
+#: Fields of transformers' TrainingArguments that a stage's `trainer` may not set, with what does;
+#: "": nothing, for the training of read-outs depends on it.
 TRAINER_OWN = {
-    "output_dir": "runs_dir and name",
-    "max_steps": "max_steps of the stage",
-    "num_train_epochs": "epochs of the stage",
-    "per_device_train_batch_size": "batch_size and micro_batch_size of the stage",
-    "per_device_eval_batch_size": "validation.batch_size",
-    "gradient_accumulation_steps": "batch_size and micro_batch_size of the stage",
-    "auto_find_batch_size": "batch_size and micro_batch_size of the stage",
-    "learning_rate": "learning_rate of the stage",
-    "lr_scheduler_type": "scheduler of the stage",
-    "lr_scheduler_kwargs": "scheduler of the stage",
-    "warmup_steps": "warmup of the stage",
-    "warmup_ratio": "warmup of the stage",
-    "weight_decay": "weight_decay of the stage",
-    "adam_beta1": "betas of the stage",
-    "adam_beta2": "betas of the stage",
-    "max_grad_norm": "max_grad_norm of the stage",
-    "bf16": "bf16 of the stage",
-    "gradient_checkpointing": "gradient_checkpointing of the stage",
-    "activation_checkpointing": "gradient_checkpointing of the stage",
-    "seed": "seed of the recipe",
-    "data_seed": "seed of the recipe",
-    "eval_strategy": "evaluate_every of the stage",
-    "eval_steps": "evaluate_every of the stage",
-    "eval_delay": "evaluate_every of the stage",
-    "save_strategy": "evaluate_every of the stage",
-    "save_steps": "evaluate_every of the stage",
-    "report_to": "report_to of the recipe",
-    "run_name": "name of the recipe and of the stage",
-    "resume_from_checkpoint": "rim train --resume",
-    "push_to_hub": "rim push, once the model is trained",
-    "hub_token": "rim push, once the model is trained",
-} | dict.fromkeys(
-    (
-        "load_best_model_at_end",
-        "metric_for_best_model",
-        "greater_is_better",
-        "save_only_model",
-        "remove_unused_columns",
-        "label_names",
-        "label_smoothing_factor",
-        "prediction_loss_only",
-        "logging_nan_inf_filter",
-        "disable_tqdm",
-        "train_sampling_strategy",
-        "dataloader_drop_last",
-    ),
-    "",  # the training of read-outs depends on them
-)
+    name: instead
+    for instead, names in {
+        "runs_dir and name": "output_dir",
+        "max_steps of the stage": "max_steps",
+        "epochs of the stage": "num_train_epochs",
+        _BATCH: "per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size",
+        "validation.batch_size": "per_device_eval_batch_size",
+        "learning_rate of the stage": "learning_rate",
+        "scheduler of the stage": "lr_scheduler_type lr_scheduler_kwargs",
+        "warmup of the stage": "warmup_steps warmup_ratio",
+        "weight_decay of the stage": "weight_decay",
+        "betas of the stage": "adam_beta1 adam_beta2",
+        "max_grad_norm of the stage": "max_grad_norm",
+        "bf16 of the stage": "bf16",
+        "gradient_checkpointing of the stage": "gradient_checkpointing activation_checkpointing",
+        "seed of the recipe": "seed data_seed",
+        "evaluate_every of the stage": "eval_strategy eval_steps eval_delay "
+        "save_strategy save_steps",
+        "report_to of the recipe": "report_to",
+        "name of the recipe and of the stage": "run_name",
+        "rim train --resume": "resume_from_checkpoint",
+        "rim push, once the model is trained": "push_to_hub hub_token",
+        "": "load_best_model_at_end metric_for_best_model greater_is_better save_only_model "
+        "remove_unused_columns label_names label_smoothing_factor prediction_loss_only "
+        "logging_nan_inf_filter disable_tqdm train_sampling_strategy dataloader_drop_last",
+    }.items()
+    for name in names.split()
+}
 
 
 def expand_stages(stages: Any) -> Any:
@@ -132,6 +114,7 @@ class StageConfig(Settings):
     epochs: PositiveFloat | None = None
     batch_size: PositiveInt = 128
     micro_batch_size: PositiveInt | None = None
+    packing: bool = True  # several examples may share a row; changes the time, not the loss
     learning_rate: PositiveFloat = 1e-4
     scheduler: Literal["constant_with_warmup", "cosine", "linear", "cosine_with_min_lr"] = (
         "constant_with_warmup"

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from rim.core.layers import new_cache
 from rim.core.layout import PADDING, TRUNK_SEGMENT
 from rim.core.prompt import PromptEncoder
 from rim.core.unwrap import unwrap
@@ -70,7 +71,7 @@ def fill_latents(
     plain = unwrap(model)
     embeddings_BWE = plain.get_input_embeddings()(ids_BW)
     latent_BW = (ids_BW == feedback.memory_id) & (real_BW == 1)
-    cache = DynamicCache(config=plain.config)
+    cache = new_cache(plain.config)
     columns = torch.nonzero(latent_BW.any(0))[:, 0].tolist()
     if not columns:
         return FilledEmbeddings(embeddings_BWE, cache, 0)

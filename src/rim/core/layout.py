@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -48,6 +48,10 @@ FIELDS = (
     "readout_ids",  # the read-out that this position's target belongs to, or -1
     "marks",  # the read-out whose marked token this position predicts, or -1
 )
+
+
+#: In a batch of separate read-outs, the example of every row.
+ROW_EXAMPLES = "row_examples"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,19 @@ class Trunk:
         return range(end - self.block_length, end) if block else range(end)
 
 
+class LaidOut(Protocol):
+    """What `rim.core.collate` needs of an example; a `Layout`, or one read from disk."""
+
+    @property
+    def fields_TF(self) -> np.ndarray: ...
+    @property
+    def trunk_length(self) -> int: ...
+    @property
+    def num_readouts(self) -> int: ...
+    @property
+    def num_step_readouts(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """One example, ready to be padded into a batch.
@@ -122,6 +139,10 @@ class Layout:
     num_readouts: int
     num_step_readouts: int
     starts: tuple[int, ...]
+
+    @property
+    def trunk_length(self) -> int:
+        return len(self.trunk.ids)
 
     def next_position(self, readout: int) -> int:
         """The position behind the token that predicts a read-out's first token."""
@@ -207,6 +228,33 @@ def _write_targets(
         rows[row][readout_column] = r
     if readout.marked is not None:
         rows[predictors[readout.marked]][FIELDS.index("marks")] = r
+
+
+def separate_rows(layout: LaidOut) -> list[np.ndarray]:
+    """The same example as ordinary causal sequences: read-out r as a row of its own.
+
+    A row is the question, blocks 1..k and what the read-out feeds, at positions 0, 1, 2, ..., with
+    the targets (and the mark) of this read-out alone. The rows' losses are those of the layout, on
+    any causal model and under no mask of ours; the question is repeated in each.
+
+    Returns:
+        One array `[tokens, FIELDS]` a read-out.
+    """
+    fields_TF = layout.fields_TF
+    column = {name: i for i, name in enumerate(FIELDS)}
+    segment_T, block_T = fields_TF[:, column["segment_ids"]], fields_TF[:, column["block_ids"]]
+    readout_T = fields_TF[:, column["readout_ids"]]
+    rows = []
+    for r in range(layout.num_readouts):
+        start = np.flatnonzero(readout_T == r)[0]  # it predicts the first target token
+        trunk_T = (segment_T == TRUNK_SEGMENT) & (block_T <= block_T[start])
+        row_TF = fields_TF[trunk_T | (segment_T == r + 1)]
+        other_T = row_TF[:, column["readout_ids"]] != r
+        for name in ("targets", "readout_ids"):
+            row_TF[other_T, column[name]] = PADDING
+        row_TF[row_TF[:, column["marks"]] != r, column["marks"]] = PADDING
+        rows.append(row_TF)
+    return rows
 
 
 def lay_out(method: Method, example: Example, stage: StageConfig, encoder: PromptEncoder) -> Layout:

@@ -53,10 +53,9 @@ def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, memory: MemoryConfig) 
     Returns:
         Their ids: start, memory, end.
     """
-    strings = [memory.start_token, memory.memory_token, memory.end_token]
     vocabulary = tokenizer.get_vocab()
-    new = [s for s in strings if s not in vocabulary]
-    for string in strings:
+    new = [s for s in memory.token_strings if s not in vocabulary]
+    for string in memory.token_strings:
         if string in vocabulary and not _is_special(tokenizer, vocabulary[string]):
             raise ConfigError(
                 f"the memory token {string!r} is an ordinary word of this tokenizer; choose another"
@@ -80,16 +79,12 @@ def memory_token_ids(tokenizer: PreTrainedTokenizerBase, memory: MemoryConfig) -
         ConfigError: the tokenizer lacks one.
     """
     vocabulary = tokenizer.get_vocab()
-    missing = [
-        s
-        for s in (memory.start_token, memory.memory_token, memory.end_token)
-        if s not in vocabulary
-    ]
+    missing = [s for s in memory.token_strings if s not in vocabulary]
     if missing:
         raise ConfigError(
             f"the tokenizer has no memory token {missing[0]!r}; was this model trained with RiM?"
         )
-    return [vocabulary[s] for s in (memory.start_token, memory.memory_token, memory.end_token)]
+    return [vocabulary[s] for s in memory.token_strings]
 
 
 def _frame(
@@ -205,11 +200,9 @@ class PromptEncoder:
     def control_strings(self) -> list[str]:
         """Strings that the tokenizer reads as control tokens, the longest first."""
         added = self.tokenizer.added_tokens_decoder.values()
-        return sorted(
-            {t.content for t in added if t.special and len(t.content.strip()) > 1},
-            key=len,
-            reverse=True,
-        )
+        strings = {t.content for t in added if t.special and len(t.content.strip()) > 1}
+        # By text as well: an export must not depend on the order of a set.
+        return sorted(strings, key=lambda string: (-len(string), string))
 
     def prompt_ids(self, question: str, blocks: int) -> list[int]:
         """All tokens after which the answer is decoded, as a list."""

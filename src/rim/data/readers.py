@@ -1,7 +1,7 @@
 """Files in, examples out: JSONL and published formats (GSM8K and its kin, SVAMP, ProsQA, products).
 
-A format is two functions: one splits a file into raw records, one turns a record into an `Example`
-or raises a `DataError` that names file, line and field.
+A format says how a file is split into records, which fields a record has, and how it becomes an
+`Example`; a `DataError` names file, line and field.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rim.data.examples import DataError, Example, check_text
 
@@ -22,10 +22,22 @@ _PRODUCT = re.compile(r"\d( \d)* \* \d( \d)*")  # digits apart, as in "5 6 3 2 *
 
 @dataclass(frozen=True)
 class FileFormat:
-    """`split` yields (raw record, origin); `parse` turns one into an example."""
+    """`holds`: lines of text, a JSON object a line, or one JSON array of objects; `fields`: what an
+    object must have; `parse`: from a line or an object, and its origin, to an example.
+    """
 
-    split: Callable[[Path], Iterator[tuple[Any, str]]]
+    holds: Literal["text", "objects", "array"]
+    fields: tuple[str, ...]
     parse: Callable[[Any, str], Example]
+
+    def example(self, record: Any, origin: str) -> Example:
+        """
+        Raises:
+            DataError: the record is malformed.
+        """
+        if self.holds != "text":
+            record = check_fields(record, origin, self.fields)
+        return self.parse(record, origin)
 
 
 def read_file(
@@ -40,21 +52,16 @@ def read_file(
     Raises:
         DataError: a malformed record (unless `on_problem` takes it), or a file that cannot be read.
     """
-    for raw, origin in file_format.split(path):
+    for raw, origin in raw_records(path, file_format):
         try:
-            example = file_format.parse(raw, origin)
+            record = parse_json(raw, origin) if file_format.holds == "objects" else raw
+            example = file_format.example(record, origin)
         except DataError as error:
             if on_problem is None:
                 raise
             on_problem(str(error))
             continue
         yield example
-
-
-def parse_record(file_format: FileFormat, record: Any, origin: str) -> Example:
-    """An example from a record that is already an object, such as a row of a hub data set."""
-    raw = json.dumps(record) if file_format.split is split_lines else record
-    return file_format.parse(raw, origin)
 
 
 # --- splitting -----------------------------------------------------------------------------------
@@ -82,15 +89,25 @@ def unknown_format(path: Path) -> DataError:
     )
 
 
-def split_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Non-empty lines. Not str.splitlines: JSON strings may hold U+2028 and its kin unescaped."""
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip():
-            yield line.rstrip("\r"), f"{path}, line {number}"
+def parse_json(text: str, origin: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{origin}: not valid JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise DataError(f"{origin}: not a record: lists within lists without end") from None
+    except ValueError as error:  # a field given twice; a number of thousands of digits
+        raise DataError(f"{origin}: {str(error).partition(';')[0]}") from None
 
 
-def split_array(path: Path) -> Iterator[tuple[Any, str]]:
-    """Items of a file that is one JSON array."""
+def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]]:
+    """Items of a file's JSON array, or its non-empty lines, each with its origin."""
+    if file_format.holds != "array":
+        # Not str.splitlines: JSON strings may hold U+2028 and its kin unescaped.
+        for number, line in enumerate(read_text(path).split("\n"), 1):
+            if line.strip():
+                yield line.rstrip("\r"), f"{path}, line {number}"
+        return
     try:
         records = json.loads(read_text(path), object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
@@ -108,9 +125,8 @@ def split_array(path: Path) -> Iterator[tuple[Any, str]]:
 # --- parsing -------------------------------------------------------------------------------------
 
 
-def parse_jsonl(line: str, origin: str) -> Example:
-    """`{"question": string, "steps": list of strings, "answer": string or number}`."""
-    record = _fields(json_object(line, origin), origin, "question", "answer")
+def _question_steps_answer(record: dict[str, Any], origin: str) -> Example:
+    """Also ProsQA's, whose steps and answer are sentences."""
     return make_example(record["question"], record.get("steps", []), record["answer"], origin)
 
 
@@ -124,38 +140,36 @@ def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
         line = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: not UTF-8 text (byte {error.start})") from None
-    record = _fields(json_object(line, origin), origin, "question")
+    record = check_fields(parse_json(line, origin), origin, ["question"])
     return check_text(record["question"], f"{origin}: field 'question'"), record.get("id")
 
 
-def parse_gsm8k(line: str, origin: str) -> Example:
-    """GSM8K's raw lines, steps from the `<<48/2=24>>` annotations (a record may have none)."""
-    question, solution, answer = _gsm8k_parts(line, origin)
-    return make_example(
-        question, [f"<<{e}>>" for e in _ANNOTATION.findall(solution)], answer, origin
-    )
+def _gsm8k(record: dict[str, Any], origin: str) -> Example:
+    """Steps from the `<<48/2=24>>` annotations (a record may have none)."""
+    solution, answer = _solution(record, origin)
+    steps = [f"<<{equation}>>" for equation in _ANNOTATION.findall(solution)]
+    return make_example(record["question"], steps, answer, origin)
 
 
-def parse_gsm8k_sentences(line: str, origin: str) -> Example:
-    """GSM8K's raw lines, steps from the sentences of the solution, annotations removed."""
-    question, solution, answer = _gsm8k_parts(line, origin)
+def _gsm8k_sentences(record: dict[str, Any], origin: str) -> Example:
+    """Steps from the sentences of the solution, annotations removed."""
+    solution, answer = _solution(record, origin)
     sentences = [_ANNOTATION.sub("", text).strip() for text in solution.splitlines()]
-    return make_example(question, [s for s in sentences if s], answer, origin)
+    return make_example(record["question"], [s for s in sentences if s], answer, origin)
 
 
-def _gsm8k_parts(line: str, origin: str) -> tuple[str, str, str]:
-    """Question, solution text and answer of `... \\n#### 72`."""
-    record = _fields(json_object(line, origin), origin, "question", "answer")
+def _solution(record: dict[str, Any], origin: str) -> tuple[str, str]:
+    """Solution text and answer of `... \\n#### 72`."""
     if not isinstance(record["answer"], str):
         raise DataError(f"{origin}: field 'answer' must be a string, got {record['answer']!r}")
     solution, separator, answer = record["answer"].rpartition("####")
     if not separator:
         raise DataError(f"{origin}: field 'answer' has no line '#### ...'")
-    return record["question"], solution, answer
+    return solution, answer
 
 
-def parse_gsm8k_aug(line: str, origin: str) -> Example:
-    """`question||<<a+b=c>> <<...>> #### answer`, the format of GSM8K-Aug."""
+def _gsm8k_aug(line: str, origin: str) -> Example:
+    """`question||<<a+b=c>> <<...>> #### answer`."""
     question, steps, answer = _bar_parts(line, origin)
     found = [f"<<{equation}>>" for equation in _ANNOTATION.findall(steps)]
     if steps and not found:
@@ -163,7 +177,7 @@ def parse_gsm8k_aug(line: str, origin: str) -> Example:
     return make_example(question, found, answer, origin)
 
 
-def parse_multiplication_file(line: str, origin: str) -> Example:
+def _multiplication(line: str, origin: str) -> Example:
     """`5 6 * 7 4||5 5 4 + 0 0 6 2 #### 5 5 0 3`, iCoT's format of long multiplication.
 
     A step is a partial product with the running sum behind it, where the line has one.
@@ -188,37 +202,29 @@ def _bar_parts(line: str, origin: str) -> tuple[str, str, str]:
     return question.strip(), steps.strip(), answer.strip()
 
 
-def parse_gsm_hard(line: str, origin: str) -> Example:
-    """GSM-Hard: `input` and a numeric `target`; no steps."""
-    record = _fields(json_object(line, origin), origin, "input", "target")
+def _gsm_hard(record: dict[str, Any], origin: str) -> Example:
     return make_example(record["input"], [], record["target"], origin)
 
 
-def parse_svamp(record: Any, origin: str) -> Example:
-    """SVAMP: `Body`, `Question`, `Answer`; no steps."""
-    record = _fields(record, origin, "Body", "Question", "Answer")
-    if not isinstance(record["Body"], str) or not isinstance(record["Question"], str):
+def _svamp(record: dict[str, Any], origin: str) -> Example:
+    body, question = record["Body"], record["Question"]
+    if not isinstance(body, str) or not isinstance(question, str):
         raise DataError(f"{origin}: fields 'Body' and 'Question' must be strings")
-    body = record["Body"].strip()
+    body = body.strip()
     joint = " " if body.endswith((".", "?", "!", ",")) else ". "
-    return make_example(body + joint + record["Question"].strip(), [], record["Answer"], origin)
+    return make_example(body + joint + question.strip(), [], record["Answer"], origin)
 
 
-def parse_prosqa(record: Any, origin: str) -> Example:
-    """ProsQA: `question`, `steps` (sentences) and `answer` (a sentence) in one JSON array."""
-    record = _fields(record, origin, "question", "steps", "answer")
-    return make_example(record["question"], record["steps"], record["answer"], origin)
-
-
+_QA = ("question", "answer")
 FILE_FORMATS = {
-    "jsonl": FileFormat(split_lines, parse_jsonl),
-    "gsm8k": FileFormat(split_lines, parse_gsm8k),
-    "gsm8k_sentences": FileFormat(split_lines, parse_gsm8k_sentences),
-    "gsm8k_aug": FileFormat(split_lines, parse_gsm8k_aug),
-    "gsm_hard": FileFormat(split_lines, parse_gsm_hard),
-    "svamp": FileFormat(split_array, parse_svamp),
-    "prosqa": FileFormat(split_array, parse_prosqa),
-    "multiplication_file": FileFormat(split_lines, parse_multiplication_file),
+    "jsonl": FileFormat("objects", _QA, _question_steps_answer),
+    "gsm8k": FileFormat("objects", _QA, _gsm8k),
+    "gsm8k_sentences": FileFormat("objects", _QA, _gsm8k_sentences),
+    "gsm8k_aug": FileFormat("text", (), _gsm8k_aug),
+    "gsm_hard": FileFormat("objects", ("input", "target"), _gsm_hard),
+    "svamp": FileFormat("array", ("Body", "Question", "Answer"), _svamp),
+    "prosqa": FileFormat("array", ("question", "steps", "answer"), _question_steps_answer),
+    "multiplication_file": FileFormat("text", (), _multiplication),
 }
 
 
@@ -235,17 +241,6 @@ def make_example(question: Any, steps: Any, answer: Any, origin: str) -> Example
     return Example(question, tuple(steps), str(answer).strip(), origin)
 
 
-def json_object(line: str, origin: str) -> Any:
-    try:
-        return json.loads(line, object_pairs_hook=_each_once)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{origin}: not valid JSON ({error.msg}, column {error.colno})") from None
-    except RecursionError:
-        raise DataError(f"{origin}: not a record: lists within lists without end") from None
-    except ValueError as error:  # a field given twice; a number of thousands of digits
-        raise DataError(f"{origin}: {str(error).partition(';')[0]}") from None
-
-
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON lets a field be given twice, and one of both would be lost."""
     record = dict(pairs)
@@ -255,13 +250,12 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _fields(record: Any, origin: str, *names: str) -> dict[str, Any]:
+def check_fields(record: Any, origin: str, names: Iterable[str]) -> dict[str, Any]:
     """The record, once it is known to be an object with these fields."""
     if not isinstance(record, dict):
         raise DataError(f"{origin}: expected a JSON object, got {type(record).__name__}")
     for name in names:
         if name not in record:
-            raise DataError(
-                f"{origin}: field {name!r} is missing (found {', '.join(record) or 'nothing'})"
-            )
+            found = ", ".join(record) or "nothing"
+            raise DataError(f"{origin}: field {name!r} is missing (found {found})")
     return record

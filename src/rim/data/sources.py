@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Collection, Iterator, Sequence
@@ -17,15 +18,15 @@ from rim.data.examples import DataError, Example
 from rim.data.readers import (
     FILE_FORMATS,
     is_multiplication,
-    json_object,
     make_example,
-    parse_record,
+    parse_json,
+    raw_records,
     read_file,
     read_text,
-    split_array,
     unknown_format,
 )
 from rim.data.tasks import GENERATORS
+from rim.results import write_text
 
 
 def load_examples(source: DataSource) -> list[Example]:
@@ -35,13 +36,8 @@ def load_examples(source: DataSource) -> list[Example]:
         DataError: a missing or malformed file, or a source without examples.
     """
     excluded = {e.same_question for path in source.exclude for e in open_file(Path(path))}
-    examples = []
-    for example in _iterate(source, excluded):
-        if excluded and example.same_question in excluded:
-            continue
-        examples.append(example)
-        if source.limit and len(examples) == source.limit:
-            break
+    kept = (e for e in _iterate(source, excluded) if e.same_question not in excluded)
+    examples = list(itertools.islice(kept, source.limit))
     if not examples:
         left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
         raise DataError(f"{source.path or source.format} holds no examples{left}")
@@ -72,7 +68,7 @@ def _read_hub(source: DataSource) -> Iterator[Example]:
         (dict(row), f"{source.path}, row {number}") for number, row in enumerate(table, 1)
     )
     if source.records is not None:
-        return (parse_record(FILE_FORMATS[source.records], row, origin) for row, origin in rows)
+        return (FILE_FORMATS[source.records].example(row, origin) for row, origin in rows)
     columns = source.columns
     wanted = [c for c in (columns.question, columns.steps, columns.answer) if c]
     missing = [c for c in wanted if c not in table.column_names]
@@ -99,18 +95,14 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
         DataError: a validation question that is also a training question, or nothing left to train
             on.
     """
-    train = load_examples(config.train)
-    if config.drop_without_steps:
-        train = [example for example in train if example.steps]
+    train = _training_part(config.train, config)
     if config.validation is None:
         if config.holdout >= len(train):
             raise DataError(
                 f"holdout {config.holdout} leaves nothing of {len(train)} training examples"
             )
         return hold_out(train, config.holdout, seed)
-    validation = load_examples(config.validation)
-    if config.drop_without_steps:
-        validation = [example for example in validation if example.steps]
+    validation = _training_part(config.validation, config)
     known = {example.same_question for example in train}
     for example in validation:
         if example.same_question in known:
@@ -118,6 +110,10 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
                 f"{example.origin}: this validation question is also a training question"
             )
     return train, validation
+
+
+def _training_part(source: DataSource, config: DataConfig) -> list[Example]:
+    return [e for e in load_examples(source) if e.steps or not config.drop_without_steps]
 
 
 def hold_out(
@@ -139,10 +135,8 @@ def data_hash(examples: Sequence[Example]) -> str:
     anywhere.
     """
     digest = hashlib.sha256()
-    for example in examples:
-        digest.update(
-            json.dumps([example.question, list(example.steps), example.answer]).encode() + b"\n"
-        )
+    for e in examples:
+        digest.update(json.dumps([e.question, list(e.steps), e.answer]).encode() + b"\n")
     return digest.hexdigest()[:16]
 
 
@@ -181,14 +175,10 @@ def task_source(
 
 
 def write_file(path: Path, examples: Sequence[Example]) -> None:
-    """Write a JSONL that `open_file` reads back, in one move: nobody ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for e in examples:
-            record = {"question": e.question, "steps": list(e.steps), "answer": e.answer}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    """Write a JSONL that `open_file` reads back."""
+    records = [{"question": e.question, "steps": e.steps, "answer": e.answer} for e in examples]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_text(path, "".join(lines))
 
 
 def _known_format(path: Path, file_format: str | None) -> Any:
@@ -213,10 +203,10 @@ def guess_format(path: Path) -> str:
     if not first:
         raise DataError(f"{path} is empty")
     if first.startswith("["):
-        record = next(split_array(path), ({}, ""))[0]
-        if isinstance(record, dict) and "Body" in record:
+        fields = _fields(next(raw_records(path, FILE_FORMATS["svamp"]), ({}, ""))[0])
+        if "Body" in fields:
             return "svamp"
-        if isinstance(record, dict) and {"question", "steps", "answer"} <= set(record):
+        if fields.issuperset(FILE_FORMATS["prosqa"].fields):
             return "prosqa"
         raise DataError(
             f"{path}: a JSON array is read as SVAMP ('Body', 'Question', 'Answer') or ProsQA "
@@ -226,9 +216,9 @@ def guess_format(path: Path) -> str:
         if "||" in first:
             return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
         raise unknown_format(path)
-    record = json_object(first, f"{path}, line 1")
-    fields = set(record) if isinstance(record, dict) else set()
-    if {"input", "target"} <= fields:
+    record = parse_json(first, f"{path}, line 1")
+    fields = _fields(record)
+    if fields.issuperset(FILE_FORMATS["gsm_hard"].fields):
         return "gsm_hard"
     if (
         {"question", "answer"} <= fields
@@ -242,6 +232,10 @@ def guess_format(path: Path) -> str:
         f"{path}, line 1: no known format has the fields {sorted(fields)}; "
         "a JSONL needs 'question', 'steps' and 'answer'"
     )
+
+
+def _fields(record: Any) -> set[str]:
+    return set(record) if isinstance(record, dict) else set()
 
 
 def describe(examples: Sequence[Example]) -> dict[str, Any]:
@@ -284,4 +278,4 @@ def check_file(path: Path, file_format: str | None) -> FileCheck:
         first = seen.setdefault(example.same_question, example.origin)
         if first != example.origin:
             problems.append(f"{example.origin}: the question repeats that of {first}")
-    return FileCheck(sum(1 for _ in chosen.split(path)), problems, without_steps)
+    return FileCheck(sum(1 for _ in raw_records(path, chosen)), problems, without_steps)

@@ -6,6 +6,7 @@ The one place that compares predictions with gold answers.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -15,6 +16,7 @@ from typing import Any
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash
+from rim.evaluate.selectors import BlockAnswer
 from rim.evaluate.statistics import wilson_interval
 from rim.infer.answers import grade, parse_answer
 from rim.infer.decode import After, Generated, generate
@@ -43,12 +45,14 @@ class Accuracy:
 class Evaluation:
     """`summary` is what goes to JSON and tables; `wrong` holds one record per wrongly answered
     question. `right` says for every question, in order, whether the answer was right: a string of 0
-    and 1 for "final" and, with all blocks, for "any_block".
+    and 1 for "final" and, with all blocks, for "any_block". `readouts`: for every question its
+    answer after each block that was read (the first sample's), for selectors.
     """
 
     summary: dict[str, Any]
     wrong: list[dict[str, Any]]
     right: dict[str, str]
+    readouts: list[list[BlockAnswer]]
 
     @property
     def accuracy(self) -> float:
@@ -141,7 +145,7 @@ def score(
     right = {"final": _flags([g.final_right for g in graded])}
     if after == "all":
         right["any_block"] = _flags([any(g.right_by_block.values()) for g in graded])
-    return Evaluation(summary, wrong, right)
+    return Evaluation(summary, wrong, right, [g.readouts for g in graded])
 
 
 def _flags(values: Sequence[bool]) -> str:
@@ -151,6 +155,7 @@ def _flags(values: Sequence[bool]) -> str:
 @dataclass(frozen=True)
 class _Graded:
     right_by_block: dict[int, bool]  # first sample after each block
+    readouts: list[BlockAnswer]
     final_right: bool
     final_samples_right: int
     predicted: str
@@ -164,13 +169,24 @@ def _grade(texts: Sequence[Generated], example: Example, encoder: PromptEncoder)
         return grade(generated.text, example, encoder, finished=generated.finished)
 
     right_by_block: dict[int, bool] = {}
+    readouts: list[BlockAnswer] = []
     for generated in texts:
         if generated.after_block not in right_by_block:
             right_by_block[generated.after_block] = right(generated)
+            readouts.append(
+                BlockAnswer(
+                    generated.after_block,
+                    parse_answer(generated.text, encoder),
+                    math.exp(generated.logprob),
+                    generated.finished,
+                    right_by_block[generated.after_block],
+                )
+            )
     final = [g for g in texts if g.after_block == texts[-1].after_block]
     rights = [right(g) for g in final]
     return _Graded(
         right_by_block,
+        readouts,
         rights[0],
         sum(rights),
         parse_answer(final[0].text, encoder),
@@ -204,8 +220,12 @@ def write_evaluation(
     data_name: str,
     examples: Sequence[Example],
     settings: dict[str, Any],
+    selection: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Path]:
     """Write the result with everything needed to reproduce it, and the wrong answers beside it.
+
+    Args:
+        selection: how selectors did (`rim.evaluate.selector_scores.compare_selectors`).
 
     Returns:
         The record as written to `path`, and the JSONL of wrong answers.
@@ -216,6 +236,7 @@ def write_evaluation(
         "data": {"name": data_name, "examples": len(examples), "hash": data_hash(examples)},
         "settings": settings,
         "summary": evaluation.summary,
+        **({"selection": selection} if selection else {}),
         "environment": environment(),
         "training": json.loads(run_environment.read_text(encoding="utf-8"))
         if run_environment.exists()

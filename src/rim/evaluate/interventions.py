@@ -42,11 +42,11 @@ from rim.infer.prefill import Between, Filled, Slot, prefill
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a prompt: the question, one block (`number` from 1), or all blocks (with what opens
-    them).
+    """A part of a prompt: the question, one block (`number` from 1), all blocks (with what opens
+    them), the blocks up to a number, the last so many tokens, or everything.
     """
 
-    kind: Literal["question", "block", "blocks"]
+    kind: Literal["question", "block", "blocks", "up_to", "last", "everything"]
     number: int = 0
 
     def columns(self, prompt: Prompt) -> list[int]:
@@ -56,12 +56,18 @@ class Part:
             return list(trunk.columns(0))
         if self.kind == "blocks":
             return list(range(trunk.ends[0] + 1, len(trunk.ids)))
+        if self.kind == "everything":
+            return list(range(len(trunk.ids)))
+        if self.kind == "last":
+            return list(range(max(0, len(trunk.ids) - self.number), len(trunk.ids)))
         if not 1 <= self.number <= trunk.num_blocks:
             raise ConfigError(f"there is no block {self.number}, the prompt has {trunk.num_blocks}")
+        if self.kind == "up_to":
+            return list(range(trunk.ends[0] + 1, trunk.ends[self.number] + 1))
         return list(trunk.columns(self.number))
 
 
-QUESTION, BLOCKS = Part("question"), Part("blocks")
+QUESTION, BLOCKS, EVERYWHERE = Part("question"), Part("blocks"), Part("everything")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,18 @@ def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[fl
     return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
+def bootstrap_interval(
+    values: Sequence[float], *, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float]:
+    """95 % percentile interval of a mean, by drawing the values again with replacement."""
+    import numpy as np
+
+    array = np.asarray(values, dtype=float)
+    drawn = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
+    low, high = np.quantile(array[drawn].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
 #: With fewer seeds a t interval says little more than that there are few: shown is their range.
 SEEDS_FOR_T = 5
 

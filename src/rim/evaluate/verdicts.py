@@ -34,14 +34,8 @@ def verdict(
     )
     tests = [mcnemar(ref, con) for ref, con in pairs]
     p = joint_p(tests)
-    sure = p < LEVEL
-    falls = tests[0].only_first > tests[0].only_second
-    change = ("falls" if falls else "rises") if sure else "shows no sure change:"
     shares = [(ref.count("1") / len(ref), con.count("1") / len(con)) for ref, con in pairs]
-    disagree = len({a > b for a, b in shares if a != b}) > 1
-    if disagree:
-        each = ", ".join(f"{100 * a:.1f} to {100 * b:.1f}" for a, b in shares)
-        change = f"changes in different directions in different seeds ({each} %), on average"
+    change = change_text(shares, [test.p for test in tests])
     questions, seeds = len(pairs[0][1]), len(pairs)
     many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
     share, chance = map(fmean, zip(*follows, strict=True)) if follows else (None, None)
@@ -51,9 +45,8 @@ def verdict(
             f"; {100 * share:.1f} % give the other question's answer "
             f"({100 * chance:.1f} % do with their own blocks)"
         )
-    test = f", McNemar {p_text(p)}{' in every seed' if seeds > 1 and sure else ''}"
-    if disagree:
-        test = ""
+    agreed = len(pairs) == 1 or p < LEVEL
+    test = f", McNemar {p_text(p)}{' in every seed' if seeds > 1 else ''}" if agreed else ""
     return {
         "name": name,
         "follows": share,
@@ -63,9 +56,36 @@ def verdict(
         "questions": questions,
         "seeds": seeds,
         "p": p,
-        "line": f"{name}: accuracy {change} from {100 * before:.1f} to {100 * after:.1f} % "
-        f"({many}{test}){other}",
+        "per_seed": [{"from": a, "to": b} for a, b in shares],
+        "line": f"{name}: accuracy {change} ({many}{test}){other}",
     }
+
+
+def change_text(shares: Sequence[tuple[float, float]], p_values: Sequence[float]) -> str:
+    """What happened to accuracy, from and to, seed by seed: "falls from 97.0 to 19.0 %".
+
+    Where not every seed alone shows the same, it says how many show what, and each seed's numbers.
+
+    Args:
+        shares: accuracy before and after, of each seed. p_values: McNemar's, of each seed.
+    """
+    before, after = (100 * fmean(column) for column in zip(*shares, strict=True))
+    moved = f"from {before:.1f} to {after:.1f} %"
+    sure = [
+        ("falls" if a > b else "rises") if p < LEVEL else "none"
+        for (a, b), p in zip(shares, p_values, strict=True)
+    ]
+    kinds, count = set(sure), len(sure)
+    if kinds in ({"falls"}, {"rises"}):
+        return f"{sure[0]} {moved}"
+    if count == 1:
+        return f"shows no sure change: {moved}"
+    each = ", ".join(f"{100 * a:.1f} to {100 * b:.1f}" for a, b in shares)
+    if kinds == {"none"}:
+        return f"shows no sure change in any seed: {each} %"
+    told = [f"{kind} in {sure.count(kind)}" for kind in ("falls", "rises") if kind in kinds]
+    rest = f", no sure change in {sure.count('none')}" if "none" in kinds else ""
+    return f"depends on the seed: it {' and '.join(told)} of {count}{rest} ({each} %)"
 
 
 def control_verdicts(

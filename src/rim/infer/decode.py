@@ -5,11 +5,16 @@ rule of training, so an answer is exactly what a prompt truncated after its bloc
 copy of the question. Finished answers leave, and so do prompts whose answers are all finished.
 Prompts never look at each other: a result does not depend on its batch mates.
 
+Where the read-outs of a model run separately (`PromptFormat.readouts`, or a cache with states, that
+holds one read-out only), every answer is a row of its own, of the prompt truncated after its block,
+and the rows of a batch are of equal length: padding would enter a state.
+
 Shape legend: B prompts, R answers a prompt being decoded, N answers being decoded, V vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +24,11 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
+from rim.core.layers import state_kinds
 from rim.core.layout import PADDING
 from rim.core.prompt import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
-from rim.infer.prefill import Between, Filled, Slot, attention_window, prefill
+from rim.infer.prefill import Between, Filled, Slot, prefill
 from rim.infer.sampling import Sampling, TokenChooser
 
 After = Literal["final", "all"]
@@ -78,52 +84,95 @@ def generate(
         raise ConfigError(f"{most} blocks are too many: the model has {limit} positions")
     if between is not None and (after != "final" or len(set(counts)) > 1):
         raise ConfigError("an intervention needs one number of blocks and after='final'")
+    if between is not None and runs_separately(model, encoder):
+        raise ConfigError(
+            "this model's read-outs run separately, each over a prompt of its own; an intervention "
+            "needs a cache that they share, so this model has none"
+        )
     if between is not None and encoder.begins_at_a_latent:
         raise ConfigError(
             "here the answer begins at a latent, whose input is its own blocks' state and which no "
             "intervention reaches; use memory.framing each or once, or an answer with an opening"
         )
+    sampling = sampling or Sampling()
     prompts = [encoder.prompt(q, count) for q, count in zip(questions, counts, strict=True)]
     for question, prompt in zip(questions, prompts, strict=True):
         _check_fits(limit, question, prompt)
+    rows = _rows(encoder, prompts, after, sampling, runs_separately(model, encoder))
     results: list[list[Generated]] = [[] for _ in questions]
-    sampling = sampling or Sampling()
     was_training = model.training
     if was_training:  # walking through all modules costs a millisecond, so only where needed
         model.eval()
     try:
-        for chosen in _batches(prompts, batch_size):
-            slots = _decode(
-                model,
-                encoder,
-                [questions[i] for i in chosen],
-                [prompts[i] for i in chosen],
-                after,
-                max_new_tokens,
-                limit,
-                sampling,
-                between,
-            )
+        for batch in _batches(rows, batch_size):
+            slots = _decode(model, encoder, batch, max_new_tokens, limit, sampling, between)
             for slot in slots:
                 text = str(encoder.tokenizer.decode(slot.token_ids, skip_special_tokens=True))
                 ids = tuple(slot.token_ids)
                 generated = Generated(slot.after_block, text, ids, slot.logprob, slot.finished)
-                results[chosen[slot.b]].append(generated)
+                results[batch[slot.b].number].append(generated)
             if progress:
-                progress(len(chosen))
+                progress(sum(row.is_last for row in batch))
     finally:
         if was_training:
             model.train()
     return results
 
 
-def _batches(prompts: Sequence[Prompt], batch_size: int) -> Iterator[list[int]]:
-    """Question numbers, batch by batch. Prompts of like length share one, so little is spent on
-    padding; those without blocks have batches of their own, for theirs end in other tokens.
+@dataclass(frozen=True)
+class _Row:
+    """A row of the cache to be: question `number`, and the (block, sample) pairs that are decoded
+    in it; `is_last`: the question has no other row behind this one.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].trunk.ids))
-    for has_blocks in (False, True):
-        group = [i for i in order if (prompts[i].trunk.num_blocks > 0) == has_blocks]
+
+    number: int
+    prompt: Prompt
+    answers: tuple[tuple[int, int], ...]
+    equal_lengths: bool
+    is_last: bool = True
+
+
+def runs_separately(model: Any, encoder: PromptEncoder) -> bool:
+    """Whether every answer needs a row of its own."""
+    return encoder.format.readouts == "separate" or bool(state_kinds(unwrap(model).config))
+
+
+def _rows(
+    encoder: PromptEncoder,
+    prompts: Sequence[Prompt],
+    after: After,
+    sampling: Sampling,
+    separately: bool,
+) -> list[_Row]:
+    """All answers of a prompt in one row, or one row each; by ascending block in either case."""
+    rows: list[_Row] = []
+    for number, prompt in enumerate(prompts):
+        count = prompt.trunk.num_blocks
+        wanted = range(1, count + 1) if after == "all" and count else [count]
+        pairs = tuple((block, sample) for block in wanted for sample in range(sampling.num_samples))
+        if not separately:
+            rows.append(_Row(number, prompt, pairs, equal_lengths=False))
+            continue
+        cut = {block: encoder.prompt(prompt.question, block) for block in wanted}
+        rows += [
+            _Row(number, cut[pair[0]], (pair,), equal_lengths=True, is_last=pair == pairs[-1])
+            for pair in pairs
+        ]
+    return rows
+
+
+def _batches(rows: Sequence[_Row], batch_size: int) -> Iterator[list[_Row]]:
+    """Rows, batch by batch. Prompts of like length share one, so little is spent on padding (of
+    equal length, where there must be none); those without blocks have batches of their own, for
+    theirs end in other tokens.
+    """
+
+    def group_of(row: _Row) -> tuple[bool, int]:
+        return row.prompt.trunk.num_blocks > 0, len(row.prompt.ids) if row.equal_lengths else 0
+
+    ordered = sorted(rows, key=lambda row: len(row.prompt.trunk.ids))
+    for _, same in itertools.groupby(sorted(ordered, key=group_of), group_of):
+        group = list(same)
         for start in range(0, len(group), batch_size):
             yield group[start : start + batch_size]
 
@@ -155,11 +204,14 @@ def most_blocks(
 def position_limit(model: Any) -> int | None:
     """How many positions the model has (GPT-2's is a table's size, others' the trained length).
 
-    Layers with a sliding window end it: beyond the window the read-out mask, which knows none,
-    would not be the one that such a layer has on a stock engine.
+    "longrope" turns all positions of a batch by other angles once one of them is beyond the first
+    training length. There a prompt would depend on its batch mates, so it ends there.
     """
     config = unwrap(model).config
-    limits = [getattr(config, "max_position_embeddings", None), attention_window(config)]
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        limits.append(rope.get("original_max_position_embeddings"))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -167,24 +219,22 @@ def position_limit(model: Any) -> int | None:
 def _decode(
     model: Any,
     encoder: PromptEncoder,
-    questions: Sequence[str],
-    prompts: Sequence[Prompt],
-    after: After,
+    batch: Sequence[_Row],
     max_new_tokens: int,
     limit: int | None,
     sampling: Sampling,
     between: Between | None,
 ) -> list[Slot]:
-    slots: list[Slot] = []
-    for b, prompt in enumerate(prompts):
-        count = prompt.trunk.num_blocks
-        wanted = range(1, count + 1) if after == "all" and count else [count]
-        pairs = [(block, sample) for block in wanted for sample in range(sampling.num_samples)]
-        slots += [Slot(b, *pair, segment) for segment, pair in enumerate(pairs, 1)]
+    prompts = [row.prompt for row in batch]
+    slots = [
+        Slot(b, *pair, segment)
+        for b, row in enumerate(batch)
+        for segment, pair in enumerate(row.answers, 1)
+    ]
     filled, logits_NV = prefill(model, encoder, prompts, slots, between)
     choose = TokenChooser(
         sampling,
-        [f"{questions[slot.b]}/{slot.after_block}/{slot.sample}" for slot in slots],
+        [f"{prompts[slot.b].question}/{slot.after_block}/{slot.sample}" for slot in slots],
         (*encoder.memory_ids, *([encoder.stop_id] if sampling.stop == "forbidden" else [])),
         max_new_tokens,
         logits_NV.device,
@@ -238,9 +288,9 @@ def _feed(filled: Filled, rows: list[int], slots: Sequence[Slot]) -> Tensor:
     ]
     fields_BR4 = torch.tensor(table, device=filled.device)
     ids_BR, position_BR, segment_BR, block_BR = fields_BR4.unbind(-1)
-    filled.extend(segment_BR, block_BR)
+    filled.extend(segment_BR, block_BR, position_BR)
     for slot in slots:
         slot.position += 1
-    logits_BRV = filled.run(position_BR, range(width), input_ids=ids_BR)
+    logits_BRV = filled.run(width, range(width), input_ids=ids_BR)
     row_N, place_N = torch.tensor(places, device=filled.device).T
     return logits_BRV[row_N, place_N]

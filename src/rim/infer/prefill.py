@@ -21,8 +21,9 @@ from transformers import DynamicCache
 
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of, fill_latents
+from rim.core.layers import Window, cache_argument, has_windows, new_cache, state_kinds
 from rim.core.layout import PADDING, TRUNK_SEGMENT, build_layout
-from rim.core.masks import blind_tokens, build_attention_mask, get_readout_mask_mod
+from rim.core.masks import MaskMod, blind_tokens, get_readout_mask_mod, layer_masks
 from rim.core.prompt import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import Readout
@@ -47,7 +48,8 @@ class Slot:
 @dataclass
 class Filled:
     """Prompts in the cache. `segment_BC` says whose a column is (-1: nobody's, no query sees it),
-    `block_BC` which block it belongs to, `trunk_starts` at which column each prompt begins.
+    `block_BC` which block it belongs to, `position_BC` at which position it stands, `trunk_starts`
+    at which column each prompt begins.
 
     plain: every prompt has one read-out, at its end, under ordinary causal attention: then the mask
     is the 2-D one of any model, which serves families that make masks of their own.
@@ -59,6 +61,7 @@ class Filled:
     cache: DynamicCache
     segment_BC: Tensor
     block_BC: Tensor
+    position_BC: Tensor
     trunk_starts: list[int]
     plain: bool
 
@@ -70,44 +73,53 @@ class Filled:
         """The cache column of a trunk token."""
         return self.trunk_starts[b] + trunk_index
 
-    def extend(self, segment_BN: Tensor, block_BN: Tensor) -> None:
+    def extend(self, segment_BN: Tensor, block_BN: Tensor, position_BN: Tensor) -> None:
         """Make room for new columns, which the next pass fills."""
         self.segment_BC = torch.cat([self.segment_BC, segment_BN], 1)
         self.block_BC = torch.cat([self.block_BC, block_BN], 1)
+        self.position_BC = torch.cat([self.position_BC, position_BN], 1)
 
     def mask(self, new: int) -> Any:
         """The mask of the last `new` columns, in the form that the model takes."""
-        if self.plain:
-            return (self.segment_BC != PADDING).long()
         memory, plain = self.encoder.format.memory, unwrap(self.model)
+        if self.plain:
+            # Rows with a state are of equal length (`rim.infer.decode`), so there is nothing to
+            # mask; and Mamba (transformers 5.23) multiplies its one new column by all of a mask.
+            return None if state_kinds(plain.config) else (self.segment_BC != PADDING).long()
         see = memory.readouts_see_question
-        rule = get_readout_mask_mod(
-            self.segment_BC,
-            self.block_BC,
-            bidirectional_blocks=memory.attention == "bidirectional",
-            blind_BT=None if see else blind_tokens(self.segment_BC, self.block_BC),
-        )
-        implementation = plain.config._attn_implementation
-        return build_attention_mask(implementation, rule, self.segment_BC, plain.dtype, new)
+        blind_BT = None if see else blind_tokens(self.segment_BC, self.block_BC)
 
-    def run(self, position_BN: Tensor, columns: Sequence[int], **inputs: Tensor) -> Tensor:
-        """One pass over the last N columns (input ids or embeddings); logits `[B, W, V]` of the
+        def rule(window: Window | None) -> MaskMod:
+            return get_readout_mask_mod(
+                self.segment_BC,
+                self.block_BC,
+                bidirectional_blocks=memory.attention == "bidirectional",
+                blind_BT=blind_BT,
+                window=window,
+                position_ids_BT=self.position_BC,
+            )
+
+        return layer_masks(plain.config, rule, self.segment_BC, plain.dtype, new)
+
+    def run(self, new: int, columns: Sequence[int], **inputs: Tensor) -> Tensor:
+        """One pass over the last `new` columns (input ids or embeddings); logits `[B, W, V]` of the
         wanted ones, numbered from the first new column.
         """
         return self.model(
             **inputs,
-            attention_mask=self.mask(position_BN.shape[1]),
-            position_ids=position_BN,
-            past_key_values=self.cache,
+            **{cache_argument(unwrap(self.model)): self.cache},
+            attention_mask=self.mask(new),
+            position_ids=self.position_BC[:, -new:],
             use_cache=True,
             logits_to_keep=torch.tensor(list(columns), device=self.device),
         ).logits
 
     def keep_prompts(self, kept: Sequence[int]) -> None:
         """Drop all prompts but these."""
-        index_K = torch.tensor(list(kept), device=self.device)
-        self.cache.batch_select_indices(index_K)
+        index_K: Any = torch.tensor(list(kept), device=self.device)
+        self.cache.reorder_cache(index_K)  # picks rows of states as well as of keys and values
         self.segment_BC, self.block_BC = self.segment_BC[index_K], self.block_BC[index_K]
+        self.position_BC = self.position_BC[index_K]
         self.prompts = [self.prompts[b] for b in kept]
         self.trunk_starts = [self.trunk_starts[b] for b in kept]
 
@@ -157,41 +169,23 @@ def prefill(
         and all(s.after_block == prompts[s.b].trunk.num_blocks for s in slots)
         and memory.attention == "causal"
         and (memory.readouts_see_question or not any(s.after_block for s in slots))
+        # What happens in between may leave holes, and a model counts its windows in columns.
+        and (between is None or not has_windows(unwrap(model).config))
     )
     filled = Filled(
         model,
         encoder,
         list(prompts),
-        _new_cache(model),
+        new_cache(unwrap(model).config),
         batch["segment_ids"][:, :0],
         batch["block_ids"][:, :0],
+        batch["position_ids"][:, :0].long(),
         starts,
         plain,
     )
     b_S = torch.tensor([slot.b for slot in slots], device=device)
     logits_SV = _fill(filled, batch, width, predictors, b_S, between)
     return filled, logits_SV
-
-
-def _new_cache(model: Any) -> DynamicCache:
-    """A cache that keeps every column: answers side by side need more columns than positions, and
-    a window (which no prompt here exceeds) would cut them off.
-    """
-    config = unwrap(model).config
-    return DynamicCache() if attention_window(config) else DynamicCache(config=config)
-
-
-def attention_window(config: Any) -> int | None:
-    """How far back a model's windowed layers see; None if it has none. Read off the config: making
-    a cache to ask it costs a tenth of a small model's prefill.
-    """
-    kinds = getattr(config, "layer_types", None)
-    windows = {
-        "sliding_attention": getattr(config, "sliding_window", None),
-        "chunked_attention": getattr(config, "attention_chunk_size", None),
-    }
-    found = [w for kind, w in windows.items() if w and (kinds is None or kind in kinds)]
-    return min(found, default=None)
 
 
 def _fill(
@@ -225,8 +219,8 @@ def _fill(
 
     def run(start: int, end: int) -> None:
         known = filled.segment_BC.shape[1]
-        fields = [batch[name][:, known:end] for name in ("segment_ids", "block_ids")]
-        filled.extend(*fields)
+        segment_BN, block_BN = (batch[x][:, known:end] for x in ("segment_ids", "block_ids"))
+        filled.extend(segment_BN, block_BN, position_BT[:, known:end])
         wanted = sorted({column for column in predictors if start <= column < end})
         inputs = (
             {"input_ids": ids_BT[:, start:end]}
@@ -234,7 +228,7 @@ def _fill(
             else {"inputs_embeds": embeddings_BTE[:, start:end]}
         )
         columns = [column - start for column in wanted or [end - 1]]
-        logits_BWV = filled.run(position_BT[:, start:end], columns, **inputs)
+        logits_BWV = filled.run(end - start, columns, **inputs)
         found.update(zip(wanted, logits_BWV.unbind(1), strict=bool(wanted)))
 
     if between is None:
@@ -261,7 +255,5 @@ def _rerun_last(filled: Filled, embedding_B1E: Tensor) -> Tensor:
     filled.segment_BC = filled.segment_BC.clone()
     filled.segment_BC[:, -1] = PADDING
     block_B1 = filled.block_BC[:, -1:]
-    filled.extend(torch.full_like(block_B1, TRUNK_SEGMENT), block_B1)
-    lengths = [len(prompt.trunk.ids) - 1 for prompt in filled.prompts]
-    position_B1 = torch.tensor(lengths, device=filled.device)[:, None]
-    return filled.run(position_B1, [0], inputs_embeds=embedding_B1E)[:, 0]
+    filled.extend(torch.full_like(block_B1, TRUNK_SEGMENT), block_B1, filled.position_BC[:, -1:])
+    return filled.run(1, [0], inputs_embeds=embedding_B1E)[:, 0]

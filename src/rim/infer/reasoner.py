@@ -111,12 +111,23 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load(path: str | Path, *, device: str | None = None, attention: str | None = None) -> Reasoner:
+def load(
+    path: str | Path,
+    *,
+    device: str | None = None,
+    attention: str | None = None,
+    dtype: str | None = None,
+) -> Reasoner:
     """Load a run folder or a model folder; LoRA adapters are merged.
+
+    Args:
+        dtype: "float32" or "bfloat16", if not that of the trained weights.
 
     Raises:
         ConfigError: there is no finished model.
     """
     folder = find_model_dir(path)
-    model, tokenizer = load_trained(folder, merge=True, attention=attention, device=device)
+    model, tokenizer = load_trained(
+        folder, merge=True, attention=attention, device=device, dtype=dtype
+    )
     return Reasoner(model, PromptEncoder(tokenizer, read_prompt_format(folder)))

@@ -25,6 +25,8 @@ from rim.core.prompt import add_memory_tokens, memory_token_ids
 from rim.methods import METHODS
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
+from rim.models.gguf_base import file_hash, folder_of
+from rim.models.gguf_file import find_gguf
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
 from rim.models.scratch import build_model, train_tokenizer
 
@@ -55,7 +57,8 @@ def load_base(
         check_attention(model, config.attention)
         return model, tokenizer
     assert config.base is not None
-    folder = _model_folder(Path(config.base))
+    file = find_gguf(config.base)
+    folder = folder_of(file, config.revision) if file else _model_folder(Path(config.base))
     source = str(folder) if folder else config.base
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
@@ -73,7 +76,12 @@ def load_base(
                 **options,
             )
     except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"the base model {config.base!r} could not be loaded: {error}") from None
+        advice = (
+            "; set model.attention: eager" if "does not support an attention" in str(error) else ""
+        )
+        raise ConfigError(
+            f"the base model {config.base!r} could not be loaded: {error}{advice}"
+        ) from None
     check_attention(model, config.attention)
     old_size = len(tokenizer)
     ids = add_memory_tokens(tokenizer, prompt_format.memory)
@@ -170,8 +178,10 @@ def save_trained(
         ids = memory_token_ids(tokenizer, prompt_format.memory)
         rows = model.get_output_embeddings().weight.detach()[ids]
         save_file({"rows": rows.cpu().contiguous()}, folder / HEAD_ROWS_FILE)
+    # An adapter needs its base again, from wherever it is loaded.
+    if base.base and (file := find_gguf(base.base)):
+        base = base.model_copy(update={"revision": file_hash(file)})
     if base.base and Path(base.base).exists():
-        # An adapter needs its base again, from wherever it is loaded.
         base = base.model_copy(update={"base": str(Path(base.base).resolve())})
     description = {
         "prompt_format": prompt_format.model_dump(mode="json"),
@@ -187,6 +197,7 @@ def load_trained(
     trainable: bool = False,
     attention: str | None = None,
     device: str | None = None,
+    dtype: str | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load what `save_trained` wrote.
 
@@ -195,6 +206,7 @@ def load_trained(
             model).
         trainable: keep the adapter's weights open for further training.
         attention: an attention implementation other than the trained one.
+        dtype: a number format other than the trained one; adapters are merged before.
     """
     config = read_model_config(folder)
     if attention:
@@ -225,7 +237,28 @@ def load_trained(
     model.eval()
     if device:
         model.to(device)
+    if dtype:
+        # Weights alone: `model.to` would round the frequencies of rotary positions too.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
     return model, tokenizer
+
+
+def load_untrained(folder: Path, *, device: str | None = None) -> Any:
+    """What a trained model started from: its base, or fresh weights; memory tokens as new.
+
+    Raises:
+        ConfigError: the base cannot be loaded.
+    """
+    config, prompt_format = read_model_config(folder), read_prompt_format(folder)
+    if config.scratch is None:
+        model, _ = load_base(config, prompt_format, (), seed=0)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with _seeded(0):
+            model = build_model(config.scratch, tokenizer, config.attention)
+            _complete(model, prompt_format)
+    return model.eval().to(device) if device else model.eval()
 
 
 def _load_module(model: Any, name: str, folder: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from rim.report.tables import percent, table
+
 KINDS = {
     "wilson": "95 % Wilson interval of the one seed's questions",
     "range": "least and most of the seeds",
@@ -29,11 +31,13 @@ def comparison_tables(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def accuracy_table(task: str, methods: dict[str, Any], reference: str) -> Table:
-    table = _table(f"{task}: accuracy %", "final", "any block", f"only it/only {reference}", "p")
+    rows = table(
+        f"{task}: accuracy %", "method", "final", "any block", f"only it/only {reference}", "p"
+    )
     for name, row in methods.items():
-        any_block = share(row["any_block"]) if "any_block" in row else "-"
-        table.add_row(name, share(row["final"]), any_block, *_against(row))
-    return table
+        any_block = percent(row["any_block"], "mean") if "any_block" in row else "-"
+        rows.add_row(name, percent(row["final"], "mean"), any_block, *_against(row))
+    return rows
 
 
 def _against(row: dict[str, Any]) -> tuple[str, str]:
@@ -49,25 +53,26 @@ def depth_table(task: str, methods: dict[str, Any]) -> Table:
     depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
     extra = list(dict.fromkeys(n for row in methods.values() for n in row["extra_tests"]))
     headings = [f"{d} step{'s' if d > 1 else ''}" for d in depths] + extra
-    table = _table(f"{task}: accuracy % by steps of the solution, and on other tests", *headings)
+    title = f"{task}: accuracy % by steps of the solution, and on other tests"
+    rows = table(title, "method", *headings)
     for name, row in methods.items():
         means = {d["steps"]: d["mean"] for d in row["by_steps"]}
         cells = [f"{100 * means[d]:.1f}" if d in means else "-" for d in depths]
         others = row["extra_tests"]
         cells += [f"{100 * others[n]['mean']:.1f}" if n in others else "-" for n in extra]
-        table.add_row(name, *cells)
-    return table
+        rows.add_row(name, *cells)
+    return rows
 
 
 def cost_table(task: str, methods: dict[str, Any]) -> Table:
-    table = _table(
+    rows = table(
         f"{task}: cost (tokens trained; training seconds; TTFT and answer in ms; tokens out)",
-        *("steps", "tokens", "train", "params", "TTFT", "answer", "out"),
+        *("method", "steps", "tokens", "train", "params", "TTFT", "answer", "out"),
     )
     for name, row in methods.items():
         timed = row.get("latency")
         latency = ("ttft_ms", "answer_ms", "tokens")
-        table.add_row(
+        rows.add_row(
             name + ("*" if row["exempt"] else ""),
             f"{row['steps']['mean']:.0f}",
             short(row["tokens"]["mean"]),
@@ -75,33 +80,29 @@ def cost_table(task: str, methods: dict[str, Any]) -> Table:
             short(row["parameters"]["trainable"]),
             *(f"{timed[key]['mean']:.1f}" if timed else "-" for key in latency),
         )
-    return table
+    return rows
 
 
 def selection_table(task: str, groups: dict[str, Any]) -> Table:
-    table = _table(f"{task}: chosen with TEST questions", "%", "s.e.", "of")
+    rows = table(f"{task}: chosen with TEST questions", "method", "%", "s.e.", "of")
     for name, row in groups.items():
         mean, error = 100 * row["mean"], 100 * row["standard_error"]
-        table.add_row(name, f"{mean:.1f}", f"{error:.2f}", ", ".join(row["chosen"]))
-    return table
+        rows.add_row(name, f"{mean:.1f}", f"{error:.2f}", ", ".join(row["chosen"]))
+    return rows
 
 
 def notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     budget = result["budget"]
     equal = "optimizer steps and examples" if budget["kind"] == "steps" else "trained tokens"
-    lines = []
-    kinds = {
-        row["final"]["kind"]
-        for content in result["tasks"].values()
-        for row in content["methods"].values()
-    }
-    lines += [f"In brackets: {KINDS[kind]}." for kind in sorted(kinds)]
+    rows = [row for content in result["tasks"].values() for row in content["methods"].values()]
+    kinds = {row["final"]["kind"] for row in rows}
+    lines = [f"In brackets: {KINDS[kind]}." for kind in sorted(kinds)]
     lines.append(
         "p: McNemar's exact test against the reference, the largest of the seeds' p values; 1 "
         "where seeds point in different directions."
     )
-    if any("any_block" in r for c in result["tasks"].values() for r in c["methods"].values()):
+    if any("any_block" in row for row in rows):
         lines.append("any block is an oracle: right after some block, no matter which.")
     if any(content["selection"] for content in result["tasks"].values()):
         lines.append("Chosen with TEST questions, the paper's protocol: see docs/compare.md.")
@@ -119,23 +120,9 @@ def notes(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def share(spread: dict[str, Any]) -> str:
-    """`97.5 (93.7-99.9)`: per cent."""
-    mean, low, high = (100 * spread[key] for key in ("mean", "low", "high"))
-    return f"{mean:.1f} ({low:.1f}-{high:.1f})"
-
-
 def short(number: float) -> str:
     """`812`, `12.3k`, `4.56M`, `1.24B`."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return f"{number:.0f}"
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("method", overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table

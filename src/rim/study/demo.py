@@ -7,23 +7,24 @@ chain of thought gets fewer, because the base already writes worked solutions.
 
 from __future__ import annotations
 
-import random
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from rim import __version__
 from rim.config import ArithmeticConfig, DataSource, Recipe
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
-from rim.evaluate.accuracy import score
-from rim.infer.reasoner import load
+from rim.evaluate.accuracy import score, write_evaluation
+from rim.infer.reasoner import Reasoner, load
+from rim.report.page import write_report
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
-from rim.study.bench.timing import limited_threads, time_answers
-from rim.train.callbacks import progress_bar
+from rim.study.bench.timing import time_in_turns
+from rim.train.callbacks import counted
 from rim.train.curriculum import train
 from rim.train.run_folder import RunFolder
 
@@ -69,25 +70,30 @@ def run_demo(
         seconds[recipe.name] = round(time.perf_counter() - began, 1)
     console.rule("5 of 5: compare on held-out questions, about half a minute", align="left")
     test = load_examples(_arithmetic("test", TEST_QUESTIONS))
-    methods = {name: _measure(folder / name, test, console) for name in ("direct", "cot", "rim")}
+    reasoners = {name: load(folder / name) for name in ("direct", "cot", "rim")}
+    methods = {n: _accuracies(r, folder / n, test, console) for n, r in reasoners.items()}
+    for name, times in time_in_turns(reasoners, test, TIMED_QUESTIONS).items():
+        methods[name] |= {key: round(value, 2) for key, value in times.items()}
     console.print(demo_table(methods))
     result = {"methods": methods, "seconds": round(time.perf_counter() - start, 1), "seed": seed}
-    if out is not None:
-        extra = {
-            "environment": environment(),
-            "data": {"test_hash": data_hash(test)},
-            "train_seconds": seconds,
-            "train_steps": {
-                name: sum(s.max_steps or 0 for s in recipe.stages)
-                for name, recipe in recipes.items()
-            },
-        }
-        write_json(out, result | extra)
+    extra = {
+        "environment": environment(),
+        "data": {"test_hash": data_hash(test)},
+        "train_seconds": seconds,
+        "train_steps": {
+            name: sum(s.max_steps or 0 for s in recipe.stages) for name, recipe in recipes.items()
+        },
+    }
+    for file in (folder / "demo.json", *([out] if out is not None else [])):
+        write_json(file, result | extra)
+    report = folder / "report.html"
+    write_report([folder], report, __version__, f"RiM demo, seed {seed}")
     console.print(
         f'Ask it yourself: rim ask {folder / "rim"} "7+8-3=" --all-blocks',
         highlight=False,
         soft_wrap=True,
     )
+    console.print(f"All of it on one page: {report}", highlight=False, soft_wrap=True)
     return result
 
 
@@ -100,29 +106,20 @@ def _new_folder(wanted: Path) -> Path:
     return folder
 
 
-def _measure(run: Path, test: list[Example], console: Console) -> dict[str, Any]:
-    reasoner = load(run)
-    with progress_bar(console) as bar:
-        task = bar.add_task(f"test {run.name}", total=len(test), note="")
-        result = score(
-            reasoner, test, batch_size=250, progress=lambda done: bar.advance(task, done)
-        )
-    timed = random.Random(0).sample(test, TIMED_QUESTIONS)
-    with limited_threads(1):
-        latency = time_answers(reasoner, [example.question for example in timed])
-    row: dict[str, Any] = {
-        "accuracy": result.accuracy,
-        "interval": [result.summary["final"]["low"], result.summary["final"]["high"]],
-        **_round(latency),
-    }
-    if "any_block" in result.summary:
-        row["any_block"] = result.summary["any_block"]["accuracy"]
-        row["per_block"] = [block["accuracy"] for block in result.summary["per_block"]]
+def _accuracies(
+    reasoner: Reasoner, run: Path, test: list[Example], console: Console
+) -> dict[str, Any]:
+    with counted(console, f"test {run.name}", len(test)) as advance:
+        result = score(reasoner, test, batch_size=250, progress=advance)
+    summary = result.summary
+    file = run / "evaluations" / f"test-k{summary['blocks']}.json"
+    write_evaluation(result, file, run, "demo test", test, {"blocks": summary["blocks"]})
+    final = summary["final"]
+    row = {"accuracy": final["accuracy"], "interval": [final["low"], final["high"]]}
+    if "any_block" in summary:
+        row["any_block"] = summary["any_block"]["accuracy"]
+        row["per_block"] = [block["accuracy"] for block in summary["per_block"]]
     return row
-
-
-def _round(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 2) for name, value in values.items()}
 
 
 def demo_recipes(seed: int, folder: Path) -> dict[str, Recipe]:

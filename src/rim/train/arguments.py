@@ -24,6 +24,7 @@ def _free_settings(evaluate_every: int) -> dict[str, Any]:
         "logging_steps": max(1, min(10, evaluate_every)),
         "save_total_limit": 2,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # from pinned memory
         # A parameter that a batch leaves out is an error here, not a reason to search every step.
         "ddp_find_unused_parameters": False,
         "use_cpu": not torch.accelerator.is_available(),  # bf16 asks for a GPU unless told

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
+
+
+@contextlib.contextmanager
+def counted(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar; what it gives is called with how much more is done."""
+    with progress_bar(console) as bar:
+        task = bar.add_task(title, total=total, note="")
+        yield lambda done: bar.advance(task, done)
 
 
 class StageProgress(TrainerCallback):

@@ -28,21 +28,39 @@ class TrainingCost(TrainerCallback, ExportableState):
     """
 
     def __init__(self) -> None:
-        self.counts: dict[str, float] = dict.fromkeys(COUNTS, 0)
+        self._counts: dict[str, float] = dict.fromkeys(COUNTS, 0)
+        self._tokens: Tensor | None = None  # those not yet in the counts, on the device
         self._began = 0.0
 
+    @property
+    def counts(self) -> dict[str, float]:
+        """The sums so far. Looking waits for the device, counting does not."""
+        if self._tokens is not None:
+            self._counts["tokens"] += int(self._tokens)
+            self._tokens = None
+        return self._counts
+
+    def count(self, inputs: dict[str, Tensor], feedback: Feedback | None) -> None:
+        """Add one micro-batch as the collator made it."""
+        self._counts["examples"] += len(inputs["num_readouts"])
+        self._counts["target_tokens"] += len(inputs["target_ids"])
+        tokens = (inputs["input_ids"] != PADDING).sum()
+        self._tokens = tokens if self._tokens is None else self._tokens + tokens
+        if feedback is not None:
+            self._counts["tokens"] += filling_tokens(inputs, feedback)
+
     def add(self, examples: int, tokens: int, target_tokens: int) -> None:
-        """Add one micro-batch, see `micro_batch_counts`."""
-        self.counts["examples"] += examples
-        self.counts["tokens"] += tokens
-        self.counts["target_tokens"] += target_tokens
+        """Add what was counted over several processes, see `micro_batch_counts`."""
+        self._counts["examples"] += examples
+        self._counts["tokens"] += tokens
+        self._counts["target_tokens"] += target_tokens
 
     def continue_from(self, checkpoint: Path) -> None:
         """Take up the counts of a checkpoint."""
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         stored = state["stateful_callbacks"].get(type(self).__name__)
         if stored is not None:  # absent in checkpoints of earlier versions
-            self.counts = stored["attributes"]["counts"]
+            self._counts, self._tokens = stored["attributes"]["counts"], None
 
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"counts": dict(self.counts)}}
@@ -55,8 +73,8 @@ class TrainingCost(TrainerCallback, ExportableState):
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.counts["steps"] += 1
-        self.counts["seconds"] += time.perf_counter() - self._began
+        self._counts["steps"] += 1
+        self._counts["seconds"] += time.perf_counter() - self._began
 
 
 def micro_batch_counts(
@@ -66,7 +84,7 @@ def micro_batch_counts(
     tokens = int((inputs["input_ids"] != PADDING).sum())
     if feedback is not None:
         tokens += filling_tokens(inputs, feedback)
-    return len(inputs["input_ids"]), tokens, int((inputs["targets"] != PADDING).sum())
+    return len(inputs["num_readouts"]), tokens, len(inputs["target_ids"])
 
 
 def total_cost(stages: list[dict[str, Any]]) -> dict[str, float]:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from transformers import PrinterCallback, set_seed
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.core.layout import Layout, lay_out
+from rim.core.layout import LaidOut, Layout, lay_out
 from rim.core.prompt import PromptEncoder
-from rim.data.examples import DataError, Example
+from rim.data.examples import Example
 from rim.data.sources import data_hash, load_training_data
 from rim.infer.answers import grade
-from rim.infer.decode import generate, position_limit
+from rim.infer.decode import generate
 from rim.methods import METHODS
+from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
@@ -29,7 +29,10 @@ from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
 from rim.train.checkpoints import CheckpointError, last_whole_checkpoint
 from rim.train.cost import total_cost
-from rim.train.processes import by_first, is_first, join, process_count, wait
+from rim.train.layouts import store_layouts
+from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
+from rim.train.readouts import Way, decide_readouts
+from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
 from rim.train.stopping import Termination
@@ -52,7 +55,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
     join()
     if not is_first():
         console = Console(quiet=True)
-    _tell_of_devices(console)
+    tell_of_devices(console)
     check_trainer_settings(recipe.stages)
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
     run = by_first(lambda: open_run_folder(recipe, resume))
@@ -70,19 +73,6 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
         if is_first() and not resume and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise
-
-
-def _tell_of_devices(console: Console) -> None:
-    """Say what trains, where a person may expect something else."""
-    processes, devices = process_count(), torch.cuda.device_count()
-    if processes > 1:
-        console.print(f"{processes} processes share every batch", highlight=False)
-    elif devices > 1:
-        console.print(
-            f"{devices} GPUs are here: training on the first. All of them: `torchrun "
-            f"--nproc-per-node {devices} --no-python rim train ...` (docs/scaling.md)",
-            highlight=False,
-        )
 
 
 def _record_environment(
@@ -113,6 +103,8 @@ class Curriculum:
         self.termination = termination or Termination()
         self.run = run
         self.console = console
+        #: As the recipe has it; which way its read-outs run is decided with the model at hand.
+        self.prompt_format = recipe.prompt_format
 
     def run_stages(
         self, train_set: Sequence[Example], validation_set: Sequence[Example]
@@ -138,7 +130,8 @@ class Curriculum:
         model, tokenizer = load_trained(previous)
         self._record_cost()
         partial = self.run.path / "model.partial"
-        save_trained(model, tokenizer, self.recipe.prompt_format, self.recipe.model, partial)
+        prompt_format = read_prompt_format(previous)
+        save_trained(model, tokenizer, prompt_format, self.recipe.model, partial)
         partial.replace(self.run.model_dir)
 
     def _record_cost(self) -> None:
@@ -159,10 +152,18 @@ class Curriculum:
         set_seed(stage_seed(recipe.seed, index))
         model, tokenizer = self._starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
-        _refuse_answers_without_opening(stage, encoder, train_set[0])
+        refuse_answers_without_opening(stage, encoder, train_set[0])
         validation = list(validation_set[: recipe.validation.num_examples])
-        train_layouts = self._lay_out(train_set, stage, encoder, model)
-        validation_layouts = self._lay_out(validation, stage, encoder, model)
+        train_layouts = in_turn(
+            lambda: store_layouts(
+                self._lay_out(train_set, stage, encoder), train_set, stage, encoder
+            )
+        )
+        validation_layouts = list(self._lay_out(validation, stage, encoder))
+        refuse_too_long(train_set, train_layouts.column("max_position"), model)
+        refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
+        self._decide_readouts(stage, model, encoder, train_set, train_layouts)
+        encoder = PromptEncoder(tokenizer, self.prompt_format)
         counts = count_parameters(model)
         self.console.print(
             f"Stage {index + 1} of {len(recipe.stages)}, {stage.name}: "
@@ -209,7 +210,7 @@ class Curriculum:
         partial = folder / "final.partial"
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if is_first():
-            save_trained(trained, tokenizer, recipe.prompt_format, recipe.model, partial)
+            save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial)
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
@@ -244,26 +245,45 @@ class Curriculum:
         model = prepare_for_training(model, recipe.model, memory_ids, stage.dropout, modules)
         return model, tokenizer
 
+    def _decide_readouts(
+        self,
+        stage: StageConfig,
+        model: Any,
+        encoder: PromptEncoder,
+        examples: Sequence[Example],
+        layouts: Sequence[LaidOut],
+    ) -> None:
+        """Settle which way the read-outs run, and write it down. Every stage looks again, since its
+        examples may be longer; once separate, a run stays so. A resumed stage keeps to its record.
+        """
+        file = self.run.readouts_file
+
+        def decide() -> Way:
+            records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            if stage.name not in records and "separate" not in (
+                record["readouts"] for record in records.values()
+            ):
+                decision = decide_readouts(self.recipe, model, encoder, examples, layouts)
+                self.console.print(decision.sentence, highlight=False)
+                records[stage.name] = decision.record()
+                write_json(file, records)
+            ways = [record["readouts"] for record in records.values()]
+            return "separate" if "separate" in ways else "parallel"
+
+        way = by_first(decide)
+        self.prompt_format = self.prompt_format.model_copy(update={"readouts": way})
+
     def _lay_out(
-        self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder, model: Any
-    ) -> list[Layout]:
-        """Encode a data set once; refuse an example that the model has no positions for."""
-        method, limit = METHODS[self.recipe.method], position_limit(model)
-        layouts = []
+        self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder
+    ) -> Iterator[Layout]:
+        """Encode a data set once."""
+        method = METHODS[self.recipe.method]
         # track() shows itself only on a terminal, and only work of some seconds is worth a bar.
         shown = track(
             examples, "encoding", console=self.console, transient=True, disable=len(examples) < 5000
         )
         for example in shown:
-            layout = lay_out(method, example, stage, encoder)
-            if limit is not None and layout.max_position >= limit:
-                raise DataError(
-                    f"{example.origin}: too long, needs {layout.max_position + 1} positions, "
-                    f"the model has {limit}; "
-                    "drop the example or use a model with more positions"
-                )
-            layouts.append(layout)
-        return layouts
+            yield lay_out(method, example, stage, encoder)
 
     def _scorer(
         self, encoder: PromptEncoder, examples: list[Example], layouts: list[Layout]
@@ -288,21 +308,6 @@ class Curriculum:
             return {"accuracy": right / len(examples)}
 
         return score
-
-
-def _refuse_answers_without_opening(
-    stage: StageConfig, encoder: PromptEncoder, example: Example
-) -> None:
-    """A block's last token sees the question. Where it predicts the answer's first token, blindness
-    of the read-out is blindness in name only.
-    """
-    prompt = encoder.prompt(example.question, encoder.format.trained_blocks)
-    if stage.blind_readouts and not encoder.answer_has_opening(prompt):
-        raise ConfigError(
-            f"stage {stage.name!r}: blind_readouts needs a token of the read-out's own before the "
-            "answer, or the last block (which sees the question) says it; set templates.answer to "
-            'something like "#{answer}", or use a chat model, whose header opens the answer'
-        )
 
 
 def _length(stage: StageConfig, num_examples: int) -> str:

@@ -6,13 +6,14 @@ The first process writes; what it finds on disk, and whatever it refuses, the ot
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from rich.console import Console
 from torch import Tensor
 
 from rim.config import ConfigError, StageConfig
@@ -34,6 +35,19 @@ def join() -> None:
     """Meet the other processes, if there are any."""
     if process_count() > 1:
         PartialState(cpu=not torch.accelerator.is_available())
+
+
+def tell_of_devices(console: Console) -> None:
+    """Say what trains, where a person may expect something else."""
+    processes, devices = process_count(), torch.cuda.device_count()
+    if processes > 1:
+        console.print(f"{processes} processes share every batch", highlight=False)
+    elif devices > 1:
+        console.print(
+            f"{devices} GPUs are here: training on the first. All of them: `torchrun "
+            f"--nproc-per-node {devices} --no-python rim train ...` (docs/scaling.md)",
+            highlight=False,
+        )
 
 
 def wait() -> None:
@@ -60,6 +74,18 @@ def by_first(work: Callable[[], T]) -> T:
     if told[1] is not None:
         raise told[1]
     return told[0]
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """What `work` returns in each process; the first does it alone, so that the others find what it
+    wrote.
+
+    Raises:
+        ConfigError, DataError: the first process met one.
+    """
+    done: list[T] = []
+    by_first(lambda: done.append(work()))
+    return done[0] if done else work()
 
 
 def any_process(flag: bool) -> bool:
@@ -103,5 +129,4 @@ def counted(
     done = step % -(-num_examples // stage.batch_size) * stage.batch_size
     for number, batch in enumerate(batches):
         first = done + (number * processes + rank) * micro
-        rows: Sized = batch["input_ids"]
-        yield first + torch.arange(len(rows)) < num_examples
+        yield first + torch.arange(len(batch["num_readouts"])) < num_examples

@@ -3,6 +3,7 @@
 runs/NAME/
   config.yaml         the resolved recipe
   environment.json    versions, commit, machine, data hashes
+  readouts.json       which way the read-outs of each stage run, and why (`rim.train.readouts`)
   metrics.jsonl       every log record of every stage
   training.json       what training cost: steps, tokens and seconds of every stage
   stages/01-NAME/     checkpoints of a stage; `final/` is its best, there once the stage is done
@@ -31,6 +32,10 @@ class RunFolder:
     @property
     def environment_file(self) -> Path:
         return self.path / "environment.json"
+
+    @property
+    def readouts_file(self) -> Path:
+        return self.path / "readouts.json"
 
     @property
     def metrics_file(self) -> Path:

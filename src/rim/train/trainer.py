@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -19,13 +19,13 @@ from rim.config import StageConfig
 from rim.core.blind import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
-from rim.core.forward import forward_readouts
-from rim.core.layout import Layout
+from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
+from rim.core.layout import LaidOut
 from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
+from rim.core.unwrap import unwrap
 from rim.methods import METHODS
-from rim.train.checkpoints import SafeTrainer
-from rim.train.cost import TrainingCost, micro_batch_counts
+from rim.train.cost import TrainingCost
 from rim.train.log_window import (
     Window,
     readout_metrics,
@@ -34,7 +34,8 @@ from rim.train.log_window import (
     window_state,
     without,
 )
-from rim.train.processes import by_first, counted
+from rim.train.processes import by_first
+from rim.train.sharing import SharedTrainer
 
 #: Scores a model during training, e.g. by decoding validation answers; must return "accuracy".
 Score = Callable[[Any], dict[str, float]]
@@ -52,17 +53,17 @@ class TrainingDivergedError(RuntimeError):
 class LayoutDataset(Dataset):
     """Laid-out examples, encoded once before training."""
 
-    def __init__(self, layouts: list[Layout]):
+    def __init__(self, layouts: Sequence[LaidOut]):
         self.layouts = layouts
 
     def __len__(self) -> int:
         return len(self.layouts)
 
-    def __getitem__(self, index: int) -> Layout:
+    def __getitem__(self, index: int) -> LaidOut:
         return self.layouts[index]
 
 
-class ReadoutTrainer(SafeTrainer):
+class ReadoutTrainer(SharedTrainer):
     """Minimises the weighted read-out loss of one stage.
 
     The loss is a mean over the examples of the whole (accumulated, distributed) batch, so
@@ -79,12 +80,23 @@ class ReadoutTrainer(SafeTrainer):
         **kwargs: Any,
     ):
         self.feedback = feedback_of(encoder)
-        align = functools.partial(collate, align_trunks=self.feedback is not None)
-        super().__init__(data_collator=align, **kwargs)
+        self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
+        separate = encoder.format.readouts == "separate"
+        into_batch = functools.partial(
+            collate,
+            align_trunks=self.feedback is not None,
+            separate=separate,
+            # Columns of latents and extra losses are one row an example.
+            pack=stage.packing
+            and not separate
+            and self.feedback is None
+            and self.extra_loss is None,
+        )
+        super().__init__(data_collator=into_batch, **kwargs)
         self.stage = stage
         self.memory = encoder.format.memory
-        self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         self.score = score
+        self._unchecked: list[tuple[int, Tensor]] = []  # losses by step, not yet seen to be finite
         # compute_loss divides by the global number of examples itself.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -92,7 +104,7 @@ class ReadoutTrainer(SafeTrainer):
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._blind_step, self._examples_of_step = -1, 0
-        self._num_examples, self._collecting = len(layouts), False
+        self._num_examples = len(layouts)
         # Losses and weights since the last log, of training and of validation.
         self._windows: dict[bool, Window] = {True: [], False: []}
         self.cost = TrainingCost()
@@ -127,7 +139,7 @@ class ReadoutTrainer(SafeTrainer):
             self.stage.weighting,
             inputs["num_readouts"],
             inputs["num_step_readouts"],
-            width=int(inputs["num_readouts"].max()),
+            width=inputs["target_counts"].shape[1],
             max_readouts=self._max_readouts,
             # Validation measures the task, not the schedule: the weights of the stage's beginning.
             progress=self.progress if training else 0.0,
@@ -143,6 +155,7 @@ class ReadoutTrainer(SafeTrainer):
             feedback=self.feedback,
             blind_BR=self._draw_blind(inputs) if training else None,
             extra_loss=self.extra_loss,
+            chunk=self._chunk(inputs),
         )
         if counted_B is not None:
             weights_BR = weights_BR * counted_B[:, None]
@@ -150,7 +163,7 @@ class ReadoutTrainer(SafeTrainer):
         # Detached: the window must not keep the graph of past steps alive.
         detached = dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
         self._windows[training].append((detached, weights_BR))
-        count = len(inputs["input_ids"]) if num_items_in_batch is None else num_items_in_batch
+        count = len(inputs["num_readouts"]) if num_items_in_batch is None else num_items_in_batch
         value = loss.per_example_B.sum() / count
         if training:
             # Gradients and logs are averaged over processes; the count is already over all of them.
@@ -161,17 +174,17 @@ class ReadoutTrainer(SafeTrainer):
         """Which read-outs of a training batch do not see the question; validation sees it, as the
         served model does.
         """
-        stage, (batch_size, step) = self.stage, (len(inputs["input_ids"]), self.state.global_step)
+        stage, step = self.stage, self.state.global_step
         if not stage.blind_readouts:
             return None
+        batch_size, width = inputs["target_counts"].shape
         if step != self._blind_step:
             self._blind_step, self._examples_of_step = step, 0
         # Processes take micro-batches in turn: an example has the number that it has in one alone.
         micro = self.args.per_device_train_batch_size
         first = self._examples_of_step + self.args.process_index * micro
         self._examples_of_step += micro * self.args.world_size
-        width = int(inputs["num_readouts"].max())
-        return blind_coins(
+        coins_BR = blind_coins(
             stage.blind_readouts,
             stage.blind_coin,
             batch_size,
@@ -180,6 +193,21 @@ class ReadoutTrainer(SafeTrainer):
             step=step,
             first=first,
         )
+        device = inputs["input_ids"].device
+        if device.type == "cuda":  # from pinned memory nobody waits for the copy
+            coins_BR = coins_BR.contiguous().pin_memory()
+        return coins_BR.to(device, non_blocking=True)
+
+    def _chunk(self, inputs: dict[str, Tensor]) -> int | None:
+        """Target positions that may have logits at a time; None: all."""
+        vocabulary = unwrap(self.model).config.get_text_config().vocab_size
+        if len(inputs["target_ids"]) * vocabulary <= MOST_LOGITS or not self._head_makes_logits:
+            return None
+        return max(1, MOST_LOGITS // vocabulary)
+
+    @functools.cached_property
+    def _head_makes_logits(self) -> bool:
+        return head_makes_logits(unwrap(self.model))
 
     @property
     def progress(self) -> float:
@@ -206,53 +234,30 @@ class ReadoutTrainer(SafeTrainer):
         self._globalstep_last_logged = state["logged"]
         self._windows[True] += window_from(state["window"], self._tr_loss.device)
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        self._collecting = True
-        try:
-            return super().get_batch_samples(*args, **kwargs)
-        finally:
-            self._collecting = False
-
-    def _get_num_items_in_batch(
-        self, batch_samples: list[dict[str, Tensor]], device: torch.device
-    ) -> Any:
-        """Examples of the accumulated batch over all processes (the base class counts tokens)."""
-        if not self._collecting:  # a batch of validation, which every process has as a whole
-            return sum(len(batch["input_ids"]) for batch in batch_samples)
-        counts = [micro_batch_counts(batch, self.feedback) for batch in batch_samples]
-        if self.args.world_size == 1:
-            for count in counts:
-                self.cost.add(*count)
-            return sum(examples for examples, *_ in counts)
-        step, rank = self.state.global_step, self.args.process_index
-        real = list(counted(batch_samples, step, self._num_examples, self.stage, rank))
-        for batch, counted_B in zip(batch_samples, real, strict=True):
-            if not counted_B.all():
-                batch["counted_B"] = counted_B.to(device)
-        # A filled-up batch is paid for like any other; its examples are no more than there are.
-        sums = torch.tensor([sum(column) for column in zip(*counts, strict=True)])
-        sums[0] = sum(int(counted_B.sum()) for counted_B in real)
-        examples, tokens, target_tokens = self._over_processes(sums.to(device)).tolist()
-        self.cost.add(examples, tokens, target_tokens)
-        return torch.tensor(examples, device=device)
-
-    def _over_processes(self, sums: Tensor) -> Tensor:
-        """The same sums over all processes."""
-        if self.args.world_size == 1:
-            return sums
-        gathered: Any = self.accelerator.gather(sums[None])
-        return gathered.sum(0)
-
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
+        if self.args.world_size == 1:  # else it is counted with the batch's examples
+            self.cost.count(inputs, self.feedback)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        # Before the optimizer moves: the weights, and every checkpoint so far, are still good.
-        if not math.isfinite(loss.item()):
-            raise TrainingDivergedError(
-                f"the loss became {loss.item()} at step {self.state.global_step + 1}"
-            )
+        self._unchecked.append((self.state.global_step + 1, loss))
         return loss
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # Looking at a loss waits for the device, so it is done where something is written anyway,
+        # and first: nothing that a bad step made is ever saved.
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self._refuse_bad_losses()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _refuse_bad_losses(self) -> None:
+        steps, losses = zip(*self._unchecked, strict=True) if self._unchecked else ((), ())
+        self._unchecked.clear()
+        # Their sums, so that all processes hear of a bad one.
+        sums = self._over_processes(torch.stack(losses)).tolist() if losses else ()
+        for step, loss in zip(steps, sums, strict=True):
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(f"the loss became {loss} at step {step}")
 
     # --- evaluation and logs ---
 
@@ -270,15 +275,6 @@ class ReadoutTrainer(SafeTrainer):
         finally:
             self._pending_scores = {}
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """All of it, in order, in every process."""
-        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        return DataLoader(
-            dataset,
-            batch_size=self.args.eval_batch_size,
-            collate_fn=self.data_collator,
-        )
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "eval_loss" in logs and self._pending_scores:
             # The same dict is returned by `evaluate`, so the scores reach checkpoint selection too.
@@ -292,13 +288,7 @@ class ReadoutTrainer(SafeTrainer):
         super().log(logs, start_time)
 
     def _readout_metrics(self) -> dict[str, float]:
-        def most(number: int) -> int:
-            if self.args.world_size == 1:
-                return number
-            gathered: Any = self.accelerator.gather(torch.tensor([number], device=self.args.device))
-            return int(gathered.max())
-
-        metrics = readout_metrics(self._windows[True], self._over_processes, most)
+        metrics = readout_metrics(self._windows[True], self._over_processes, self._most)
         self._windows[True].clear()
         return metrics
 

@@ -11,21 +11,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_EXPORTS = {
-    "ExportReport": "rim.deploy.export.exporting",
-    "export_run": "rim.deploy.export.exporting",
-    "plan_push": "rim.deploy.export.pushing",
-    "push": "rim.deploy.export.pushing",
-}
-
-__all__ = ["ExportReport", "export_run", "plan_push", "push"]
-
 if TYPE_CHECKING:
     from rim.deploy.export.exporting import ExportReport, export_run
     from rim.deploy.export.pushing import plan_push, push
 
+__all__ = ["ExportReport", "export_run", "plan_push", "push"]
+
 
 def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module 'rim.deploy.export' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'rim.deploy.export' has no attribute {name!r}")
+    module = "pushing" if "push" in name else "exporting"
+    return getattr(importlib.import_module(f"rim.deploy.export.{module}"), name)

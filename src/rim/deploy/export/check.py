@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -22,6 +22,7 @@ from rim.config import ConfigError
 from rim.core.prompt import PromptEncoder
 from rim.deploy.export.record import BlockRange
 from rim.infer.decode import generate, position_limit
+from rim.results import read_json
 
 PROBE = Path(__file__).with_name("probe.py")
 QUESTIONS = (
@@ -49,16 +50,13 @@ class CheckResult:
     max_logit_difference: float
 
 
-@dataclass(frozen=True)
-class _Case:
+class _Case(NamedTuple):
     question: str
     blocks: int
-    is_default: bool
+    arguments: dict[str, int]
 
-    @property
-    def job(self) -> dict[str, Any]:
-        arguments = {} if self.is_default else {"blocks": self.blocks}
-        return {"messages": _conversation(self.question), "arguments": arguments}
+    def __str__(self) -> str:
+        return f"{self.question[:30]!r} with {self.blocks} blocks"
 
 
 def check_export(
@@ -80,19 +78,27 @@ def check_export(
     found, logits_CV = _probe(
         folder,
         {
-            "cases": [case.job for case in cases],
+            "cases": [
+                {"messages": _conversation(case.question), "arguments": case.arguments}
+                for case in cases
+            ],
             "texts": [_conversation(text) for text in ["harmless", *hostile]],
             "refused": refused,
             "max_new_tokens": MAX_NEW_TOKENS,
         },
     )
+    prompts = [encoder.prompt_ids(case.question, case.blocks) for case in cases]
     problems = [
-        *_prompt_problems(cases, encoder, found["prompts"]),
+        *(
+            f"{case}: the prompt is {ids}, in training {own}"
+            for case, ids, own in zip(cases, found["prompts"], prompts, strict=True)
+            if ids != own
+        ),
         *_injection_problems(hostile, encoder, found["texts"]),
         *(f"the template took {arguments}" for arguments in found["accepted"]),
         *_answer_problems(cases, model, encoder, found["answers"]),
     ]
-    difference = _logit_difference(cases, model, encoder, logits_CV)
+    difference = _logit_difference(model, prompts, logits_CV)
     if not difference <= TOLERANCE:
         problems.insert(0, f"logits differ by {difference:.2g}, more than {TOLERANCE:.0e}")
     if problems:
@@ -108,8 +114,8 @@ def check_export(
 def hostile_texts(encoder: PromptEncoder) -> list[str]:
     """Texts that try to smuggle in control tokens, and some that try to survive the cleaning."""
     strings = encoder.control_strings
-    chosen = list(dict.fromkeys([*_memory_strings(encoder), *strings[:12], *strings[-12:]]))
-    start, memory, end = _memory_strings(encoder)
+    start, memory, end = encoder.format.memory.token_strings
+    chosen = list(dict.fromkeys([start, memory, end, *strings[:12], *strings[-12:]]))
     return [
         *chosen,
         f"a {start}{memory}{memory}{end} b",
@@ -119,37 +125,32 @@ def hostile_texts(encoder: PromptEncoder) -> list[str]:
     ]
 
 
-def _memory_strings(encoder: PromptEncoder) -> list[str]:
-    memory = encoder.format.memory
-    return [memory.start_token, memory.memory_token, memory.end_token]
-
-
 def _conversation(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
 def _cases(model: Any, encoder: PromptEncoder, questions: Sequence[str]) -> list[_Case]:
+    """Every question with the default number of blocks, and the first two with every number."""
     trained = encoder.format.trained_blocks
     counts = sorted({0, 2, 8, trained} if trained else {0})
     limit = position_limit(model)
-
-    def fits(question: str, blocks: int) -> bool:
-        length = len(encoder.prompt_ids(question, blocks))
-        # An empty question without blocks is no prompt at all under some templates.
-        return length > 0 and (limit is None or length + MAX_NEW_TOKENS <= limit)
-
-    # The first two questions meet every number of blocks, the others the default.
-    asked = [(i, count) for i in range(len(questions)) for count in (counts if i < 2 else ())]
     cases = [
-        *(_Case(question, trained, True) for question in questions if fits(question, trained)),
-        *(_Case(questions[i], k, False) for i, k in asked if fits(questions[i], k)),
+        *(_Case(question, trained, {}) for question in questions),
+        *(_Case(question, k, {"blocks": k}) for question in questions[:2] for k in counts),
     ]
-    if not cases:
+    lengths = [len(encoder.prompt_ids(case.question, case.blocks)) for case in cases]
+    fitting = [
+        case
+        for case, length in zip(cases, lengths, strict=True)
+        # An empty question without blocks is no prompt at all under some templates.
+        if length > 0 and (limit is None or length + MAX_NEW_TOKENS <= limit)
+    ]
+    if not fitting:
         raise ConfigError(
             f"no question of the self-check fits the model's {limit} positions with its {trained} "
             "blocks"
         )
-    return cases
+    return fitting
 
 
 def _probe(folder: Path, job: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
@@ -172,23 +173,12 @@ def _probe(folder: Path, job: dict[str, Any]) -> tuple[dict[str, Any], torch.Ten
             raise ConfigError(
                 f"the exported model does not run on transformers alone:\n{last_lines}"
             )
-        result = json.loads(result_file.read_text(encoding="utf-8"))
-        return result, load_file(logits_file)["logits"]
-
-
-def _prompt_problems(
-    cases: Sequence[_Case], encoder: PromptEncoder, prompts: list[list[int]]
-) -> list[str]:
-    return [
-        f"{_name(case)}: the prompt is {prompt}, in training {expected}"
-        for case, prompt in zip(cases, prompts, strict=True)
-        if prompt != (expected := encoder.prompt_ids(case.question, case.blocks))
-    ]
+        return read_json(result_file), load_file(logits_file)["logits"]
 
 
 def _answer_problems(
     cases: Sequence[_Case], model: Any, encoder: PromptEncoder, answers: list[list[int]]
-) -> list[str]:
+) -> Iterator[str]:
     expected = generate(
         model,
         encoder,
@@ -197,46 +187,33 @@ def _answer_problems(
         max_new_tokens=MAX_NEW_TOKENS,
         batch_size=1,
     )
-    problems = []
     for case, ids, (own,) in zip(cases, answers, expected, strict=True):
-        own_ids = [*own.token_ids, *([encoder.stop_id] if own.finished else [])]
-        if ids != own_ids:
+        if ids != [*own.token_ids, *([encoder.stop_id] if own.finished else [])]:
             text = encoder.tokenizer.decode(ids)
-            problems.append(f"{_name(case)}: the answer is {text!r}, the run's {own.text!r}")
-    return problems
+            yield f"{case}: the answer is {text!r}, the run's {own.text!r}"
 
 
 def _injection_problems(
     hostile: Sequence[str], encoder: PromptEncoder, prompts: list[list[int]]
-) -> list[str]:
+) -> Iterator[str]:
     """Text may add no control token to those of a harmless prompt."""
     controls = {encoder.tokenizer.get_vocab()[string] for string in encoder.control_strings}
     # What a tokenizer cannot spell becomes its unknown token, which controls nothing.
     controls.discard(encoder.tokenizer.unk_token_id)
     harmless, *rest = [[i for i in ids if i in controls] for ids in prompts]
-    problems = []
     for text, found, ids in zip(hostile, rest, prompts[1:], strict=True):
         cleaned = encoder.break_control_strings(text)
         if found != harmless:
-            problems.append(f"the user text {text!r} adds control tokens to the prompt")
+            yield f"the user text {text!r} adds control tokens to the prompt"
         elif ids != encoder.prompt_ids(cleaned, encoder.format.trained_blocks):
-            problems.append(f"the user text {text!r} is not cleaned to {cleaned!r}")
-    return problems
+            yield f"the user text {text!r} is not cleaned to {cleaned!r}"
 
 
 @torch.inference_mode()
 def _logit_difference(
-    cases: Sequence[_Case], model: Any, encoder: PromptEncoder, logits_CV: torch.Tensor
+    model: Any, prompts: Sequence[Sequence[int]], logits_CV: torch.Tensor
 ) -> float:
     """Largest difference of the logits that predict the first answer token."""
     model.float()
-    differences = []
-    for case, logits_V in zip(cases, logits_CV, strict=True):
-        ids = torch.tensor([encoder.prompt_ids(case.question, case.blocks)])
-        own_V = model(input_ids=ids).logits[0, -1]
-        differences.append((own_V - logits_V).abs().max())
-    return float(torch.stack(differences).max())
-
-
-def _name(case: _Case) -> str:
-    return f"{case.question[:30]!r} with {case.blocks} blocks"
+    own_CV = [model(input_ids=torch.tensor([ids])).logits[0, -1] for ids in prompts]
+    return float((torch.stack(own_CV) - logits_CV).abs().max())

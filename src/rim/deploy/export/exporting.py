@@ -9,10 +9,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rim.core.prompt import PromptEncoder
-from rim.deploy.export.card import write_card
 from rim.deploy.export.check import QUESTIONS, CheckResult, check_export
 from rim.deploy.export.files import write_model
 from rim.deploy.export.record import (
@@ -22,9 +20,11 @@ from rim.deploy.export.record import (
     check_new,
     file_hashes,
 )
-from rim.models.folder import find_model_dir, read_prompt_format
+from rim.deploy.export.template import fill
+from rim.models.folder import find_model_dir, read_model_config, read_prompt_format
 from rim.models.loading import load_trained
-from rim.results import environment, write_json
+from rim.results import environment, read_json, write_json
+from rim.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def export_run(
         ConfigError: a model that a stock engine cannot serve, an existing target, or a self-check
             that found a difference.
     """
-    source, target = find_model_dir(run), Path(out)
-    check_exportable(source)
+    source, target, run = find_model_dir(run), Path(out), Path(run)
+    blocks = check_exportable(source)
     check_new(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
@@ -72,8 +72,18 @@ def export_run(
         progress("checking")
         check = check_export(draft, model, encoder, questions)
         progress("describing")
-        write_card(draft, Path(run), source, target.name, encoder, check)
-        write_json(draft / EXPORT_FILE, _record(draft, Path(run), source, encoder, check))
+        card = _card(target.name, run, source, encoder, check)
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        record = {
+            "run": run.resolve().name,
+            "prompt_format": encoder.format.model_dump(mode="json"),
+            "blocks": asdict(blocks),
+            "check": asdict(check),
+            "environment": environment(),
+            "sha256": file_hashes(draft),
+            "source_sha256": file_hashes(source),
+        }
+        write_json(draft / EXPORT_FILE, record)
         draft.chmod(0o755)
         draft.rename(target)
     finally:
@@ -82,15 +92,18 @@ def export_run(
     return ExportReport(target, encoder.format.trained_blocks, encoder.is_chat, check, total)
 
 
-def _record(
-    folder: Path, run: Path, source: Path, encoder: PromptEncoder, check: CheckResult
-) -> dict[str, Any]:
-    return {
-        "run": run.resolve().name,
-        "prompt_format": encoder.format.model_dump(mode="json"),
-        "blocks": asdict(BlockRange.of(encoder.format)),
-        "check": asdict(check),
-        "environment": environment(),
-        "sha256": file_hashes(folder),
-        "source_sha256": file_hashes(source),
-    }
+def _card(name: str, run: Path, source: Path, encoder: PromptEncoder, check: CheckResult) -> str:
+    """The model card, with the evaluations that stand in the run folder as they were measured."""
+    base, trained = read_model_config(source).base, RunFolder(run).environment_file
+    is_hub_name = base is not None and not Path(base).exists() and base.count("/") == 1
+    return fill(
+        "model_card.md",
+        name=name,
+        method=encoder.format.method,
+        base=base if is_hub_name else None,
+        evaluations=[read_json(file) for file in sorted((run / "evaluations").glob("*.json"))],
+        commit=read_json(trained)["git_commit"] if trained.exists() else None,
+        check=check,
+        is_chat=encoder.is_chat,
+        **asdict(BlockRange.of(encoder.format)),
+    )

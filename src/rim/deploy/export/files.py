@@ -6,8 +6,6 @@ Each patch below answers a difference between readers that shows as wrong output
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from transformers import GenerationConfig
 
 from rim.core.prompt import PromptEncoder
 from rim.deploy.export.template import block_text, build_template
-from rim.results import write_json
+from rim.results import read_json, write_json
 
 
 def write_model(model: Any, encoder: PromptEncoder, folder: Path) -> None:
@@ -26,16 +24,11 @@ def write_model(model: Any, encoder: PromptEncoder, folder: Path) -> None:
     tokenizer = copy.deepcopy(encoder.tokenizer)
     tokenizer.chat_template = build_template(encoder)
     tokenizer.save_pretrained(folder)
-    model_type = model.config.model_type
-    _patch(folder / "config.json", lambda config: patched_config(config, encoder))
-    _patch(
-        folder / "tokenizer_config.json",
-        lambda config: patched_tokenizer_config(config, encoder, model_type),
-    )
-
-
-def _patch(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    write_json(file, change(json.loads(file.read_text(encoding="utf-8"))))
+    config, tokenizer_config = folder / "config.json", folder / "tokenizer_config.json"
+    write_json(config, patched_config(read_json(config), encoder))
+    is_qwen = model.config.model_type.startswith("qwen")
+    patched = patched_tokenizer_config(read_json(tokenizer_config), encoder, is_qwen)
+    write_json(tokenizer_config, patched)
 
 
 def generation_config(encoder: PromptEncoder) -> GenerationConfig:
@@ -68,7 +61,7 @@ def patched_config(config: dict[str, Any], encoder: PromptEncoder) -> dict[str, 
 
 
 def patched_tokenizer_config(
-    config: dict[str, Any], encoder: PromptEncoder, model_type: str
+    config: dict[str, Any], encoder: PromptEncoder, is_qwen: bool
 ) -> dict[str, Any]:
     """`tokenizer_config.json` that transformers 4 and 5 and GGUF converters read alike."""
     extra = config.pop("extra_special_tokens", None) or []
@@ -85,7 +78,7 @@ def patched_tokenizer_config(
         # 4.57 adds token_type_ids for this class by default, which `generate` refuses.
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    if model_type.startswith("qwen"):
+    if is_qwen:
         config["response_template"] = response_template(encoder)
     return config
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError
-from rim.deploy.export.record import EXPORT_FILE, added_names, check_unchanged, read_record
+from rim.deploy.export.record import EXPORT_FILE, check_unchanged, read_record
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ def plan_push(folder: str | Path, repo: str, *, private: bool = True) -> PushPla
     check_unchanged(folder, record)
     names = sorted([EXPORT_FILE, *record.sha256])
     files = tuple((name, (folder / name).stat().st_size) for name in names)
-    return PushPlan(folder, repo, private, files, tuple(added_names(folder, record)))
+    later = [path for path in sorted(folder.iterdir()) if path.name not in names]
+    left_out = tuple(f"{path.name}/" if path.is_dir() else path.name for path in later)
+    return PushPlan(folder, repo, private, files, left_out)
 
 
 def push(plan: PushPlan, api: Any = None) -> str:

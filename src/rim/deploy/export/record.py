@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from rim.config import ConfigError, PromptFormat
 from rim.models.folder import read_model_config, read_prompt_format
+from rim.results import read_json
 
 EXPORT_FILE = "rim_export.json"
 #: A request may ask for up to this many blocks (more only where training had more).
@@ -100,19 +100,15 @@ def read_record(folder: str | Path) -> ExportRecord:
             f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
             f"`rim export RUN --out {shlex.quote(str(folder))}`"
         )
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)
     try:
-        blocks = content["blocks"]
-        return ExportRecord(
-            BlockRange(blocks["default"], blocks["most"]),
-            content["sha256"],
-            content["source_sha256"],
-            content["prompt_format"],
-        )
+        blocks = BlockRange(content["blocks"]["default"], content["blocks"]["most"])
+        own = {name: content[name] for name in ("sha256", "source_sha256", "prompt_format")}
     except KeyError as missing:
         raise ConfigError(
             f"{file} has no {missing}: an earlier version wrote it; export the run again"
         ) from None
+    return ExportRecord(blocks, **own)
 
 
 def check_unchanged(folder: Path, record: ExportRecord, advice: str = "export again") -> None:
@@ -121,27 +117,13 @@ def check_unchanged(folder: Path, record: ExportRecord, advice: str = "export ag
     Raises:
         ConfigError: a file of the export is not as it was checked; `advice` ends the message.
     """
-    changed = changed_files(folder, record)
-    if changed:
-        raise ConfigError(f"{folder}: {', '.join(changed[:5])} changed after the export; {advice}")
-
-
-def changed_files(folder: Path, record: ExportRecord) -> list[str]:
-    """Names of the export's files that were removed or changed after the self-check."""
-    return [
+    changed = [
         name
         for name, expected in sorted(record.sha256.items())
         if not (folder / name).is_file() or _file_hash(folder / name) != expected
     ]
-
-
-def added_names(folder: Path, record: ExportRecord) -> list[str]:
-    """Files and folders that came after the self-check; a folder's name ends with a slash."""
-    return [
-        f"{path.name}/" if path.is_dir() else path.name
-        for path in sorted(folder.iterdir())
-        if path.name != EXPORT_FILE and path.name not in record.sha256
-    ]
+    if changed:
+        raise ConfigError(f"{folder}: {', '.join(changed[:5])} changed after the export; {advice}")
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

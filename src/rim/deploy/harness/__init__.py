@@ -5,7 +5,6 @@ same score as `rim eval`.
     tasks = harness.write_tasks("exported", "tasks", {"rim_gsm8k": "gsm8k_test.jsonl"})
 """
 
-from rim.deploy.harness.commands import model_command, server_command
-from rim.deploy.harness.writing import TaskFolder, write_tasks
+from rim.deploy.harness.writing import TaskFolder, model_command, server_command, write_tasks
 
 __all__ = ["TaskFolder", "model_command", "server_command", "write_tasks"]

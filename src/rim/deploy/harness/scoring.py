@@ -28,15 +28,8 @@ def load_questions(
     import datasets
 
     examples = load_examples(settings_from_dict(DataSource, source, "dataset_kwargs.source"))
-    rows = [
-        {
-            "question": example.question,
-            "answer": example.answer,
-            "answer_marker": answer_marker,
-            "step_separator": step_separator,
-        }
-        for example in examples
-    ]
+    marks = {"answer_marker": answer_marker, "step_separator": step_separator}
+    rows = [{"question": e.question, "answer": e.answer, **marks} for e in examples]
     return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})
 
 

@@ -1,14 +1,15 @@
 """A folder of tasks for one exported model: the shipped task files, bound to its templates and to
-data.
+data; and the commands that run them.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,12 @@ from rim.config import ConfigError, DataSource, PromptFormat
 from rim.config.recipe_yaml import settings_from_dict
 from rim.data.sources import guess_format, load_examples, write_file
 from rim.deploy.export.record import BlockRange, read_record
+from rim.results import read_json
 
 Scoring = Literal["rim", "regex"]
 VERSION = 1
+SHIPPED = Path(__file__).with_name("tasks")
+SERVER = "http://localhost:8000/v1/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def write_tasks(
     """
     exported, folder, data = Path(exported), Path(out), data or {}
     record = read_record(exported)
-    prompt_format = PromptFormat.model_validate(record.prompt_format)
+    templates = PromptFormat.model_validate(record.prompt_format).templates
     sources = shipped_sources() | {name: _file_source(name, Path(p)) for name, p in data.items()}
     needs_files = scoring == "regex"  # the questions go into the folder, so they must be here
     left_out = [n for n, source in sources.items() if needs_files and source["format"] == "hub"]
@@ -81,41 +85,37 @@ def write_tasks(
         )
     folder.mkdir(parents=True, exist_ok=True)
     shared = f"_{scoring}.yaml"
-    _write(folder / shared, _shipped(shared))
+    shutil.copyfile(SHIPPED / shared, folder / shared)
     for name, source in sources.items():
-        bound = (
-            _bind(source, prompt_format)
-            if scoring == "rim"
-            else _copy(source, folder / f"{name}.jsonl")
-        )
-        task = {"task": name, "include": shared, **bound, "metadata": {"version": VERSION}}
-        _write(folder / f"{name}.yaml", yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
+        if scoring == "rim":  # the arguments of `rim.deploy.harness.scoring.load_questions`
+            marks = {"answer_marker": templates.answer_marker}
+            marks["step_separator"] = templates.step_separator
+            bound: dict[str, Any] = {"source": source, **marks}
+        else:  # a file that the harness reads by itself
+            file = folder / f"{name}.jsonl"
+            write_file(file, load_examples(settings_from_dict(DataSource, source, name)))
+            bound = {"data_files": {"test": str(file.resolve())}}
+        task = {"task": name, "include": shared, "dataset_kwargs": bound}
+        task["metadata"] = {"version": VERSION}
+        text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     names = tuple(sorted(sources))
     return TaskFolder(
         folder,
         exported,
         record.blocks,
-        _stop_string(exported),
+        read_json(exported / "tokenizer_config.json")["eos_token"],
         names,
         tuple(sorted(data)) or names,
         tuple(sorted(left_out)),
     )
 
 
-def _stop_string(exported: Path) -> str:
-    config = json.loads((exported / "tokenizer_config.json").read_text(encoding="utf-8"))
-    return config["eos_token"]
-
-
 def shipped_sources() -> dict[str, dict[str, Any]]:
     """The data source of each task that this package ships, as a recipe writes it."""
-    files = resources.files("rim.deploy.harness").joinpath("tasks").iterdir()
-    tasks = [yaml.safe_load(_shipped(f.name)) for f in files if f.name.startswith("rim_")]
+    files = SHIPPED.glob("rim_*.yaml")
+    tasks = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
     return {task["task"]: task["source"] for task in tasks}
-
-
-def _shipped(name: str) -> str:
-    return resources.files("rim.deploy.harness").joinpath("tasks", name).read_text(encoding="utf-8")
 
 
 def _file_source(name: str, path: Path) -> dict[str, Any]:
@@ -126,23 +126,39 @@ def _file_source(name: str, path: Path) -> dict[str, Any]:
     return source
 
 
-def _bind(source: dict[str, Any], prompt_format: PromptFormat) -> dict[str, Any]:
-    """The arguments of `rim.deploy.harness.scoring.load_questions`."""
-    templates = prompt_format.templates
-    return {
-        "dataset_kwargs": {
-            "source": source,
-            "answer_marker": templates.answer_marker,
-            "step_separator": templates.step_separator,
-        }
-    }
+def model_command(tasks: TaskFolder, blocks: int | None = None) -> str:
+    """The command line, ready for a shell, of a model that transformers runs in the harness's own
+    process.
+
+    Args:
+        blocks: memory blocks; as in training if left out.
+
+    Raises:
+        ConfigError: a number of blocks that the model does not take.
+    """
+    template = {"blocks": _blocks(tasks, blocks)}
+    arguments = {"pretrained": str(tasks.exported), "chat_template_args": template}
+    return _command(
+        tasks, "--model", "hf", "--model_args", json.dumps(arguments), "--batch_size", "64"
+    )
 
 
-def _copy(source: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Questions and answers as a file that the harness reads by itself."""
-    write_file(file, load_examples(settings_from_dict(DataSource, source, file.stem)))
-    return {"dataset_kwargs": {"data_files": {"test": str(file.resolve())}}}
+def server_command(tasks: TaskFolder, blocks: int | None = None, url: str = SERVER) -> str:
+    """The same for a server that serves the exported folder."""
+    # Without a stop string the harness sends an empty list, at which `transformers serve` fails.
+    arguments = {"model": str(tasks.exported), "base_url": url, "eos_string": tasks.stop}
+    generation = {"chat_template_kwargs": {"blocks": _blocks(tasks, blocks)}}
+    model = ("--model", "local-chat-completions", "--model_args", json.dumps(arguments))
+    return _command(tasks, *model, "--gen_kwargs", json.dumps(generation))
 
 
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
+def _blocks(tasks: TaskFolder, blocks: int | None) -> int:
+    if blocks is None:
+        return tasks.blocks.default
+    tasks.blocks.check(blocks)
+    return blocks
+
+
+def _command(tasks: TaskFolder, *model: str) -> str:
+    place = ("--include_path", str(tasks.folder), "--tasks", ",".join(tasks.to_run))
+    return shlex.join(["lm_eval", "run", *model, *place, "--apply_chat_template"])

@@ -215,14 +215,13 @@ class Client:
         return ConfigError(f"{self.url} is no chat completions server: {why}")
 
     def _refusal(self, error: Any) -> str:
-        hint = ""
-        if error.status_code == 404:
+        status, hint = error.status_code, ""
+        if status == 404:
             hint = "; is it a chat completions server?"
-        elif error.status_code >= 500:
-            # So does `transformers serve` where the chat template raises.
+        elif status >= 500:  # so does `transformers serve` where the chat template raises
             hint = "; it may answer so to a number of blocks that the model does not take"
         said = _message(error.body if error.body is not None else error.response.text)
-        return f"{self.url} answered {error.status_code}: {said}{hint}"
+        return f"{self.url} answered {status}: {said}{hint}"
 
 
 def normal_url(url: str) -> str:
@@ -233,21 +232,16 @@ def normal_url(url: str) -> str:
     """
     full = url.strip() if "://" in url else f"http://{url.strip()}"
     full = full.rstrip("/").removesuffix("/v1")
-    if not _is_web_address(full):
+    try:
+        parts = urllib.parse.urlsplit(full)
+        # Both raise where there is none that could be reached.
+        known = (parts.hostname or "").encode("idna") and parts.port != 0
+    except ValueError:
+        known, parts = False, urllib.parse.urlsplit("")
+    more = parts.query or parts.fragment or "@" in parts.netloc or not parts.path.isascii()
+    if not known or parts.scheme not in ("http", "https") or more:
         raise ConfigError(f"a server's address is http://HOST:PORT, got {url!r}")
     return full
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        # Both raise where there is none that could be reached.
-        (parts.hostname or "").encode("idna")
-        known = parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-    more = parts.query or parts.fragment or "@" in parts.netloc or not parts.path.isascii()
-    return known and parts.scheme in ("http", "https") and bool(parts.hostname) and not more
 
 
 def _message(content: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from rim.config import ConfigError
 from rim.deploy.serve.subject import Subject
+from rim.results import cache_folder
 
 EngineName = Literal["transformers", "vllm", "llama.cpp"]
 EngineChoice = Literal["auto", EngineName]
@@ -62,30 +63,28 @@ def find_engine(wanted: EngineChoice, subject: Subject) -> Engine:
     if wanted != "auto" and wanted not in ENGINES:
         raise ConfigError(f"unknown engine {wanted!r}; there are auto, {', '.join(ENGINES)}")
     names: list[EngineName] = [
-        name for name in ENGINES if wanted in ("auto", name) and _reads(name, subject)
+        name
+        for name in ENGINES
+        if wanted in ("auto", name)
+        and (subject.gguf if name == "llama.cpp" else subject.folder) is not None
     ]
     for name in names:
         if engine := _installed(name):
             return engine
-    if not names:
-        raise ConfigError(_nothing_to_read(wanted, subject))
-    listed = "\n".join(f"- {_HOW_TO_INSTALL[name]}" for name in names)
-    raise ConfigError(f"no engine to serve with is installed; install one of\n{listed}")
-
-
-def _reads(name: EngineName, subject: Subject) -> bool:
-    return subject.gguf is not None if name == "llama.cpp" else subject.folder is not None
-
-
-def _nothing_to_read(wanted: str, subject: Subject) -> str:
+    if names:
+        listed = "\n".join(f"- {_HOW_TO_INSTALL[name]}" for name in names)
+        raise ConfigError(f"no engine to serve with is installed; install one of\n{listed}")
     if subject.folder is None:
-        return f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
+        raise ConfigError(
+            f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
+        )
     folder = str(subject.folder)
     steps = [["rim", "gguf", folder, "--out", f"{folder}/model.gguf"]]
     if subject.run is not None:
         steps.insert(0, ["rim", "export", str(subject.run), "--out", folder])
-    listed = " and then ".join(f"`{shlex.join(step)}`" for step in steps)
-    return f"llama.cpp reads GGUF files, and {subject.run or folder} has none; make one: {listed}"
+    commands = " and then ".join(f"`{shlex.join(step)}`" for step in steps)
+    source = subject.run or folder
+    raise ConfigError(f"llama.cpp reads GGUF files, and {source} has none; make one: {commands}")
 
 
 def _installed(name: EngineName) -> Engine | None:
@@ -97,10 +96,17 @@ def _installed(name: EngineName) -> Engine | None:
         program = (sys.executable, "-P", "-m", "transformers.cli.transformers", "serve")
         return Engine(name, program)
     if name == "vllm":
-        program = _program("vllm")
-        return Engine(name, (program, "serve")) if program else None
-    program = find_llama()
-    return _llama_engine(program) if program else None
+        return Engine(name, (vllm, "serve")) if (vllm := _program("vllm")) else None
+    if (llama := find_llama()) is None:
+        return None
+    try:
+        shown = subprocess.run([llama, "--help"], capture_output=True, check=False)
+    except OSError as error:
+        raise ConfigError(f"cannot run {llama}: {error.strerror}") from None
+    # Older ones let every web page in, and have no option for it.
+    options = shown.stdout + shown.stderr
+    chosen = "chosen" if b"--cors-origins" in options else "always"
+    return Engine(name, (llama,), chosen, b"--cors-headers" in options)
 
 
 def find_llama(name: str = "llama-server") -> str | None:
@@ -124,25 +130,13 @@ def find_llama(name: str = "llama-server") -> str | None:
 
 def llama_cache() -> Path:
     """Where `make llama-server` puts its programs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "rim" / f"llama.cpp-{LLAMA_VERSION}"
+    return cache_folder(f"llama.cpp-{LLAMA_VERSION}")
 
 
 def _program(name: str) -> str | None:
     """A program of this environment, or one on PATH."""
     beside = Path(sys.executable).with_name(name)
     return shutil.which(str(beside)) or shutil.which(name)
-
-
-def _llama_engine(program: str) -> Engine:
-    """What this server can: older ones let every web page in, and have no option for it."""
-    try:
-        shown = subprocess.run([program, "--help"], capture_output=True, check=False)
-    except OSError as error:
-        raise ConfigError(f"cannot run {program}: {error.strerror}") from None
-    options = shown.stdout + shown.stderr
-    chosen = "chosen" if b"--cors-origins" in options else "always"
-    return Engine("llama.cpp", (program,), chosen, b"--cors-headers" in options)
 
 
 def command_line(
@@ -167,7 +161,7 @@ def command_line(
     """
     if blocks is not None and subject.blocks is not None:
         subject.blocks.check(blocks)
-    kwargs = None if blocks is None else json.dumps({"blocks": blocks})
+    kwargs = [] if blocks is None else [json.dumps({"blocks": blocks})]
     arguments = _ARGUMENTS[engine.name](engine, subject, kwargs, page)
     return [*engine.program, *arguments, "--host", host, "--port", str(port), *extra]
 
@@ -178,38 +172,40 @@ def asks_for_key(name: EngineName, extra: Sequence[str] = ()) -> bool:
     return told or bool(os.environ.get(KEY_VARIABLES.get(name, "")))
 
 
-def _transformers(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+def _transformers(engine: Engine, subject: Subject, kwargs: list[str], page: bool) -> list[str]:
     folder = str(subject.folder)
     if "@" in folder:
         raise ConfigError(f"transformers serve reads '@' as a revision: rename or move {folder}")
-    arguments = [folder]
-    if kwargs:
-        arguments += ["--chat-template-kwargs", kwargs]
-    return [*arguments, "--enable-cors"] if page else arguments
+    cors = ["--enable-cors"] if page else []
+    return [folder, *_option("--chat-template-kwargs", kwargs), *cors]
 
 
-def _vllm(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
-    # Of generation_config.json it reads neither `do_sample` nor `suppress_tokens`.
-    arguments = [str(subject.folder), "--override-generation-config", '{"temperature": 0}']
-    if kwargs:
-        arguments += ["--default-chat-template-kwargs", kwargs]
-    # It lets every web page in unless told otherwise.
-    return arguments if page else [*arguments, "--allowed-origins", "[]"]
+def _vllm(engine: Engine, subject: Subject, kwargs: list[str], page: bool) -> list[str]:
+    return [
+        str(subject.folder),
+        # Of generation_config.json it reads neither `do_sample` nor `suppress_tokens`.
+        *("--override-generation-config", '{"temperature": 0}'),
+        *_option("--default-chat-template-kwargs", kwargs),
+        # It lets every web page in unless told otherwise.
+        *([] if page else ["--allowed-origins", "[]"]),
+    ]
 
 
-def _llama(engine: Engine, subject: Subject, kwargs: str | None, page: bool) -> list[str]:
+def _llama(engine: Engine, subject: Subject, kwargs: list[str], page: bool) -> list[str]:
     # Its own chat parser shows the memory tokens of some templates as part of the answer.
     arguments = ["-m", str(subject.gguf), "--jinja", "--skip-chat-parsing", "--temp", "0"]
-    if kwargs:
-        arguments += ["--chat-template-kwargs", kwargs]
-    for token in subject.forbidden_ids:
-        arguments += ["--logit-bias", f"{token}-inf"]
+    arguments += _option("--chat-template-kwargs", kwargs)
+    arguments += _option("--logit-bias", [f"{token}-inf" for token in subject.forbidden_ids])
     if engine.web_pages == "chosen":
         arguments += ["--cors-origins", "*" if page else "localhost"]
     if page and engine.names_headers:
         # Its "*" has no room for a key: browsers want that header named.
         arguments += ["--cors-headers", "Authorization,Content-Type"]
     return arguments
+
+
+def _option(name: str, values: Sequence[str]) -> list[str]:
+    return [part for value in values for part in (name, value)]
 
 
 _ARGUMENTS = {"vllm": _vllm, "transformers": _transformers, "llama.cpp": _llama}

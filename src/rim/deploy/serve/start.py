@@ -111,55 +111,43 @@ def plan_server(
 
 def greeting(plan: Plan) -> str:
     """The address, and how to ask there: curl, our command, Python and our page."""
-    python = _openai_lines(plan).replace("\n", "\n  ")
-    return (
-        f"Starting {plan.engine.name} on {plan.url}; when it says that it is up, ask it:\n\n"
-        f"  {_curl_line(plan)}\n\n"
-        f"  {_ask_line(plan)}\n\n"
-        f"  {python}\n\n"
-        f"{_page_line(plan)}\n"
-        "Ctrl-C stops the server.\n"
-    )
-
-
-def _curl_line(plan: Plan) -> str:
-    body = {"messages": [{"role": "user", "content": QUESTION}], **_options(plan)}
-    key = f'-H "Authorization: Bearer ${plan.key_variable}" ' if plan.has_key else ""
-    return (
-        f"curl -s {shlex.quote(plan.url + '/v1/chat/completions')} "
-        f'-H "Content-Type: application/json" {key}-d {shlex.quote(json.dumps(body))}'
-    )
-
-
-def _ask_line(plan: Plan) -> str:
-    key = ["--api-key-env", plan.key_variable] if plan.has_key else []
-    return shlex.join(["rim", "ask", "--server", plan.url, QUESTION, *key])
-
-
-def _openai_lines(plan: Plan) -> str:
-    options = _options(plan)
-    if "chat_template_kwargs" in options:  # unknown to the client, so it goes as it is
-        extra = {"chat_template_kwargs": options.pop("chat_template_kwargs")}
-        options["extra_body"] = extra
-    arguments = "".join(f"    {name}={value!r},\n" for name, value in options.items())
-    key = f'os.environ["{plan.key_variable}"]' if plan.has_key else '"none"'
-    return f"""{"import os" + chr(10) if plan.has_key else ""}from openai import OpenAI
-
-client = OpenAI(base_url="{plan.url}/v1", api_key={key})
-answer = client.chat.completions.create(
-    model={plan.model!r},
-    messages=[{{"role": "user", "content": {QUESTION!r}}}],
-{arguments})
-print(answer.choices[0].message.content)"""
-
-
-def _options(plan: Plan) -> dict[str, Any]:
     options: dict[str, Any] = {"temperature": 0, "max_tokens": _MAX_TOKENS}
+    extra: dict[str, Any] = {}
     if plan.default_blocks is not None:
-        options["chat_template_kwargs"] = {"blocks": plan.default_blocks}
+        extra = {"chat_template_kwargs": {"blocks": plan.default_blocks}}
     if plan.forbidden_ids:
         options["logit_bias"] = {str(token): -100 for token in plan.forbidden_ids}
-    return options
+    messages = [{"role": "user", "content": QUESTION}]
+    variable = plan.key_variable
+    curl = " ".join(
+        [
+            f"curl -s {shlex.quote(plan.url + '/v1/chat/completions')}",
+            '-H "Content-Type: application/json"',
+            *([f'-H "Authorization: Bearer ${variable}"'] if plan.has_key else []),
+            f"-d {shlex.quote(json.dumps({'messages': messages, **options, **extra}))}",
+        ]
+    )
+    key = ["--api-key-env", variable] if plan.has_key else []
+    ask = shlex.join(["rim", "ask", "--server", plan.url, QUESTION, *key])
+    if extra:  # unknown to the client, so it goes as it is
+        options["extra_body"] = extra
+    arguments = {"model": plan.model, "messages": messages, **options}
+    python = [
+        *(["import os"] if plan.has_key else []),
+        "from openai import OpenAI",
+        "",
+        f'client = OpenAI(base_url="{plan.url}/v1", api_key='
+        + (f'os.environ["{variable}"])' if plan.has_key else '"none")'),
+        "answer = client.chat.completions.create(",
+        *(f"    {name}={value!r}," for name, value in arguments.items()),
+        ")",
+        "print(answer.choices[0].message.content)",
+    ]
+    lines = "\n  ".join(python)
+    return (
+        f"Starting {plan.engine.name} on {plan.url}; when it says that it is up, ask it:\n\n"
+        f"  {curl}\n\n  {ask}\n\n  {lines}\n\n{_page_line(plan)}\nCtrl-C stops the server.\n"
+    )
 
 
 def _page_line(plan: Plan) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from rim.deploy.export.record import (
     read_record,
 )
 from rim.models.folder import find_model_dir
+from rim.results import read_json
 
 #: The export of a run that is served by its own name stands here.
 EXPORTED = "exported"
@@ -73,9 +73,8 @@ def find_subject(path: str | Path) -> Subject:
 def _exported(folder: Path, gguf: Path | None) -> Subject:
     record = read_record(folder)
     # The memory tokens, which an answer may not contain.
-    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-    forbidden = tuple(generation.get("suppress_tokens") or ())
-    return Subject(folder, gguf, record.blocks, forbidden)
+    forbidden = read_json(folder / "generation_config.json").get("suppress_tokens") or ()
+    return Subject(folder, gguf, record.blocks, tuple(forbidden))
 
 
 def _only_gguf(folder: Path) -> Path | None:

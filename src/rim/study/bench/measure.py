@@ -7,6 +7,7 @@ does then falls on all alike.
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ from rim.study.bench.subject import Subject
 from rim.study.bench.timing import Clock, Spread, memory_kind, peak_memory, timed
 
 Progress = Callable[[str], None]
+#: Milliseconds of one repeat: to the first token, to the answer's first, to its last; and of each
+#: token after the first.
+_Times = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,29 @@ class Variant:
     encoder: PromptEncoder
     blocks: int
     step_tokens: int
+    answer_tokens: int
+
+    @property
+    def all_tokens(self) -> int:
+        return self.step_tokens + self.answer_tokens
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens that are prefilled: question and blocks."""
         return len(self.encoder.prompt_ids("", self.blocks))
+
+    def write(self, questions: Sequence[str], tokens: int) -> set[int]:
+        """Write so many tokens for every question; returns the lengths that came out."""
+        results = generate(
+            self.model,
+            self.encoder,
+            questions,
+            blocks=self.blocks,
+            max_new_tokens=tokens,
+            sampling=Sampling(stop="forbidden"),
+            batch_size=len(questions),
+        )
+        return {len(generated.token_ids) for texts in results for generated in texts}
 
 
 class RandomPrompts(PromptEncoder):
@@ -84,7 +106,7 @@ def run_benchmark(
         for batch_size in settings.batch_sizes
     ]
     for _, length, rows in cells:
-        _check_fits(subject.model, rows, length, settings.answer_tokens)
+        _check_fits(subject.model, rows, length)
     measured = [
         row
         for batch_size, length, rows in cells
@@ -111,7 +133,8 @@ def variants(subject: Subject, settings: BenchmarkSettings, question_tokens: int
                 subject.tokenizer, PromptFormat(method=method, memory=memory), question_tokens
             )
             steps = settings.step_tokens if setup.writes_steps else 0
-            found.append(Variant(method, _model_for(subject, method), encoder, count, steps))
+            model = _model_for(subject, method)
+            found.append(Variant(method, model, encoder, count, steps, settings.answer_tokens))
     return found
 
 
@@ -128,12 +151,10 @@ def _model_for(subject: Subject, method: str) -> Any:
     return model
 
 
-def _check_fits(
-    model: Any, rows: Sequence[Variant], question_tokens: int, answer_tokens: int
-) -> None:
+def _check_fits(model: Any, rows: Sequence[Variant], question_tokens: int) -> None:
     limit = position_limit(model)
     for row in rows:
-        needed = row.prompt_tokens + row.step_tokens + answer_tokens
+        needed = row.prompt_tokens + row.all_tokens
         if limit is not None and needed > limit:
             raise ConfigError(
                 f"{row.method} with a question of {question_tokens} tokens and {row.blocks} "
@@ -151,14 +172,24 @@ def _measure_cell(
     clock: Clock,
 ) -> list[dict[str, Any]]:
     questions = [f"{settings.seed}/{question_tokens}/{b}" for b in range(batch_size)]
-    runs = [_Runs(row.model, row, questions, settings.answer_tokens, clock) for row in rows]
+    device = subject.model.device
+
+    def milliseconds(row: Variant, tokens: int) -> float:
+        """Until every question of the batch has so many tokens."""
+        taken, found = timed(lambda: row.write(questions, tokens), device, clock)
+        assert found == {tokens}, f"asked for {tokens} tokens, got {found}"
+        return taken
+
     memory: list[float | None] = []
     times: list[list[_Times]] = []
     for repeat in range(settings.warmup + settings.repeats):
         if repeat < settings.warmup:
-            memory = [peak_memory(run.answer, subject.model.device) for run in runs]
+            memory = [
+                peak_memory(functools.partial(row.write, questions, row.all_tokens), device)
+                for row in rows
+            ]
         else:
-            times.append(_measure_once(runs, len(times)))
+            times.append(_measure_once(milliseconds, rows, len(times)))
         if progress:
             progress(f"{question_tokens} tokens, batch {batch_size}")
     by_row = list(zip(*times, strict=True))
@@ -171,100 +202,51 @@ def _measure_cell(
             "question_tokens": question_tokens,
             "prompt_tokens": row.prompt_tokens,
             "step_tokens": row.step_tokens,
-            "answer_tokens": settings.answer_tokens,
-            **_summary(own, direct[0] if direct else None),
+            "answer_tokens": row.answer_tokens,
+            **{key: _spread([t[key] for t in own]) for key in own[0]},
+            "ttft_to_direct": _ratio("ttft_ms", own, direct),
+            "answer_to_direct": _ratio("answer_ms", own, direct),
             "peak_memory_mib": None if peak is None else round(peak, 1),
         }
         for row, own, peak in zip(rows, by_row, memory, strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Milliseconds of one repeat: to the first token, to the answer's first, to its last; and of
-    each token after the first.
-    """
-
-    prefill: float
-    ttft: float
-    answer: float
-    decode_per_token: float
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """The calls of one variant that are timed."""
-
-    model: Any
-    row: Variant
-    questions: Sequence[str]
-    answer_tokens: int
-    clock: Clock
-
-    @property
-    def all_tokens(self) -> int:
-        return self.row.step_tokens + self.answer_tokens
-
-    def answer(self) -> set[int]:
-        """The whole answer, once."""
-        return self.generate(self.all_tokens)
-
-    def timed(self, tokens: int) -> float:
-        """Milliseconds until every question of the batch has so many tokens."""
-        milliseconds, lengths = timed(lambda: self.generate(tokens), self.model.device, self.clock)
-        assert lengths == {tokens}, f"asked for {tokens} tokens, got {lengths}"
-        return milliseconds
-
-    def generate(self, tokens: int) -> set[int]:
-        """Write so many tokens for every question; returns the lengths that came out."""
-        results = generate(
-            self.model,
-            self.row.encoder,
-            self.questions,
-            blocks=self.row.blocks,
-            max_new_tokens=tokens,
-            sampling=Sampling(stop="forbidden"),
-            batch_size=len(self.questions),
-        )
-        return {len(generated.token_ids) for texts in results for generated in texts}
-
-
-def _measure_once(runs: Sequence[_Runs], repeat: int) -> list[_Times]:
+def _measure_once(
+    milliseconds: Callable[[Variant, int], float], rows: Sequence[Variant], repeat: int
+) -> list[_Times]:
     """One repeat: every method's first token, then every first answer token, then every answer.
 
     What is compared runs next to each other; another method begins each time.
     """
-    count = len(runs)
-    order = [(repeat + i) % count for i in range(count)]
-    prefill = {n: runs[n].timed(1) for n in order}
+    order = [(repeat + i) % len(rows) for i in range(len(rows))]
+    prefill = {n: milliseconds(rows[n], 1) for n in order}
     # What writes no steps has its answer's first token after the prefill.
     ttft = {
-        n: runs[n].timed(steps + 1) if (steps := runs[n].row.step_tokens) else prefill[n]
+        n: milliseconds(rows[n], steps + 1) if (steps := rows[n].step_tokens) else prefill[n]
         for n in order
     }
-    answer = {n: runs[n].timed(runs[n].all_tokens) for n in order}
+    answer = {n: milliseconds(rows[n], rows[n].all_tokens) for n in order}
     return [
-        _Times(prefill[n], ttft[n], answer[n], (answer[n] - prefill[n]) / (runs[n].all_tokens - 1))
-        for n in range(count)
+        {
+            "prefill_ms": prefill[n],
+            "ttft_ms": ttft[n],
+            "answer_ms": answer[n],
+            "decode_ms_per_token": (answer[n] - prefill[n]) / (row.all_tokens - 1),
+        }
+        for n, row in enumerate(rows)
     ]
 
 
-def _summary(own: Sequence[_Times], direct: Sequence[_Times] | None) -> dict[str, Any]:
-    """Medians with quartiles, and the ratios to direct answers of the same repeat."""
-    summary: dict[str, Any] = {
-        "prefill_ms": _spread([t.prefill for t in own]),
-        "ttft_ms": _spread([t.ttft for t in own]),
-        "answer_ms": _spread([t.answer for t in own]),
-        "decode_ms_per_token": _spread([t.decode_per_token for t in own]),
-        "ttft_to_direct": None,
-        "answer_to_direct": None,
-    }
-    if direct is not None:
-        pairs = list(zip(own, direct, strict=True))
-        summary["ttft_to_direct"] = _spread([a.ttft / b.ttft for a, b in pairs])
-        summary["answer_to_direct"] = _spread([a.answer / b.answer for a, b in pairs])
-    return summary
+def _ratio(
+    key: str, own: Sequence[_Times], direct: Sequence[Sequence[_Times]]
+) -> dict[str, float] | None:
+    """To direct answers of the same repeat, if those were asked for."""
+    if not direct:
+        return None
+    return _spread([a[key] / b[key] for a, b in zip(own, direct[0], strict=True)])
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles."""
     return {name: round(value, 3) for name, value in asdict(Spread.of(values)).items()}

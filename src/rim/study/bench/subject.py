@@ -9,22 +9,14 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rim.config import (
-    ConfigError,
-    MemoryConfig,
-    ModelConfig,
-    PromptFormat,
-    ScratchConfig,
-)
+from rim.config import ConfigError, MemoryConfig, ModelConfig, PromptFormat, ScratchConfig
 from rim.core.unwrap import unwrap
 from rim.infer.reasoner import load
 from rim.models.loading import load_base
 from rim.models.lora import count_parameters
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-# Settings of blocks that not every method may have.
+DTYPES = ("float32", "bfloat16", "float16")
+#: Settings of blocks that not every method may have.
 _OF_THE_METHOD = ("framing", "passes", "attention", "readouts_see_question")
 
 
@@ -65,16 +57,9 @@ def scratch_subject(
 
 def trained_subject(folder: Path, device: str, dtype: str = "float32") -> Subject:
     """A trained model: a run folder or a model folder."""
-    reasoner = load(folder)
-    return _subject(
-        str(folder),
-        "trained",
-        reasoner.model,
-        reasoner.encoder.tokenizer,
-        reasoner.encoder.format,
-        device,
-        dtype,
-    )
+    found = load(folder)
+    tokenizer, prompt_format = found.encoder.tokenizer, found.encoder.format
+    return _subject(str(folder), "trained", found.model, tokenizer, prompt_format, device, dtype)
 
 
 def _subject(
@@ -89,7 +74,7 @@ def _subject(
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     try:
-        model = model.eval().to(device=device, dtype=DTYPES[dtype])
+        model = model.eval().to(device=device, dtype=getattr(torch, dtype))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"the model cannot be moved to the device {device!r}: {error}; try --device cpu"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 
+from rim.data.examples import Example
 from rim.infer.reasoner import Answer, Reasoner
 
 Result = TypeVar("Result")
@@ -137,6 +139,41 @@ def time_answers(
         "ttft_ms": statistics.median(first),
         "answer_ms": statistics.median(whole),
         "tokens": statistics.fmean(tokens),
+    }
+
+
+def time_in_turns(
+    reasoners: Mapping[str, Reasoner],
+    examples: Sequence[Example],
+    count: int,
+    *,
+    threads: int = 1,
+    max_new_tokens: int = 64,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, dict[str, float]]:
+    """`time_answers` of every model on `count` of the examples: medians of milliseconds, mean of
+    tokens.
+
+    Turns: every question is asked to every model before the next, so that all see the same machine.
+    """
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in reasoners}
+    with limited_threads(threads):
+        for example in random.Random(0).sample(examples, count):
+            for name, reasoner in reasoners.items():
+                # One unmeasured call: the other models' weights have taken over the cache.
+                times[name].append(
+                    time_answers(
+                        reasoner, [example.question], max_new_tokens=max_new_tokens, warmup=1
+                    )
+                )
+            progress(1)
+    return {
+        name: {
+            "ttft_ms": statistics.median(row["ttft_ms"] for row in rows),
+            "answer_ms": statistics.median(row["answer_ms"] for row in rows),
+            "tokens": statistics.fmean(row["tokens"] for row in rows),
+        }
+        for name, rows in times.items()
     }
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rim.config import ConfigError
 from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
-from rim.results import environment
+from rim.results import environment, read_json
 from rim.study.compare.plan import Run, check_tokens
 from rim.study.compare.recorded import read_record
 from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
 
 Record = dict[str, Any]
-
-_TRAINING_DATA = ("train", "validation")
 
 
 def read_results(plan: Sequence[Run], task: str) -> list[Record]:
@@ -36,16 +34,20 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
     for task in settings.tasks:
         records = read_results(plan, task)
         _same_questions(task, records)
-        if settings.budget.kind == "tokens":
-            check_tokens(settings, task, records)
+        check_tokens(settings, task, records)
         by_method = {name: [r for r in records if r["method"] == name] for name in settings.methods}
         by_method = {name: rows for name, rows in by_method.items() if rows}
+        right = {
+            name: {r["seed"]: r["results"]["test"]["right"]["final"] for r in rows}
+            for name, rows in by_method.items()
+        }
+        starts = [r for r in plan if r.task == task and r.result is None and r.done]
         tasks[task] = {
-            **_origin(plan, task, records),
+            **_origin(starts, records),
             "methods": {n: _method(settings, n, by_method) for n in by_method},
-            "starts": _starts(settings, plan, task),
+            "starts": _starts(settings, starts),
             "controls": _controls(settings, by_method),
-            "selection": selections(settings, _right_by_seed(by_method)),
+            "selection": selections(settings, right),
         }
     return {
         "name": settings.name,
@@ -69,30 +71,20 @@ def _same_questions(task: str, records: list[Record]) -> None:
         )
 
 
-def _origin(plan: Sequence[Run], task: str, records: list[Record]) -> Record:
+def _origin(starts: Sequence[Run], records: list[Record]) -> Record:
     """What a task's models were trained and tested on, and by which commits of this library."""
-    starts = [
-        json.loads(run.folder.environment_file.read_text(encoding="utf-8"))
-        for run in plan
-        if run.task == task and run.result is None and run.done
-    ]
-    trainings = [r["trained"] for r in records] + starts
+    trainings = [r["trained"] for r in records]
+    trainings += [read_json(run.folder.environment_file) for run in starts]
     runs = [*trainings, *(again for t in trainings for again in t.get("resumed", []))]
     commits = {e["git_commit"] or "unknown" for e in [*runs, *(r["environment"] for r in records)]}
     tests = {name: t["data"] for name, t in records[0]["results"].items()} if records else {}
-    hashes = {part: sorted({t["data"][part] for t in trainings}) for part in _TRAINING_DATA}
+    parts = ("train", "validation")
+    hashes = {part: sorted({t["data"][part] for t in trainings}) for part in parts}
     return {"data": {"tests": tests, **hashes}, "commits": sorted(commits)}
 
 
 def _rights(records: Sequence[Record], test: str = "test", which: str = "final") -> list[str]:
     return [r["results"][test]["right"][which] for r in records]
-
-
-def _right_by_seed(by_method: dict[str, list[Record]]) -> dict[str, dict[int, str]]:
-    return {
-        name: {r["seed"]: r["results"]["test"]["right"]["final"] for r in records}
-        for name, records in by_method.items()
-    }
 
 
 def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]]) -> Record:
@@ -102,7 +94,7 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
         "seeds": [r["seed"] for r in records],
         "final": share_spread(_rights(records)),
         "per_seed": [r["results"]["test"]["summary"]["final"] for r in records],
-        "by_steps": _by_steps(records),
+        "by_steps": _grouped(records, "by_steps", "steps"),
         "extra_tests": {n: share_spread(_rights(records, n)) for n in tests if n != "test"},
         **_against(records, [] if name == settings.reference else by_method.get(reference, [])),
         "parameters": records[0]["training"]["stages"][-1]["parameters"],
@@ -111,13 +103,12 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
     }
     if "any_block" in tests["test"]["right"]:
         row["any_block"] = share_spread(_rights(records, which="any_block"))
-        row["per_block"] = _per_block(records)
+        row["per_block"] = _grouped(records, "per_block", "block")
     for key in ("steps", "examples", "tokens", "target_tokens", "seconds"):
         row[key] = value_spread([r["training"]["total"][key] for r in records])
-    timed = [r["latency"] for r in records if "latency" in r]
-    for key in ("ttft_ms", "answer_ms", "tokens"):
-        if timed:
-            row.setdefault("latency", {})[key] = value_spread([t[key] for t in timed])
+    if timed := [r["latency"] for r in records if "latency" in r]:
+        keys = ("ttft_ms", "answer_ms", "tokens")
+        row["latency"] = {key: value_spread([t[key] for t in timed]) for key in keys}
     return row
 
 
@@ -133,36 +124,24 @@ def _against(records: list[Record], reference: list[Record]) -> Record:
     }
 
 
-def _by_steps(records: list[Record]) -> list[Record]:
-    return _grouped(records, "by_steps", lambda row: row["steps"], "steps")
-
-
-def _per_block(records: list[Record]) -> list[Record]:
-    return _grouped(records, "per_block", lambda row: row["block"], "block")
-
-
-def _grouped(
-    records: list[Record], part: str, key: Callable[[Record], int], name: str
-) -> list[Record]:
+def _grouped(records: list[Record], part: str, key: str) -> list[Record]:
     """The rows of a summary's list, by key, over seeds."""
     found: dict[int, list[Record]] = {}
     for record in records:
         for row in record["results"]["test"]["summary"][part]:
-            found.setdefault(key(row), []).append(row)
+            found.setdefault(row[key], []).append(row)
     return [
-        {name: value, "questions": rows[0]["total"]}
+        {key: value, "questions": rows[0]["total"]}
         | value_spread([row["accuracy"] for row in rows])
         for value, rows in sorted(found.items())
     ]
 
 
-def _starts(settings: Comparison, plan: Sequence[Run], task: str) -> dict[str, Record]:
+def _starts(settings: Comparison, starts: Sequence[Run]) -> dict[str, Record]:
     """What the models that others start from cost, which no method's own budget counts."""
     costs: dict[str, list[Record]] = {}
-    for run in plan:
-        if run.task == task and run.result is None and run.done:
-            cost = json.loads(run.folder.training_file.read_text(encoding="utf-8"))["total"]
-            costs.setdefault(run.method, []).append(cost)
+    for run in starts:
+        costs.setdefault(run.method, []).append(read_json(run.folder.training_file)["total"])
     return {
         name: {key: value_spread([c[key] for c in found]) for key in found[0]}
         | {"methods": [n for n, m in settings.methods.items() if m.start == name]}

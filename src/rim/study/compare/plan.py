@@ -73,13 +73,19 @@ def resolve_runs(settings: Comparison) -> list[Run]:
     plan: list[Run] = []
     for task in settings.tasks:
         for seed in settings.seeds:
-            starts: dict[str, Run] = {}
+            starts: dict[str | None, Run] = {}
             for name, method in settings.methods.items():
-                if method.start and method.start not in starts:
-                    starts[method.start] = _start(settings, task, method.start, seed)
-                    plan.append(starts[method.start])
-                needs = starts.get(method.start or "")
-                plan.append(_method(settings, task, name, seed, needs))
+                start, part = method.start, method.recipe
+                if start and start not in starts:
+                    recipe = _resolve(settings, task, start, seed, settings.starts[start], "starts")
+                    plan.append(Run(task, start, seed, recipe, None))
+                    starts[start] = plan[-1]
+                needs = starts.get(start)
+                if needs:
+                    part = merge(part, {"model": {"base": str(needs.folder.model_dir)}})
+                recipe = _resolve(settings, task, name, seed, part, "methods")
+                result = settings.folder / "results" / task / f"{recipe.name}.json"
+                plan.append(Run(task, name, seed, recipe, result, needs))
     return plan
 
 
@@ -95,32 +101,14 @@ def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> li
     return [run for run in plan if run in methods or run.name in needed]
 
 
-def _start(settings: Comparison, task: str, name: str, seed: int) -> Run:
-    recipe = _resolve(settings, task, name, seed, settings.starts[name], f"starts.{name}")
-    return Run(task, name, seed, recipe, None)
-
-
-def _method(settings: Comparison, task: str, name: str, seed: int, needs: Run | None) -> Run:
-    part = settings.methods[name].recipe
-    if needs:
-        part = merge(part, {"model": {"base": str(needs.folder.model_dir)}})
-    recipe = _resolve(settings, task, name, seed, part, f"methods.{name}")
-    result = settings.folder / "results" / task / f"{recipe.name}.json"
-    return Run(task, name, seed, recipe, result, needs)
-
-
 def _resolve(
-    settings: Comparison, task: str, name: str, seed: int, part: dict[str, Any], origin: str
+    settings: Comparison, task: str, name: str, seed: int, part: dict[str, Any], kind: str
 ) -> Recipe:
     """common < the task < the method or start < what the comparison itself decides."""
-    task_settings = settings.tasks[task]
-    raw = merge(settings.common, task_settings.recipe)
-    raw = merge(raw, {"data": task_settings.data.model_dump(exclude_unset=True)})
-    fixed = {
-        "name": f"{name}-seed{seed}",
-        "seed": seed,
-        "runs_dir": str(settings.folder / task),
-    }
+    content, origin = settings.tasks[task], f"{kind}.{name}"
+    raw = merge(settings.common, content.recipe)
+    raw = merge(raw, {"data": content.data.model_dump(exclude_unset=True)})
+    fixed = {"name": f"{name}-seed{seed}", "seed": seed, "runs_dir": str(settings.folder / task)}
     for key in fixed:
         if key in raw or key in part:
             raise ConfigError(f"{origin}: {key!r} is set by the comparison; leave it out")
@@ -143,10 +131,10 @@ def training_steps(recipe: Recipe) -> tuple[int, int]:
 def check_steps(settings: Comparison, plan: list[Run]) -> None:
     """Refuse methods of one task that train for different steps or examples, unless exempt."""
     for task in settings.tasks:
-        runs = [r for r in plan if r.task == task and r.result and r.seed == settings.seeds[0]]
         counted = {
             r.method: training_steps(r.recipe)
-            for r in runs
+            for r in plan
+            if r.task == task and r.result and r.seed == settings.seeds[0]
             if r.method not in settings.budget.exempt
         }
         if len(set(counted.values())) > 1:
@@ -164,8 +152,11 @@ def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]])
     """Refuse methods of one seed whose measured training tokens differ by more than the tolerance,
     unless exempt: the most against the least.
 
-    Tokens are known only once a run is done, so this is asked after every run.
+    Tokens are known only once a run is done, so this is asked after every run. Nothing is refused
+    where budgets are counted in steps.
     """
+    if settings.budget.kind == "steps":
+        return
     for seed in settings.seeds:
         trained = {
             r["method"]: r["training"]["total"]
@@ -174,7 +165,8 @@ def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]])
         }
         if not trained:
             continue
-        least, most = (pick(trained, key=lambda n: trained[n]["tokens"]) for pick in (min, max))
+        order = sorted(trained, key=lambda name: trained[name]["tokens"])
+        least, most = order[0], order[-1]
         low, high = (trained[name]["tokens"] for name in (least, most))
         if high > low * (1 + settings.budget.tolerance):
             steps = trained[most]["steps"]

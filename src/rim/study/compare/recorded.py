@@ -7,14 +7,13 @@ refused but measured again (`rim.study.compare.measure`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 from rim.config import ConfigError
 from rim.config.recipe_yaml import load_recipe
+from rim.results import read_json
 from rim.study.compare.plan import Run
 from rim.study.compare.settings import Comparison
 
@@ -28,7 +27,7 @@ _BEGINNINGS = {"config.yaml", "environment.json", "environment.json.partial", "m
 def read_record(run: Run) -> dict[str, Any]:
     """A finished run's result."""
     assert run.result is not None, "starts have no result"
-    return json.loads(run.result.read_text(encoding="utf-8"))
+    return read_json(run.result)
 
 
 def asked(settings: Comparison, run: Run) -> dict[str, Any]:
@@ -56,9 +55,8 @@ def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
         if not changed:
             continue
         # Tests and the evaluation cost the result alone; the trained model stays.
-        retrain = any(key in TRAINED_WITH for key in changed)
-        there: list[Path] = [run.result] if run.result and run.result.exists() else []
-        there += [run.folder.path] if retrain else []
+        there = [run.result] if run.result and run.result.exists() else []
+        there += [run.folder.path] if set(changed) & set(TRAINED_WITH) else []
         delete |= dict.fromkeys(map(str, there))
         where = difference(made[changed[0]], now[changed[0]])
         reasons.append(f"{there[0]} was made with another {changed[0]} ({where})")
@@ -77,7 +75,7 @@ def _made_with(run: Run) -> dict[str, Any]:
         return {key: record.get(key) for key in (*TRAINED_WITH, "tests", "evaluation")}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
-    files = dict(zip(TRAINED_WITH, (run.folder.config_file, run.start_file), strict=True))
+    files = {"recipe": run.folder.config_file, "start_recipe": run.start_file}
     return {
         key: load_recipe(file).model_dump(mode="json") if file.exists() else None
         for key, file in files.items()
@@ -92,13 +90,10 @@ def is_empty_beginning(run: Run) -> bool:
 
 def difference(old: Any, new: Any, path: str = "") -> str:
     """`stages.0.max_steps: 2, now 3`: the first place where two settings differ."""
-    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
-        pairs = [(key, old.get(key), new.get(key)) for key in {**old, **new}]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = [(str(i), a, b) for i, (a, b) in enumerate(zip(old, new, strict=True))]
-    for key, a, b in pairs:
-        if a != b:
-            return difference(a, b, f"{path}.{key}".lstrip("."))
+        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        return difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
     shown = ", now ".join(shorten(str(value), 60, placeholder=" ...") for value in (old, new))
     return f"{path}: {shown}" if path else shown

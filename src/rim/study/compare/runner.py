@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +111,8 @@ def _one_by_one(
         except _RUN_ERRORS as error:
             failures.append(Failure(run, str(error)))
             console.print(f"[bold red]{run.name} failed[/], the others go on", highlight=False)
-        check_budget(settings, plan, run)
-    return failures
-
-
-def check_budget(settings: Comparison, plan: list[Run], run: Run) -> None:
-    """Unequal token budgets are told as soon as they show, not after the last run."""
-    if settings.budget.kind == "tokens":
         check_tokens(settings, run.task, read_results(plan, run.task))
+    return failures
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -152,21 +146,25 @@ def _side_by_side(
     recipe = settings.folder / "comparison.yaml"
     recipe.write_text(dump_yaml(settings), encoding="utf-8")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    waiting, failures, gpus = list(runs), [], visible_gpus()
-    with _workers() as workers, progress_bar(console) as bar:
+    waiting, workers, failures = list(runs), list[_Worker](), list[Failure]()
+    gpus = visible_gpus()
+    # The processes end with this one, however it ends (see `rim.study.compare.worker`).
+    with contextlib.ExitStack() as stack, progress_bar(console) as bar:
         task = bar.add_task("runs", total=len(runs), note="")
         while waiting or workers:
             for worker in [w for w in workers if w.process.poll() is not None]:
                 workers.remove(worker)
                 failures += _ended(worker, console)
-                check_budget(settings, plan, worker.run)
+                task_results = read_results(plan, worker.run.task)
+                check_tokens(settings, worker.run.task, task_results)
             failures += _give_up(waiting, failures)
-            _fill(
-                workers,
-                waiting,
-                jobs,
-                lambda run: _start(recipe, run, threads, _free_gpu(gpus, workers)),
-            )
+            ready = [run for run in waiting if run.needs is None or run.needs.done]
+            for run in ready[: jobs - len(workers)]:
+                waiting.remove(run)
+                gpu = _free_gpu(gpus, workers)
+                process = stack.enter_context(_start(recipe, run, threads, gpu))
+                stack.callback(process.terminate)
+                workers.append(_Worker(run, process, time.monotonic(), gpu))
             names = ", ".join(w.run.name for w in workers)
             bar.update(task, completed=len(runs) - len(waiting) - len(workers), note=names)
             time.sleep(0.2)
@@ -174,49 +172,12 @@ def _side_by_side(
     return failures
 
 
-@contextlib.contextmanager
-def _workers() -> Iterator[list[_Worker]]:
-    """Processes that end with this one, however it ends (see `rim.study.compare.worker`)."""
-    workers: list[_Worker] = []
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.wait()
-            _close(worker)
-
-
-def _close(worker: _Worker) -> None:
-    """Close this side of the pipe of a worker that has ended."""
-    if worker.process.stdin:
-        worker.process.stdin.close()
-
-
-def _fill(
-    workers: list[_Worker], waiting: list[Run], jobs: int, start: Callable[[Run], _Worker]
-) -> None:
-    """Start as many of the waiting runs as there is room for and whose start is there."""
-    ready = [run for run in waiting if run.needs is None or run.needs.done]
-    for run in ready[: jobs - len(workers)]:
-        waiting.remove(run)
-        workers.append(start(run))
-
-
-def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> _Worker:
+def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subprocess.Popen[bytes]:
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "rim.study.compare.worker",
-        str(recipe),
-        run.name,
-        str(threads),
-    ]
+    module = "rim.study.compare.worker"
     with run.log.open("ab") as log:
-        process = subprocess.Popen(
-            command,
+        return subprocess.Popen(
+            [sys.executable, "-m", module, str(recipe), run.name, str(threads)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -224,11 +185,9 @@ def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> _Wor
             | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
             | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
         )
-    return _Worker(run, process, time.monotonic(), gpu)
 
 
 def _ended(worker: _Worker, console: Console) -> list[Failure]:
-    _close(worker)
     seconds = time.monotonic() - worker.began
     if worker.run.done:
         console.print(f"{worker.run.name}: done in {seconds:.0f} s", highlight=False)

@@ -31,17 +31,12 @@ def selections(
         return {}
     grouped = {name for names in chosen.candidates.values() for name in names}
     groups = dict(chosen.candidates) | {name: (name,) for name in right if name not in grouped}
+    candidates = {
+        group: {f"{n}-seed{seed}": m for n in names for seed, m in right.get(n, {}).items()}
+        for group, names in groups.items()
+    }
     options = {"splits": chosen.splits, "held_out": chosen.held_out, "seed": chosen.seed}
-    selected = {}
-    for group, names in groups.items():
-        candidates = {
-            f"{name}-seed{seed}": marks
-            for name in names
-            for seed, marks in right.get(name, {}).items()
-        }
-        if candidates:
-            selected[group] = select(candidates, **options)
-    return selected
+    return {group: select(marks, **options) for group, marks in candidates.items() if marks}
 
 
 def select(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer
 
 from rim.config import ConfigError
+from rim.results import read_json
 
 
 def refusal(obstacle: str) -> ConfigError:
@@ -54,21 +54,16 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     Raises:
         ConfigError: a tokenizer that llama.cpp would read differently.
     """
-    description = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-    _check_model(description["model"])
-    _check_added(description["added_tokens"])
+    description = read_json(folder / "tokenizer.json")
+    generation = read_json(folder / "generation_config.json")
+    _check(description["model"], description["added_tokens"])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokens, kinds = _tokens(description, rows)
     special = {
-        name: token_id
-        for name, token_id in {
-            "bos": tokenizer.bos_token_id,
-            "eos": generation["eos_token_id"],
-            "unk": tokenizer.unk_token_id,
-            "pad": tokenizer.pad_token_id,
-        }.items()
-        if token_id is not None
+        "bos": tokenizer.bos_token_id,
+        "eos": generation["eos_token_id"],
+        "unk": tokenizer.unk_token_id,
+        "pad": tokenizer.pad_token_id,
     }
     missing, unknown_row = _missing_bytes(description["model"])
     return Vocabulary(
@@ -76,7 +71,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         kinds=kinds + [gguf.TokenType.NORMAL] * len(missing),
         merges=_merges(description["model"], tokens[special["eos"]]),
         pretokenizer=pretokenizer_name(description),
-        special=special,
+        special={name: i for name, i in special.items() if i is not None},
         add_bos=_adds_bos(tokenizer),
         copied_rows=[unknown_row] * len(missing),
         suppressed=[
@@ -87,21 +82,13 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     )
 
 
-def _check_model(model: dict[str, Any]) -> None:
+def _check(model: dict[str, Any], added: list[dict[str, Any]]) -> None:
     if model["type"] != "BPE":
         raise refusal(f"the tokenizer is {model['type']}, not byte-level BPE")
-    for option in (
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "fuse_unk",
-        "byte_fallback",
-        "dropout",
-    ):
+    affixes = ("continuing_subword_prefix", "end_of_word_suffix")
+    for option in (*affixes, "fuse_unk", "byte_fallback", "dropout"):
         if model.get(option):
             raise refusal(f"the tokenizer has {option}={model[option]!r}, which llama.cpp has not")
-
-
-def _check_added(added: list[dict[str, Any]]) -> None:
     for token in added:
         for option in ("lstrip", "rstrip", "single_word"):
             if token[option]:
@@ -183,23 +170,20 @@ def pretokenizer_name(tokenizer: dict[str, Any]) -> str:
     Raises:
         ConfigError: llama.cpp has no such rule, or has it only together with other differences.
     """
-    _check_normalizer(tokenizer["normalizer"])
-    whole_words = bool(tokenizer["model"].get("ignore_merges", False))
-    name = _name(tokenizer["pre_tokenizer"], whole_words)
+    # llama.cpp does not normalize. Composing (NFC, the Qwen family) leaves text as keyboards and
+    # data sets write it unchanged; anything else changes plain text.
+    normalizer, steps = tokenizer["normalizer"], tokenizer["pre_tokenizer"]
+    if normalizer is not None and normalizer["type"] != "NFC":
+        raise refusal(f"the tokenizer normalizes text ({normalizer['type']}), llama.cpp does not")
+    if steps is not None:
+        steps = steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]
+    name = _split_name(steps or [], bool(tokenizer["model"].get("ignore_merges", False)))
     if name is None:
         raise refusal("llama.cpp has no name for this tokenizer's pre_tokenizer")
     return name
 
 
-def _check_normalizer(normalizer: dict[str, Any] | None) -> None:
-    # llama.cpp does not normalize. Composing (NFC, the Qwen family) leaves text as keyboards and
-    # data sets write it unchanged; anything else changes plain text.
-    if normalizer is not None and normalizer["type"] != "NFC":
-        raise refusal(f"the tokenizer normalizes text ({normalizer['type']}), llama.cpp does not")
-
-
-def _name(pre_tokenizer: dict[str, Any] | None, whole_words: bool) -> str | None:
-    steps = _steps(pre_tokenizer)
+def _split_name(steps: list[dict[str, Any]], whole_words: bool) -> str | None:
     kinds = [step["type"] for step in steps]
     if kinds[-1:] != ["ByteLevel"] or steps[-1]["add_prefix_space"]:
         return None
@@ -214,11 +198,3 @@ def _name(pre_tokenizer: dict[str, Any] | None, whole_words: bool) -> str | None
         if split["behavior"] == "Isolated" and not split["invert"]:
             return SPLITS.get((split["pattern"].get("Regex", ""), whole_words))
     return None
-
-
-def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if pre_tokenizer is None:
-        return []
-    if pre_tokenizer["type"] == "Sequence":
-        return pre_tokenizer["pretokenizers"]
-    return [pre_tokenizer]

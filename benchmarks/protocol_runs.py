@@ -1,0 +1,53 @@
+"""A causal protocol on several runs of one task, in one JSON: what docs/evidence.md shows.
+
+    python benchmarks/protocol_runs.py transplant RUN [RUN ...] [--pairs 120] [--seed 0] --out FILE
+
+The questions are test questions of the task that the runs were trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rim.data.sources import load_examples, task_source
+from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+from rim.infer.reasoner import load
+from rim.results import write_json
+
+
+def on_run(protocol: Any, run: Path, pairs: int, seed: int) -> dict[str, Any]:
+    source = task_of(run)
+    assert source.task is not None
+    knobs = source.task.model_dump() | {"split": "test", "num_examples": max(400, 2 * pairs)}
+    examples = load_examples(task_source(source.format, knobs))
+    result = run_protocol(
+        protocol, load(run, device="cpu"), examples, source, pairs=pairs, seed=seed
+    )
+    return {"run": run.name, **result}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("protocol", choices=["transplant", "interchange", "content"])
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--pairs", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = []
+    for run in arguments.runs:
+        results.append(on_run(arguments.protocol, run, arguments.pairs, arguments.seed))
+        for line in lines_of(results[-1]):
+            print(f"{run.name}: {line}", flush=True)
+        write_json(arguments.out, {"protocol": arguments.protocol, "runs": results})
+    print(json.dumps({"out": str(arguments.out), "runs": len(results)}))
+
+
+if __name__ == "__main__":
+    main()

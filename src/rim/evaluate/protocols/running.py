@@ -1,0 +1,97 @@
+"""One protocol on one run, with all that its result has to state: what `rim controls --protocol`
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from rim.config import ConfigError, DataSource
+from rim.config.recipe_yaml import load_recipe
+from rim.data.examples import Example
+from rim.data.sources import data_hash, task_source
+from rim.evaluate.protocols.asking import Asking
+from rim.evaluate.protocols.content import run_content
+from rim.evaluate.protocols.interchange import run_interchange
+from rim.evaluate.protocols.pairs import choose_pairs, closed_set, read_questions
+from rim.evaluate.protocols.transplant import run_transplant
+from rim.infer.reasoner import Reasoner
+from rim.results import environment
+
+ProtocolName = Literal["transplant", "interchange", "content"]
+
+#: Pairs of questions, or under `content` questions.
+PAIRS = 240
+
+
+def task_of(run: Path, name: str | None = None, knobs: Sequence[str] = ()) -> DataSource:
+    """The task that data belong to: by name and knobs, else the one that the run was trained on.
+
+    Raises:
+        ConfigError: neither says it.
+    """
+    if name is not None:
+        return task_source(name, {}, knobs)
+    recipe = run / "config.yaml"
+    source = load_recipe(recipe).data.train if recipe.exists() else None
+    if source is None or source.task is None:
+        raise ConfigError(
+            f"{run} does not say which generated task it was trained on: name it (--task), with "
+            "the knobs that differ from its defaults (--set)"
+        )
+    return source
+
+
+def run_protocol(
+    protocol: ProtocolName,
+    reasoner: Reasoner,
+    examples: Sequence[Example],
+    source: DataSource,
+    *,
+    blocks: int | None = None,
+    pairs: int = PAIRS,
+    seed: int = 0,
+    batch_size: int = 256,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """A protocol's result as JSON has it.
+
+    Args:
+        examples: questions of the task `source`, of which the pairs are made.
+        blocks: as in training if left out.
+        progress: hears of the pairs asked so far; the total is not known before.
+
+    Raises:
+        ConfigError: a model without blocks, a task without known intermediate values.
+        DataError: data of another task, or too few for so many pairs.
+    """
+    if reasoner.trained_blocks == 0:
+        raise ConfigError(
+            f"method {reasoner.encoder.format.method!r} has no memory blocks to intervene on"
+        )
+    count = reasoner.trained_blocks if blocks is None else blocks
+    assert source.task is not None
+    known = read_questions(source.format, source.task, examples)
+    asking = Asking(reasoner, count, closed_set(known), batch_size)
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    if protocol == "content":
+        result = run_content(asking, known[:pairs], source.format, source.task, **options)
+    else:
+        chosen = choose_pairs(known, reasoner.encoder, pairs, seed)
+        run = run_transplant if protocol == "transplant" else run_interchange
+        result = run(asking, chosen, **options)
+    return {
+        "protocol": protocol,
+        "task": {"name": source.format, **source.task.model_dump(mode="json")},
+        "data": {"examples": len(examples), "hash": data_hash(examples)},
+        "settings": {"blocks": count, "pairs": pairs, "seed": seed, "answers": asking.answers},
+        **result,
+        "environment": environment(),
+    }
+
+
+def lines_of(result: dict[str, Any]) -> list[str]:
+    """What a result says, one sentence a line."""
+    return [part["line"] for part in result.get("verdicts") or result["steps"]]

@@ -1,0 +1,313 @@
+"""Protocol A, transplanting: which part of the cache carries an intermediate value, or the answer?
+
+A part of a source question's cache is written into a recipient's. Two things may come of it, and
+they are told apart: the *counterfactual* answer, which has to be computed, from the source's
+intermediate value and the recipient's own remaining operations; and the *source's* answer, which a
+part that holds the finished answer would hand over.
+
+After Chen et al., "SCIT" (arXiv 2608.27265); what its terms mean for blocks in a prompt is our
+reading: see docs/controls.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rim.evaluate.accuracy import Accuracy
+from rim.evaluate.interventions import (
+    BLOCKS,
+    EVERYTHING,
+    EVERYWHERE,
+    QUESTION,
+    Part,
+    Slice,
+    transplant,
+)
+from rim.evaluate.protocols.asking import Asking, agree
+from rim.evaluate.protocols.pairs import Known, Pair
+from rim.evaluate.statistics import bootstrap_interval
+
+#: What a verdict asks for, as shares (necessity: accuracy lost).
+COMPETENCE, SUFFICIENCY, COMPETITOR, NECESSITY = 0.80, 0.80, 0.25, 0.50
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A part of the cache, and how many blocks run again behind it (`live`)."""
+
+    name: str
+    part: Part
+    what: Slice = EVERYTHING
+    live: int = 0
+    is_blocks: bool = False  # one that a verdict on blocks may choose
+
+
+def bands(layers: int, count: int = 4) -> list[range]:
+    """The layers in so many bands of like size, from below."""
+    count = min(count, layers)
+    edges = [round(i * layers / count) for i in range(count + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def carriers(asking: Asking) -> list[Carrier]:
+    """Every part, whole; and what each band of layers, the keys and the values of it do alone."""
+    count, live_too = asking.blocks, asking.can_run_live
+    whole = [Carrier("question", QUESTION)]
+    for k in range(1, count + 1):
+        whole.append(Carrier(f"block {k}", Part("block", k), is_blocks=True))
+        if live_too and k < count:
+            behind = ", later blocks run again"
+            whole += [
+                Carrier(f"block {k}{behind}", Part("block", k), live=count - k, is_blocks=True),
+                Carrier(
+                    f"blocks up to {k}{behind}", Part("up_to", k), live=count - k, is_blocks=True
+                ),
+            ]
+    whole += [
+        Carrier("all blocks", BLOCKS, is_blocks=True),
+        Carrier("question and all blocks", EVERYWHERE),
+        *(Carrier(f"last {n} tokens", Part("last", n)) for n in (1, 2, 4, 8)),
+    ]
+    layers = asking.reasoner.model.config.num_hidden_layers
+    slices = [
+        (", keys", Slice(values=False)),
+        (", values", Slice(keys=False)),
+        *(
+            (f", layers {band[0] + 1} to {band[-1] + 1}", Slice(layers=band))
+            for band in bands(layers)
+        ),
+    ]
+    parts = [c for c in whole if c.part.kind in ("question", "block", "blocks", "everything")]
+    parts = [c for c in parts if not c.live]
+    return whole + [Carrier(c.name + name, c.part, what) for c in parts for name, what in slices]
+
+
+def run_transplant(
+    asking: Asking,
+    pairs: Sequence[Pair],
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """All carriers, the controls of the chosen ones, and the verdicts, as JSON has them."""
+    progress = progress or (lambda done: None)
+    recipients = [pair.recipient for pair in pairs]
+    sources = [pair.source for pair in pairs]
+    clean_NA = _ask(asking, recipients)
+    right = agree(asking.chosen(clean_NA), [k.worked.answer for k in recipients])
+    rights = right + agree(asking.chosen(_ask(asking, sources)), [k.worked.answer for k in sources])
+    tried = carriers(asking)
+    results: dict[str, _Patched] = {}
+    for carrier in tried:
+        results[carrier.name] = _patch(asking, carrier, recipients, sources)
+        progress(1)
+    rng = random.Random(f"halves {seed}")
+    order = rng.sample(range(len(pairs)), len(pairs))
+    choosing, scoring = sorted(order[::2]), sorted(order[1::2])
+    verdicts = []
+    for aim in ("intermediate", "answer"):
+        best = max(
+            (c for c in tried if c.is_blocks),
+            key=lambda c: sum(results[c.name].follows(pairs, aim)[i] for i in choosing),
+        )
+        controls = _controls(asking, best, pairs, aim, right, scoring)
+        progress(4)
+        verdicts.append(
+            _verdict(aim, best, results, pairs, scoring, share(rights)["accuracy"], controls)
+        )
+    return {
+        "pairs": len(pairs),
+        "steps": _counts(pair.step for pair in pairs),
+        "competence": share(rights),
+        "carriers": [_record(c, results[c.name], pairs, clean_NA, asking.answers) for c in tried],
+        "verdicts": verdicts,
+    }
+
+
+def num_rounds(asking: Asking) -> int:
+    """How often `run_transplant` reports progress, in units."""
+    return len(carriers(asking)) + 8
+
+
+@dataclass(frozen=True)
+class _Patched:
+    logprobs_NA: Tensor
+    given: list[str]
+
+    def follows(self, pairs: Sequence[Pair], aim: str) -> list[bool]:
+        return agree(self.given, [_wanted(pair, aim) for pair in pairs])
+
+
+def _wanted(pair: Pair, aim: str) -> str:
+    return pair.counterfactual if aim == "intermediate" else pair.source.worked.answer
+
+
+def _ask(asking: Asking, known: Sequence[Known]) -> Tensor:
+    return asking.logprobs([k.question for k in known])
+
+
+def _patch(
+    asking: Asking, carrier: Carrier, recipients: Sequence[Known], sources: Sequence[Known]
+) -> _Patched:
+    logprobs_NA = asking.logprobs(
+        [k.question for k in recipients],
+        _between(carrier, recipients, sources),
+        live=carrier.live,
+    )
+    return _Patched(logprobs_NA, asking.chosen(logprobs_NA))
+
+
+def _between(carrier: Carrier, recipients: Sequence[Known], sources: Sequence[Known]) -> Any:
+    partners = {r.question: s.question for r, s in zip(recipients, sources, strict=True)}
+    return transplant(partners, carrier.part, carrier.what)
+
+
+def _controls(
+    asking: Asking,
+    carrier: Carrier,
+    pairs: Sequence[Pair],
+    aim: str,
+    right: Sequence[bool],
+    scoring: Sequence[int],
+) -> dict[str, Any]:
+    """The chosen carrier with other sources, and freely decoded; on the scoring pairs."""
+    chosen = [pairs[i] for i in scoring]
+    recipients = [pair.recipient for pair in chosen]
+    given = {
+        name: _patch(asking, carrier, recipients, [getattr(p, name) for p in chosen]).given
+        for name in ("same_value", "same_answer", "unrelated")
+    }
+    wanted = [_wanted(pair, aim) for pair in chosen]
+    decoded = asking.decode(
+        [k.question for k in recipients],
+        _between(carrier, recipients, [pair.source for pair in chosen]),
+        live=carrier.live,
+    )
+    corrupted = agree(given["unrelated"], [k.worked.answer for k in recipients])
+    clean = sum(right[i] for i in scoring) / len(scoring)
+    return {
+        # How often these sources, too, give the answer that the verdict is about.
+        **{name: share(agree(answers, wanted)) for name, answers in given.items()},
+        "decoded": share(agree(decoded, wanted)),
+        "clean": clean,
+        "corrupted": share(corrupted),
+        "necessity": clean - sum(corrupted) / len(corrupted),
+    }
+
+
+def _verdict(
+    aim: str,
+    best: Carrier,
+    results: dict[str, _Patched],
+    pairs: Sequence[Pair],
+    scoring: Sequence[int],
+    competence: float,
+    controls: dict[str, Any],
+) -> dict[str, Any]:
+    def share_of(name: str) -> dict[str, Any]:
+        follows = results[name].follows(pairs, aim)
+        return share([follows[i] for i in scoring])
+
+    # A source with the same answer hands over the answer by right: it competes for values alone.
+    rivals = {"the question alone": share_of("question")["accuracy"]}
+    rivals["an unrelated source"] = controls["unrelated"]["accuracy"]
+    if aim == "intermediate":
+        rivals["a source with the same answer"] = controls["same_answer"]["accuracy"]
+    rival = max(rivals, key=lambda name: rivals[name])
+    sufficiency = share_of(best.name)
+    asked = {
+        "competence": (competence, competence >= COMPETENCE),
+        "sufficiency": (sufficiency["accuracy"], sufficiency["accuracy"] >= SUFFICIENCY),
+        "competitor": (rivals[rival], rivals[rival] <= COMPETITOR),
+        "necessity": (controls["necessity"], controls["necessity"] >= NECESSITY),
+    }
+    holds = all(passed for _, passed in asked.values())
+    failing = [name for name, (_, passed) in asked.items() if not passed]
+    thing = (
+        "the answer that follows from the source's intermediate value and the recipient's question"
+        if aim == "intermediate"
+        else "the source's own answer"
+    )
+    call = (
+        f"the blocks carry the {'intermediate value' if aim == 'intermediate' else 'answer'}"
+        if holds
+        else f"no call ({', '.join(failing)})"
+    )
+    low, high = 100 * sufficiency["low"], 100 * sufficiency["high"]
+    line = (
+        f"{best.name}, transplanted: {100 * sufficiency['accuracy']:.1f} % ({low:.1f}-{high:.1f}) "
+        f"give {thing}, {100 * controls['decoded']['accuracy']:.1f} % when decoded freely; best "
+        f"competitor {100 * rivals[rival]:.1f} % ({rival}); with an unrelated question's "
+        f"{100 * controls['necessity']:.1f} points of accuracy are lost; without anything changed "
+        f"{100 * competence:.1f} % are right ({len(scoring)} pairs that the choice of the part did "
+        f"not see): {call}"
+    )
+    return {
+        "aim": aim,
+        "carrier": best.name,
+        "sufficiency": sufficiency,
+        "competitor": {"name": rival, "share": rivals[rival], "all": rivals},
+        "controls": controls,
+        "competence": competence,
+        "holds": holds,
+        "failing": failing,
+        "line": line,
+    }
+
+
+def _record(
+    carrier: Carrier,
+    patched: _Patched,
+    pairs: Sequence[Pair],
+    clean_NA: Tensor,
+    answers: tuple[str, ...],
+) -> dict[str, Any]:
+    own = agree(patched.given, [pair.recipient.worked.answer for pair in pairs])
+    follows = {aim: patched.follows(pairs, aim) for aim in ("intermediate", "answer")}
+    by_step: dict[str, Any] = {}
+    for step in sorted({pair.step for pair in pairs}):
+        at = [i for i, pair in enumerate(pairs) if pair.step == step]
+        by_step[str(step)] = share([follows["intermediate"][i] for i in at])
+    return {
+        "name": carrier.name,
+        "part": carrier.part.kind,
+        "number": carrier.part.number,
+        "keys": carrier.what.keys,
+        "values": carrier.what.values,
+        "layers": None if carrier.what.layers is None else list(carrier.what.layers),
+        "live": carrier.live,
+        "counterfactual": share(follows["intermediate"]),
+        "source": share(follows["answer"]),
+        "recipient": share(own),
+        "by_step": by_step,
+        "logprob_difference": _difference(patched.logprobs_NA, clean_NA, pairs, answers),
+    }
+
+
+def _difference(
+    patched_NA: Tensor, clean_NA: Tensor, pairs: Sequence[Pair], answers: tuple[str, ...]
+) -> dict[str, float]:
+    """By how much the counterfactual answer gained on the recipient's own, in nats."""
+    gained = []
+    for i, pair in enumerate(pairs):
+        there, own = answers.index(pair.counterfactual), answers.index(pair.recipient.worked.answer)
+        moved = patched_NA[i] - clean_NA[i]
+        gained.append(float(moved[there] - moved[own]))
+    low, high = bootstrap_interval(gained)
+    return {"mean": sum(gained) / len(gained), "low": low, "high": high}
+
+
+def share(marks: Sequence[bool]) -> dict[str, Any]:
+    """A share with its Wilson interval, as JSON has it."""
+    return asdict(Accuracy.of(sum(marks), len(marks)))
+
+
+def _counts(steps: Any) -> dict[str, int]:
+    listed = list(steps)
+    return {str(step): listed.count(step) for step in sorted(set(listed))}

@@ -1,0 +1,220 @@
+"""Which answer to trust: one prefill reads K answers, and a selector picks one of them.
+
+A selector looks at the answers and their probabilities alone, never at the gold answer, so it can
+be deployed; the oracle (any block) stands beside it as what a perfect selector would reach. Every
+choice comes with a confidence between 0 and 1. Below a threshold the question is better left
+unanswered (abstention) or given to a model that writes its steps (fall-back). Thresholds come from
+validation questions (`calibrate`) and are kept with the run.
+
+Nothing here needs torch. Which selectors there are is our choice, not the paper's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rim.config import ConfigError
+from rim.infer.answers import same_answer
+
+#: Beside the run's model; written by `rim eval --select ... --calibrate`.
+FILE = "selectors.json"
+#: Beside it: the probe for "this read-out is right", written by `rim analyze`.
+PROBE_FILE = "trust_probe.safetensors"
+#: Thresholds of a run that was never calibrated.
+DEFAULTS: dict[str, Any] = {"early": 0.9, "abstain": {}, "target": None}
+#: How much accuracy on validation questions early exit may lose against the last block.
+TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class BlockAnswer:
+    """The answer after one block. probability: of its whole text. right: None where nobody knows.
+    score: a probe's probability that it is right, where there is a probe.
+    """
+
+    block: int
+    answer: str
+    probability: float
+    finished: bool = True
+    right: bool | None = None
+    score: float | None = None
+
+    @property
+    def weight(self) -> float:
+        """Its probability; nothing for an answer that was cut off or says nothing."""
+        return self.probability if self.finished and self.answer else 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer that a selector takes, how sure it is, and after how many blocks it knew."""
+
+    answer: BlockAnswer
+    confidence: float
+    blocks_used: int
+
+
+Row = Sequence[BlockAnswer]
+Selector = Callable[[Row, Mapping[str, Any]], Choice]
+
+
+def _final(row: Row, _: Mapping[str, Any]) -> Choice:
+    return Choice(row[-1], row[-1].weight, row[-1].block)
+
+
+def _first(row: Row, _: Mapping[str, Any]) -> Choice:
+    return Choice(row[0], row[0].weight, row[0].block)
+
+
+def _highest(row: Row, _: Mapping[str, Any]) -> Choice:
+    best = max(row, key=lambda a: (a.weight, a.block))
+    return Choice(best, best.weight, row[-1].block)
+
+
+def _early(row: Row, thresholds: Mapping[str, Any]) -> Choice:
+    found = next((a for a in row if a.weight >= thresholds["early"]), row[-1])
+    return Choice(found, found.weight, found.block)
+
+
+def _probe(row: Row, _: Mapping[str, Any]) -> Choice:
+    if any(answer.score is None for answer in row):
+        raise ConfigError("this run has no probe; train one with `rim analyze RUN DATA`")
+    best = max(row, key=lambda a: (a.score or 0.0, a.block))
+    return Choice(best, best.score or 0.0, row[-1].block)
+
+
+def _vote(weigh: Callable[[BlockAnswer], float]) -> Selector:
+    """The answer that most blocks give; of equals the one given last. Its confidence is the share
+    of the votes (as equals are: a cut-off answer has none).
+    """
+
+    def select(row: Row, _: Mapping[str, Any]) -> Choice:
+        groups: list[list[BlockAnswer]] = []
+        for answer in row:
+            like = next((g for g in groups if same_answer(answer.answer, g[0].answer)), None)
+            if like is None:
+                groups.append([answer])
+            else:
+                like.append(answer)
+        best = max(groups, key=lambda g: (sum(map(weigh, g)), g[-1].block))
+        total = sum(map(weigh, row))
+        share = sum(map(weigh, best)) / total if total else 0.0
+        return Choice(best[-1], share, row[-1].block)
+
+    return select
+
+
+SELECTORS: dict[str, Selector] = {
+    "final": _final,
+    "first": _first,
+    "highest": _highest,
+    "vote": _vote(lambda a: float(a.weight > 0)),
+    "weighted_vote": _vote(lambda a: a.weight),
+    "early": _early,
+    "probe": _probe,
+}
+#: Blocks read by a selector of K: these two read one answer, the others need all.
+READS_ONE = ("final", "first")
+
+
+def has_probe(run: Path) -> bool:
+    """Whether `rim analyze` has left a probe with a run."""
+    return (run / PROBE_FILE).exists()
+
+
+def choose_names(text: str, *, has_probe: bool) -> list[str]:
+    """Selectors as people name them: "all" (those that the run can have), or several by commas.
+
+    Raises:
+        ConfigError: there is no such selector.
+    """
+    if text.strip() == "all":
+        return [name for name in SELECTORS if has_probe or name != "probe"]
+    names = list(dict.fromkeys(piece.strip() for piece in text.split(",")))
+    for name in names:
+        if name not in SELECTORS:
+            raise ConfigError(
+                f"--select: there is no selector {name[:40]!r}; there are {', '.join(SELECTORS)}, "
+                "all"
+            )
+        if name == "probe" and not has_probe:
+            raise ConfigError(
+                "--select probe: this run has no probe yet; `rim analyze RUN DATA` trains one"
+            )
+    return names
+
+
+def read_thresholds(run: Path) -> dict[str, Any]:
+    """What `calibrate` found for a run, or the defaults.
+
+    Raises:
+        ConfigError: the file is broken.
+    """
+    file = run / FILE
+    if not file.exists():
+        return dict(DEFAULTS)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        thresholds = {key: found[key] for key in DEFAULTS}
+        if not isinstance(thresholds["early"], float | int) or not isinstance(
+            thresholds["abstain"], dict
+        ):
+            raise TypeError("thresholds are numbers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is broken ({error}); remove it and calibrate again") from None
+    return thresholds
+
+
+def calibrate(rows: Sequence[Row], names: Sequence[str], target: float) -> dict[str, Any]:
+    """Thresholds from validation questions.
+
+    early: the lowest threshold that loses no more than `TOLERANCE` of the last block's accuracy.
+    abstain: for every selector the lowest confidence from which on answers are right as often as
+    `target` says; None where even the surest are not.
+    """
+    candidates = sorted({0.0, 1.0, *(round(a.weight, 4) for row in rows for a in row)})
+    if len(candidates) > 200:
+        candidates = [candidates[i * (len(candidates) - 1) // 199] for i in range(200)]
+    wanted = fmean(bool(row[-1].right) for row in rows) - TOLERANCE
+    early = next(
+        (
+            t
+            for t in candidates
+            if fmean(bool(_early(row, {"early": t}).answer.right) for row in rows) >= wanted
+        ),
+        1.0,
+    )
+    thresholds: dict[str, Any] = {"early": early, "abstain": {}, "target": target}
+    for name in names:
+        choices = [SELECTORS[name](row, thresholds) for row in rows]
+        thresholds["abstain"][name] = _lowest_confidence(choices, target)
+    return thresholds
+
+
+def _lowest_confidence(choices: Sequence[Choice], target: float) -> float | None:
+    """Answers of equal confidence stand or fall together."""
+    order = sorted(choices, key=lambda c: -c.confidence)
+    found, right = None, 0
+    for count, choice in enumerate(order, 1):
+        right += bool(choice.answer.right)
+        ends = count == len(order) or order[count].confidence < choice.confidence
+        if ends and right / count >= target:
+            found = choice.confidence
+    return found
+
+
+def as_record(choice: Choice, name: str, threshold: float | None) -> dict[str, Any]:
+    """A choice as `rim ask --select` prints it."""
+    return {
+        "selector": name,
+        "confidence": choice.confidence,
+        "blocks_used": choice.blocks_used,
+        "threshold": threshold,
+        "abstains": threshold is not None and choice.confidence < threshold,
+        **{key: value for key, value in asdict(choice.answer).items() if key != "right"},
+    }

@@ -1,0 +1,129 @@
+"""The sections of a comparison, and of the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rim.report.charts import bars_chart, lines_chart, themed
+from rim.report.comparison import notes, short
+from rim.report.plot import accuracy_latency_svg
+from rim.report.section import Section, percent
+from rim.report.style import method_marks
+
+
+def comparison_sections(result: dict[str, Any]) -> list[Section]:
+    """Accuracy and cost, latency, depth, blocks, controls of every task; how it was made."""
+    sections = []
+    for number, (task, content) in enumerate(result["tasks"].items()):
+        methods = content["methods"]
+        if not methods:
+            continue
+        one = Section(f"task-{number}", f"{task}: accuracy and cost")
+        one.tables.append(_methods_table(methods, result["reference"]))
+        deeper = Section(f"depth-{number}", f"{task}: depth and blocks")
+        _pictures(one, deeper, task, methods)
+        tested = Section(f"controls-{number}", f"{task}: do the blocks compute? Controls")
+        tested.lines += [verdict["line"] + "." for verdict in content["controls"]]
+        sections += [one, *([deeper] if deeper.figures else [])]
+        sections += [tested] if tested.lines else []
+    about = Section("comparison-made", "How the comparison was made", lines=notes(result))
+    made = result.get("summed_up_by", {})
+    packages = ", ".join(f"{n} {v}" for n, v in (made.get("packages") or {}).items())
+    about.tables.append(
+        (
+            "Where and with what",
+            ["", ""],
+            [
+                ["name", result["name"]],
+                ["seeds", ", ".join(map(str, result["seeds"]))],
+                ["commit", str(made.get("git_commit"))],
+                ["machine", f"{made.get('processor')}, {made.get('cpu_count')} cores"],
+                ["packages", packages],
+            ],
+        )
+    )
+    return [*sections, about]
+
+
+def _methods_table(
+    methods: dict[str, Any], reference: str
+) -> tuple[str, list[str], list[list[str]]]:
+    rows = []
+    for name, row in methods.items():
+        timed = row.get("latency")
+        rows.append(
+            [
+                name + (" (control)" if row.get("control_of") else ""),
+                percent(row["final"]),
+                percent(row["any_block"]) if "any_block" in row else "-",
+                f"{timed['answer_ms']['mean']:.1f}" if timed else "-",
+                f"{timed['tokens']['mean']:.1f}" if timed else "-",
+                short(row["tokens"]["mean"]),
+                _p(row.get("p")),
+            ]
+        )
+    heading = ["method", "final block", "any block", "ms", "tokens out", "tokens trained", "p"]
+    return f"Accuracy and cost; p against {reference}", heading, rows
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any]) -> None:
+    marks = method_marks(methods)
+    timed = {name: row for name, row in methods.items() if "latency" in row}
+    if timed:
+        label = f"{task}: accuracy against latency"
+        one.figures.append(
+            (
+                themed(accuracy_latency_svg(task, timed), label),
+                "Up and to the left is better. Hollow: trained as a control.",
+            )
+        )
+    depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
+    if depths:
+        series = []
+        for name, row in methods.items():
+            means = {d["steps"]: 100 * d["mean"] for d in row["by_steps"]}
+            line = {"name": name, "y": [means.get(d) for d in depths]}
+            series.append(line | {"colour": marks[name].colour})
+        names = [str(d) for d in depths]
+        size = (8.4, 3.8)
+        figure = bars_chart(names, series, "Accuracy by depth", "steps of the solution", size=size)
+        deeper.figures.append((figure, "Mean over seeds."))
+    lines = [
+        {
+            "name": name,
+            "colour": marks[name].colour,
+            "x": [b["block"] for b in row["per_block"]],
+            "y": [100 * b["mean"] for b in row["per_block"]],
+        }
+        for name, row in methods.items()
+        if row.get("per_block")
+    ]
+    if lines:
+        figure = lines_chart(lines, "Accuracy per block", "block", "accuracy, %", whole=True)
+        deeper.figures.append((figure, "What the model knew after each block; mean over seeds."))
+
+
+def demo_section(demo: dict[str, Any]) -> Section:
+    """The demo's table and its picture, one seed."""
+    section = Section("demo", "The methods side by side")
+    rows, points = [], {}
+    for name, row in demo["methods"].items():
+        low, high = row["interval"]
+        right = {"mean": row["accuracy"], "low": low, "high": high, "kind": "wilson"}
+        ms = row["answer_ms"]
+        points[name] = {
+            "final": right,
+            "latency": {"answer_ms": {"mean": ms, "low": ms, "high": ms, "kind": "none"}},
+        }
+        rows.append(
+            [name, percent(right), f"{row['ttft_ms']:.1f}", f"{ms:.1f}", f"{row['tokens']:.1f}"]
+        )
+    heading = ["method", "accuracy (95 %)", "first token, ms", "whole answer, ms", "tokens"]
+    section.tables.append(("Held-out questions", heading, rows))
+    svg = themed(accuracy_latency_svg("demo", points), "accuracy against latency")
+    section.figures.append((svg, "Up and to the left is better. Bars: 95 % Wilson intervals."))
+    return section

@@ -1,0 +1,194 @@
+"""What a report is made of: run folders and result JSONs, told apart by what is in them.
+
+Nothing is taken for granted. A part that is not there stays empty, a file that cannot be read is
+named in `problems`, and the page says both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: More wrong answers than this are not put on the page.
+MOST_WRONG = 300
+
+
+@dataclass
+class Run:
+    """A run folder. `results` are its JSONs by kind, newest last."""
+
+    name: str
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    wrong: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return self.results.get(kind, [])
+
+
+@dataclass
+class Material:
+    """All that was found."""
+
+    runs: list[Run] = field(default_factory=list)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    demos: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def gather(paths: Iterable[Path]) -> Material:
+    """Read run folders, folders of runs (the demo's) and result JSONs."""
+    material = Material()
+    loose: dict[str, Run] = {}
+    for path in paths:
+        if path.is_dir():
+            for folder in _run_folders(path):
+                material.runs.append(_read_run(folder, material.problems))
+            for file in sorted(path.glob("*.json")):
+                if path not in _run_folders(path):
+                    _add_file(file, material, loose)
+        else:
+            _add_file(path, material, loose)
+    material.runs += [run for run in loose.values() if run.results]
+    return material
+
+
+def _run_folders(path: Path) -> list[Path]:
+    if any((path / file).exists() for file in ("config.yaml", "rim.json", "model/rim.json")):
+        return [path]
+    return sorted(p.parent for p in path.glob("*/config.yaml"))
+
+
+def kind_of(content: Any) -> str | None:
+    """comparison, demo, controls, analysis or evaluation; None for anything else."""
+    if not isinstance(content, dict):
+        return None
+    for kind, keys in {
+        "comparison": ("tasks", "reference"),
+        "demo": ("methods", "seconds"),
+        "controls": ("controls", "verdicts"),
+        "analysis": ("analysis", "data"),
+        "evaluation": ("summary", "data"),
+    }.items():
+        if all(key in content for key in keys):
+            return kind
+    return None
+
+
+def _add_file(file: Path, material: Material, loose: dict[str, Run]) -> None:
+    content = _read_json(file, material.problems)
+    kind = kind_of(content)
+    if kind == "comparison":
+        material.comparisons.append(content)
+    elif kind == "demo":
+        material.demos.append(content)
+    elif kind is not None:
+        name = str(content.get("run", file.stem))
+        run = next((r for r in material.runs if r.name == name), None)
+        run = run or loose.setdefault(name, Run(name, file.parent))
+        _add_result(run, kind, content, file, material.problems)
+    elif content is not None:
+        material.problems.append(f"{file} is no result that a report knows")
+
+
+def _read_run(folder: Path, problems: list[str]) -> Run:
+    run = Run(folder.name, folder)
+    config = folder / "config.yaml"
+    if config.exists():
+        try:
+            run.config_text = config.read_text(encoding="utf-8")
+            run.config = yaml.safe_load(run.config_text) or {}
+        except (ValueError, yaml.YAMLError) as error:
+            problems.append(f"{config} cannot be read ({_short(error)})")
+    for name in ("environment", "training"):
+        file = folder / f"{name}.json"
+        if file.exists():
+            setattr(run, name, _read_json(file, problems) or {})
+    run.metrics = _read_lines(folder / "metrics.jsonl", problems)
+    # By time, so that the newest of a kind is the last.
+    files = [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("analysis/*/*.json")]
+    for file in sorted(set(files), key=lambda f: (f.stat().st_mtime_ns, f.name)):
+        if file.parent.name in ("model", "stages") or file.name == "index.json":
+            continue
+        content = _read_json(file, problems)
+        kind = kind_of(content)
+        if kind in ("evaluation", "controls", "analysis"):
+            _add_result(run, kind, content, file, problems)
+    return run
+
+
+def _add_result(run: Run, kind: str, content: Any, file: Path, problems: list[str]) -> None:
+    run.results.setdefault(kind, []).append(content)
+    wrong = file.with_name(f"{file.stem}-wrong.jsonl")
+    if kind == "evaluation" and wrong.exists():
+        rows = _read_lines(wrong, problems)
+        about = {"data": content["data"].get("name"), "blocks": content["summary"].get("blocks")}
+        run.wrong = [row | about for row in rows[:MOST_WRONG]]
+
+
+def _read_json(file: Path, problems: list[str]) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{file} cannot be read ({_short(error)})")
+        return None
+
+
+def _read_lines(file: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Whole lines of a JSONL; a half-written last one is left out."""
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            problems.append(f"{file} has a broken line")
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _short(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def main_evaluation(run: Run) -> dict[str, Any] | None:
+    """The newest evaluation with the blocks of training, else the newest of all."""
+    blocks = run.config.get("memory", {}).get("blocks")
+    found = [e for e in run.of("evaluation") if e["summary"].get("blocks") == blocks]
+    return (found or run.of("evaluation") or [None])[-1]
+
+
+def by_blocks(run: Run) -> list[tuple[int, dict[str, Any]]]:
+    """Final accuracy under each number of blocks that was asked for on the main data."""
+    main = main_evaluation(run)
+    if main is None:
+        return []
+    same = [e for e in run.of("evaluation") if e["data"] == main["data"]]
+    found = {
+        e["summary"]["blocks"]: e["summary"]["final"]
+        for e in same
+        if isinstance(e["summary"].get("blocks"), int)
+    }
+    return sorted(found.items())
+
+
+def stages_of(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Log records by stage, in order."""
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for row in metrics:
+        if isinstance(row.get("step"), int) and isinstance(row.get("stage"), str):
+            stages.setdefault(row["stage"], []).append(row)
+    return list(stages.items())

@@ -1,0 +1,184 @@
+"""The sections of one run, from gathered results.
+
+A section says in words what its picture shows. Where its results are missing it says which command
+makes them. All of it is data; `rim.report.page` escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rim.report.charts import bars_chart, lines_chart
+from rim.report.gather import Run, by_blocks, main_evaluation, stages_of
+from rim.report.inside import controls, geometry_and_attention, probes, selectors, walk
+from rim.report.section import Section, command
+
+
+def run_sections(run: Run) -> list[Section]:
+    """Of one run, in the order in which a stranger asks."""
+    return [
+        learning(run),
+        blocks(run),
+        depth(run),
+        selectors(run),
+        controls(run),
+        probes(run),
+        geometry_and_attention(run),
+        walk(run),
+        wrong(run),
+        made(run),
+    ]
+
+
+# --- one run --------------------------------------------------------------------------------------
+
+
+def learning(run: Run) -> Section:
+    section = Section("learning", "Learning curves")
+    stages = stages_of(run.metrics)
+    lines, losses, parts, offset = [], [], [], 0
+    xs: list[int] = []
+    ys: list[float] = []
+    for name, rows in stages:
+        parts.append((offset, name))
+        for row in rows:
+            if isinstance(row.get("eval_accuracy"), float):
+                xs.append(offset + row["step"])
+                ys.append(100 * row["eval_accuracy"])
+        shown = [r for r in rows if isinstance(r.get("token_loss"), float)]
+        if shown:
+            losses.append(
+                {
+                    "name": name,
+                    "x": [offset + r["step"] for r in shown],
+                    "y": [r["token_loss"] for r in shown],
+                }
+            )
+        offset += max(row["step"] for row in rows)
+    if xs:
+        lines.append({"name": "validation", "x": xs, "y": ys})
+        title, axis = "Validation accuracy", "training step, stage after stage"
+        figure = lines_chart(lines, title, axis, "accuracy, %", parts=parts)
+        section.figures.append((figure, "Dotted lines: where a stage begins."))
+        section.lines.append(f"Validation accuracy ended at {ys[-1]:.1f} %.")
+    if losses:
+        options: dict[str, Any] = {"percent": False, "parts": parts}
+        axis = "training step, stage after stage"
+        figure = lines_chart(losses, "Training loss", axis, "loss a token, nats", **options)
+        section.figures.append(
+            (
+                figure,
+                "Stages train on different targets: losses of two stages are not to be compared.",
+            )
+        )
+    if not section.figures:
+        section.missing.append("rim train RECIPE")
+    return section
+
+
+def blocks(run: Run) -> Section:
+    section = Section("blocks", "Accuracy per block, and by number of blocks")
+    found = main_evaluation(run)
+    if found is None or "per_block" not in found["summary"]:
+        if not run.config or run.config.get("memory", {}).get("blocks", 1):
+            section.missing.append(command(run, "rim eval RUN DATA"))
+        return section
+    rows = found["summary"]["per_block"]
+    lines = [_accuracy_line("after block", [(r["block"], r) for r in rows])]
+    oracle = 100 * found["summary"]["any_block"]["accuracy"]
+    lines.append(
+        {"name": "any block (oracle)", "x": [r["block"] for r in rows], "y": [oracle] * len(rows)}
+    )
+    counts = by_blocks(run)
+    if len(counts) > 1:
+        lines.append(_accuracy_line("asked with K blocks", counts))
+    else:
+        section.missing.append(command(run, "rim eval RUN DATA --blocks 1,2,3,5,8"))
+    figure = lines_chart(lines, "Accuracy by block", "block", "accuracy, %", whole=True)
+    section.figures.append(
+        (
+            figure,
+            "Bands: 95 % Wilson intervals. The oracle is right if any block is: an upper bound.",
+        )
+    )
+    first, last = rows[0]["accuracy"], rows[-1]["accuracy"]
+    section.lines.append(
+        f"After block 1 {100 * first:.1f} % are right, after block {rows[-1]['block']} "
+        f"{100 * last:.1f} %, after some block {oracle:.1f} %."
+    )
+    return section
+
+
+def _accuracy_line(name: str, rows: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "x": [x for x, _ in rows],
+        **{
+            ours: [100 * row[theirs] for _, row in rows]
+            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
+        },
+    }
+
+
+def depth(run: Run) -> Section:
+    section = Section("depth", "Accuracy by number of steps")
+    found = main_evaluation(run)
+    rows = found["summary"].get("by_steps", []) if found else []
+    if not rows:
+        section.missing.append(
+            command(run, "rim eval RUN DATA") + "   (data whose records have steps)"
+        )
+        return section
+    line = _accuracy_line("final block", [(r["steps"], r) for r in rows])
+    names = [f"{r['steps']}\n(n = {r['total']})" for r in rows]
+    section.figures.append(
+        (
+            bars_chart(names, [line], "Accuracy by depth", "steps of the solution"),
+            "Bars: 95 % Wilson intervals.",
+        )
+    )
+    return section
+
+
+def wrong(run: Run) -> Section:
+    section = Section("wrong", "Wrong answers")
+    if run.wrong:
+        section.extra["wrong"] = run.wrong
+    elif main_evaluation(run) is None:
+        section.missing.append(command(run, "rim eval RUN DATA"))
+    else:
+        section.lines.append("None, or their file is not there.")
+    return section
+
+
+def made(run: Run) -> Section:
+    section = Section("made", "How it was made")
+    environment = run.environment
+    rows = [
+        ["seed", str(run.config.get("seed", "-"))],
+        ["method", str(run.config.get("method", "-"))],
+        ["commit", str(environment.get("git_commit"))],
+        [
+            "machine",
+            f"{environment.get('processor')}, {environment.get('cpu_count')} cores, "
+            f"{environment.get('accelerator') or 'no accelerator'}",
+        ],
+        ["packages", ", ".join(f"{n} {v}" for n, v in (environment.get("packages") or {}).items())],
+        ["time", str(environment.get("time_utc"))],
+        ["data hashes", ", ".join(f"{n} {h}" for n, h in (environment.get("data") or {}).items())],
+    ]
+    total = run.training.get("total", {})
+    if total:
+        rows.append(
+            [
+                "training",
+                f"{total['steps']} steps, {total['tokens']} tokens, {total['seconds']:.0f} s",
+            ]
+        )
+    if environment:
+        section.tables.append(("Where and with what", ["", ""], rows))
+    section.extra["recipe"] = run.config_text
+    if not run.config_text:
+        section.missing.append("rim report RUN   (the run folder itself, not its results alone)")
+    return section

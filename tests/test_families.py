@@ -1,0 +1,206 @@
+"""Every family of models: trained, saved, asked after every block, each read-out right."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import families
+import pytest
+import torch
+from conftest import EXAMPLES, stage, tiny_model
+from pydantic import ValidationError
+from rich.console import Console
+
+from rim.config import ConfigError, MemoryConfig
+from rim.core import masks
+from rim.core.collate import collate
+from rim.core.forward import forward_readouts
+from rim.core.layers import Window
+from rim.core.layout import lay_out
+from rim.core.masks import get_readout_mask_mod
+from rim.core.prompt import PromptEncoder
+from rim.evaluate.interventions import zero
+from rim.infer.decode import generate
+from rim.infer.sampling import Sampling
+from rim.methods import METHODS
+from rim.models.folder import read_prompt_format
+from rim.models.loading import load_base
+from rim.train.curriculum import train
+from rim.train.readouts import readout_error
+
+QUIET = Console(file=io.StringIO())
+#: Families whose attention adds something by column index, or whose layers carry a state.
+SEPARATE = {
+    *("falcon-alibi", "mpt", "bloom"),
+    *("lfm2", "qwen3_next", "qwen3_5_text", "falcon_h1", "jamba", "mamba"),
+}
+
+
+# transformers says once that it runs recurrent layers without their optional kernels.
+@pytest.mark.filterwarnings("ignore::UserWarning:transformers")
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_family_is_trained_and_answers_as_plain_passes_do(family, tmp_path):
+    row = families.check(family, tmp_path)
+    assert row["readouts"] == ("separate" if family in SEPARATE else "parallel")
+    assert row["separate_error"] < 1e-5
+    if family in SEPARATE:
+        assert isinstance(row["parallel_error"], str) or row["parallel_error"] > 0.01
+    else:
+        assert row["parallel_error"] < 1e-5
+    assert row["losses_finite"]
+    assert row["answers_equal"] == row["answers"] == 3 * families.BLOCKS
+    assert row["different_answers"] > 1
+    assert row["batch_mates_equal"]
+    assert row["reloaded_equal"]
+
+
+def logs_of(run):
+    """Numbers of every log record; what it cost (time, operations) left out."""
+    lines = run.metrics_file.read_text(encoding="utf-8").splitlines()
+    return [
+        {
+            name: value
+            for name, value in json.loads(line).items()
+            if isinstance(value, float | int)
+            and "second" not in name
+            and "runtime" not in name
+            and name != "total_flos"
+        }
+        for line in lines
+    ]
+
+
+def test_separate_readouts_train_with_the_losses_and_logs_of_parallel_ones(tmp_path):
+    logs = {}
+    for way in ("parallel", "separate"):
+        families.tiny_base("llama", tmp_path / way / "base")
+        run = train(families.recipe_of("llama", tmp_path / way, readouts=way), console=QUIET)
+        logs[way] = logs_of(run)
+        assert read_prompt_format(run.model_dir).readouts == way
+        record = json.loads(run.readouts_file.read_text(encoding="utf-8"))["grounding"]
+        assert record["readouts"] == way
+        assert record["reason"] == "as the recipe says"
+    assert len(logs["parallel"]) > 4
+    for parallel, separate in zip(logs["parallel"], logs["separate"], strict=True):
+        assert separate == pytest.approx(parallel, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["steps", "answer"])
+def test_separate_rows_have_the_losses_of_the_layout(objective, family, encoder):
+    model = tiny_model(family, encoder.tokenizer)
+    settings = stage(objective=objective, alignment="own_step", surplus_blocks="answer")
+    layouts = [lay_out(METHODS["rim"], x, settings, encoder) for x in EXAMPLES]
+    weights_BR = torch.rand(3, max(x.num_readouts for x in layouts))
+    with torch.no_grad():
+        parallel, separate = (
+            forward_readouts(
+                model, collate(layouts, separate=way), encoder.format.memory, weights_BR
+            )
+            for way in (False, True)
+        )
+    torch.testing.assert_close(separate.nll_BR, parallel.nll_BR, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(separate.per_example_B, parallel.per_example_B)
+    assert torch.equal(separate.tokens_BR, parallel.tokens_BR)
+    assert torch.equal(separate.correct_BR, parallel.correct_BR)
+
+
+def starting_model(family, folder, **model):
+    attention = families.tiny_base(family, folder / "base")
+    recipe = families.recipe_of(family, folder, attention=attention, **model)
+    return recipe, *load_base(recipe.model, recipe.prompt_format, (), 0)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3_text", "llama4_text"])
+def test_a_window_left_out_of_the_mask_is_noticed(family, tmp_path, monkeypatch):
+    recipe, model, tokenizer = starting_model(family, tmp_path)
+    encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+    layout = lay_out(METHODS["rim"], EXAMPLES[2], recipe.stages[1], encoder)
+    assert readout_error(model, layout, "parallel") < 1e-5
+    monkeypatch.setattr(masks, "layer_windows", lambda config: {"full_attention": None})
+    assert readout_error(model, layout, "parallel") > 0.01
+
+
+def test_a_window_counts_positions_not_columns():
+    positions_BT = torch.tensor([[0, 1, 2, 3, 4, 2, 3]])  # a read-out behind a trunk of five
+    segments_BT = torch.tensor([[0, 0, 0, 0, 0, 1, 1]])
+    blocks_BT = torch.zeros_like(segments_BT)
+    index = torch.arange(7)
+    seen = {}
+    for kind in ("sliding", "chunked"):
+        rule = get_readout_mask_mod(
+            segments_BT, blocks_BT, window=Window(2, kind), position_ids_BT=positions_BT
+        )
+        mask = rule(torch.tensor(0), torch.tensor(0), index[:, None], index[None])
+        seen[kind] = [torch.nonzero(row)[:, 0].tolist() for row in mask]
+    # Of one block with the trunk, so that only the window keeps the read-out from later columns.
+    assert seen["sliding"][:5] == [[0], [0, 1], [1, 2], [2, 3], [3, 4]]
+    assert seen["sliding"][5:] == [[1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]
+    assert seen["chunked"] == [[0], [0, 1], [2], [2, 3], [4], [2, 3, 5], [2, 3, 5, 6]]
+
+
+def test_samples_and_mixed_questions_are_right_on_a_model_with_a_state(tmp_path):
+    recipe, model, tokenizer = starting_model("qwen3_5_text", tmp_path)
+    encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+    questions = ["1+2=", "a longer question: 3+4-5=", "2+2="]
+    options = {"max_new_tokens": 4, "sampling": Sampling(temperature=1.0, num_samples=2, seed=1)}
+    done = []
+    together = generate(
+        model, encoder, questions, blocks=2, after="all", progress=done.append, **options
+    )
+    assert sum(done) == 3
+    for question, row in zip(questions, together, strict=True):
+        assert [g.after_block for g in row] == [1, 1, 2, 2]
+        alone = generate(model, encoder, [question], blocks=2, after="all", batch_size=1, **options)
+        assert [g.token_ids for g in row] == [g.token_ids for g in alone[0]]
+    mixed = generate(model, encoder, questions, blocks=[0, 2, 1], max_new_tokens=4)
+    assert [row[0].after_block for row in mixed] == [0, 2, 1]
+
+
+def test_what_separate_readouts_cannot_express_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match=r"cannot express memory\.attention: bidirectional"):
+        with_memory("separate", tmp_path, attention="bidirectional")
+    with pytest.raises(ValidationError, match="readouts_see_question: false"):
+        with_memory("separate", tmp_path, readouts_see_question=False)
+    with pytest.raises(ValidationError, match="fed back"):
+        with_memory("separate", tmp_path, passes=2)
+    families.tiny_base("lfm2", tmp_path / "base")
+    with pytest.raises(ConfigError, match=r"run separately .*kind conv.* cannot express memory"):
+        train(with_memory("auto", tmp_path, attention="bidirectional"), console=QUIET)
+    with pytest.raises(ConfigError, match=r"parallel is wrong for this model: layers of kind conv"):
+        train(families.recipe_of("lfm2", tmp_path, readouts="parallel"), console=QUIET)
+    assert not (tmp_path / "runs" / "lfm2").exists()
+
+
+def with_memory(readouts, folder, **memory):
+    recipe = families.recipe_of("lfm2", folder, readouts=readouts).model_dump()
+    recipe["memory"] = MemoryConfig(blocks=families.BLOCKS, **memory).model_dump()
+    return type(families.recipe_of("lfm2", folder)).model_validate(recipe)
+
+
+def test_interventions_on_separate_readouts_are_refused(tmp_path):
+    recipe, model, tokenizer = starting_model("lfm2", tmp_path)
+    encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+    with pytest.raises(ConfigError, match=r"run separately.*an intervention needs a cache"):
+        generate(model, encoder, ["1+2="], blocks=2, between=zero())
+
+
+@pytest.mark.parametrize("family", ["llama", "lfm2"])
+def test_a_model_whose_cache_is_wrong_is_refused(family, tmp_path, monkeypatch):
+    recipe, model, _ = starting_model(family, tmp_path)
+    forward = type(model).forward
+
+    def forgetful(self, *args, past_key_values=None, **kwargs):
+        return forward(self, *args, **kwargs)  # takes a cache and does not use it
+
+    monkeypatch.setattr(type(model), "forward", forgetful)
+    said = {"llama": "cannot be asked: decoding over a cache failed", "lfm2": "are wrong by"}
+    with pytest.raises(ConfigError, match=said[family]):
+        train(recipe, console=QUIET)
+
+
+def test_an_attention_that_a_family_lacks_is_refused_with_the_one_it_has(tmp_path):
+    families.tiny_base("mpt", tmp_path / "base")
+    recipe = families.recipe_of("mpt", tmp_path, attention="sdpa")
+    with pytest.raises(ConfigError, match=r"set model\.attention: eager"):
+        load_base(recipe.model, recipe.prompt_format, (), 0)

@@ -1,0 +1,186 @@
+"""The report: one page from whatever is there, escaped, and drawn in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import browser
+import pytest
+from browser import Browser
+from export_models import make_run
+from test_cli import plain_console, rim_command, work  # noqa: F401
+
+from rim.report.charts import lines_chart
+from rim.report.gather import gather, kind_of
+from rim.report.page import build_page
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u202e\x00{{ 7*7 }}"
+
+
+def page_of(*paths, title="t"):
+    return build_page(gather(paths), title, "0")
+
+
+def hostile_run(folder: Path) -> Path:
+    """A run whose every text wants to be markup."""
+    (folder / "evaluations").mkdir(parents=True)
+    (folder / "config.yaml").write_text(json.dumps({"seed": 0, "method": "rim", "name": "</pre>"}))
+    share = {"right": 1, "total": 2, "accuracy": 0.5, "low": 0.1, "high": 0.9}
+    record = {
+        "run": HOSTILE,
+        "data": {"name": HOSTILE, "examples": 2, "hash": "h"},
+        "summary": {
+            "questions": 2,
+            "blocks": 2,
+            "final": share,
+            "any_block": share,
+            "per_block": [share | {"block": 1}, share | {"block": 2}],
+            # Rounding may put an end of an interval on the wrong side.
+            "by_steps": [share | {"steps": 2, "accuracy": 1.0, "high": 0.9999999999999999}],
+        },
+    }
+    file = folder / "evaluations" / "e.json"
+    file.write_text(json.dumps(record))
+    wrong = [
+        {
+            "question": f"{HOSTILE} {i}",
+            "gold": HOSTILE,
+            "predicted": "" if i % 2 else HOSTILE,
+            "text": HOSTILE,
+            "right_after_blocks": [1] if i % 3 == 0 else [],
+            "finished": bool(i % 2),
+        }
+        for i in range(20)
+    ]
+    (folder / "evaluations" / "e-wrong.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+    verdict = {"name": f"x, {HOSTILE}", "line": HOSTILE, "from": 0.5, "to": 0.2, "p": 0.01}
+    controls = {"run": "x", "controls": [], "verdicts": [verdict], "note": HOSTILE}
+    (folder / "controls.json").write_text(json.dumps(controls))
+    metrics = [
+        {"stage": HOSTILE, "step": 10 * i, "token_loss": 1 / i, "eval_accuracy": i / 9}
+        for i in range(1, 9)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, metrics)) + '\n{"half')
+    return folder
+
+
+def test_hostile_text_stays_text(tmp_path):
+    page = page_of(hostile_run(tmp_path / "run"), title=HOSTILE)
+    assert "<img" not in page and "alert(1)</script>" not in page
+    assert len(re.findall(r"<script", page)) == 1
+    assert "\u202e" not in page and "\x00" not in page
+    assert "49" not in re.findall(r"<h1>(.*?)</h1>", page, flags=re.DOTALL)[0]
+
+
+def test_nothing_is_fetched(tmp_path):
+    page = page_of(hostile_run(tmp_path / "run"), ROOT / "results" / "compare_arithmetic.json")
+    attributes = re.findall(r'(?:src|href|action)="([^"]*)"', page)
+    assert attributes and all(a.startswith(("#", "data:")) for a in attributes)
+    assert "@import" not in page and "url(http" not in page
+
+
+def test_what_is_missing_is_said_with_its_command(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("{method: rim, memory: {blocks: 3}}")
+    page = page_of(tmp_path / "run")
+    for command in ("train", "eval", "analyze", "controls", "explain"):
+        assert f"rim {command}" in page
+    assert "has not been evaluated yet" in page
+
+
+def test_broken_files_are_named_and_the_rest_is_shown(tmp_path):
+    run = hostile_run(tmp_path / "run")
+    (run / "broken.json").write_text("{")
+    (tmp_path / "odd.json").write_text("[1]")
+    material = gather([run, tmp_path / "odd.json"])
+    said = " ".join(material.problems)
+    assert "broken.json" in said and "odd.json" in said and "metrics.jsonl" in said
+    assert "broken.json" in build_page(material, "t", "0")
+
+
+def test_no_result_at_all_is_a_page_too(tmp_path):
+    assert "nothing to report yet" in page_of(tmp_path)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "results").glob("*.json")), ids=lambda p: p.name)
+def test_every_committed_result_is_known_or_named(file):
+    material = gather([file])
+    known = kind_of(json.loads(file.read_text())) is not None
+    assert known == (not material.problems)
+
+
+def test_charts_have_words_and_the_page_s_own_ink():
+    lines = [{"name": "<a>", "x": [1, 2], "y": [10, 90]}, {"name": "b", "x": [1, 2], "y": [20, 3]}]
+    svg = lines_chart(lines, 'T "quoted" <b>', "x", "y")
+    assert 'role="img"' in svg and "&lt;b&gt;" in svg and "<b>" not in svg
+    assert "var(--ink)" in svg and "#1f2933" not in svg
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, plain_tokenizer):
+    """A random model, looked at by every command."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    make_run("gpt2", plain_tokenizer, folder)
+    data = folder.parent / "data.jsonl"
+    rows = [
+        {"question": f"{i}+1?", "steps": [f"{i}+1={i + 1}"], "answer": str(i % 3)}
+        for i in range(120)
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    short = ("--max-new-tokens", 3)
+    return folder, data, short
+
+
+@pytest.mark.skipif(
+    browser.PROGRAM is None, reason="Chromium is missing (Debian: apt-get install chromium)"
+)
+@pytest.mark.serve
+def test_the_page_in_a_browser(whole_run, tmp_path):
+    run, data, short = whole_run
+    rim_command("eval", run, data, *short, "--select", "all", "--calibrate")
+    rim_command("analyze", run, data, *short)
+    rim_command("controls", run, data, *short, "--limit", 20, "--out", run / "controls.json")
+    hostile = hostile_run(tmp_path / "hostile")
+    comparison = ROOT / "results" / "compare_arithmetic.json"
+    out = tmp_path / "report.html"
+    assert str(out) in rim_command("report", run, hostile, comparison, "--out", out)
+    for width, dark in ((1280, False), (390, True)):
+        with Browser(tmp_path / f"profile{width}", width, 900, dark) as page:
+            page.open(out.as_uri())
+            page.wait_for("document.querySelectorAll('.tools').length >= 2")
+            assert page.complaints == []
+            drawn = page.evaluate(
+                "[...document.querySelectorAll('svg.chart')].map(s => s.getBoundingClientRect())"
+                ".map(r => Math.min(r.width, r.height))"
+            )
+            assert len(drawn) >= 15 and min(drawn) > 100
+            # Wide things scroll in their own frames, never the page.
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            ink = page.evaluate("getComputedStyle(document.body).color")
+            assert (ink == "rgb(230, 234, 238)") == dark
+    with Browser(tmp_path / "profile", 1000, 900) as page:
+        page.open(out.as_uri())
+        page.evaluate(
+            "window.pager = [...document.querySelectorAll('.pager')]"
+            ".find(p => p.dataset.filter && p.textContent.includes('alert'))"
+        )
+        visible = "[...pager.querySelectorAll('.item')].filter(i => !i.hidden).length"
+        assert page.evaluate(visible) == 8
+        page.evaluate("pager.querySelector('select').focus()")
+        choose = "(v => { const s = pager.querySelector('select'); s.value = v;"
+        choose += " s.dispatchEvent(new Event('input')); })"
+        page.evaluate(f"{choose}('some')")
+        assert page.evaluate(visible) == 7
+        page.evaluate(f"{choose}('all')")
+        page.evaluate("pager.querySelector('input').focus()")
+        page.type("} 13")
+        assert page.evaluate(visible) == 1
+        page.evaluate("pager.querySelector('input').value = ''")
+        page.evaluate(f"{choose}('all')")
+        page.evaluate("pager.querySelectorAll('button')[1].focus()")
+        page.key("ArrowRight", 39)
+        assert "2 of 3" in page.evaluate("pager.querySelector('.tools').textContent")
+        assert page.complaints == []
