@@ -21,10 +21,10 @@ def analyze(
     limit: common.LimitOption = None,
     batch_size: common.BatchSizeOption = 32,
     max_new_tokens: common.MaxNewTokensOption = 64,
-    base: Annotated[
+    no_base: Annotated[
         bool,
-        typer.Option("--base/--no-base", help="Compare with the model that the run started from."),
-    ] = True,
+        typer.Option("--no-base", help="Do not compare with the model that the run started from."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +71,7 @@ def analyze(
         from rim.results import environment, write_json
 
         person = common.console_for(json_)
-        start = _base(reasoner, model_dir, person) if base else None
+        start = None if no_base else _base(reasoner, model_dir, person)
         count = own.trained_blocks if counts[0] is None else counts[0]
         total = work(len(examples), count, num_layers(reasoner), 1 + (start is not None))
         with common.progress("looking inside", total, person) as advance:
