@@ -363,7 +363,7 @@ def test_a_random_model_gets_no_call(protocol, tokenizer):
     if protocol == "transplant":
         everything = next(c for c in result["carriers"] if c["name"] == "question and all blocks")
         assert everything["counterfactual"]["total"] == 120
-        assert sum(shares["total"] for shares in everything["by_step"].values()) == 40
+        assert sum(shares["total"] for shares in everything["by_step"].values()) == 120
 
 
 def test_content_without_blocks_is_asked_without_blocks(tokenizer):
