@@ -251,6 +251,7 @@ def load_untrained(folder: Path, *, device: str | None = None) -> Any:
         ConfigError: the base cannot be loaded.
     """
     config, prompt_format = read_model_config(folder), read_prompt_format(folder)
+    model: Any
     if config.scratch is None:
         model, _ = load_base(config, prompt_format, (), seed=0)
     else:

@@ -218,7 +218,7 @@ def heat_maps(
         for number, (name, values) in enumerate(maps):
             axes = figure.add_subplot(down, across, number + 1)
             table = np.array([[np.nan if v is None else v for v in row] for row in values], float)
-            mesh = axes.pcolormesh(
+            axes.pcolormesh(
                 np.ma.masked_invalid(table),
                 cmap="cividis",
                 vmin=low,
@@ -242,7 +242,7 @@ def heat_maps(
             axes.set_ylabel(ylabel if number % across == 0 else "", fontsize=8.5)
             for (r, c), value in np.ndenumerate(table):
                 if not np.isnan(value):
-                    dark = mesh.norm(value) > 0.55
+                    dark = (value - low) > 0.55 * (high - low)
                     text = f"{100 * value:.0f}" if per_cent else f"{value:.0f}"
                     colour = _DARK_TEXT if dark else _LIGHT_TEXT
                     axes.text(

@@ -10,12 +10,17 @@ from __future__ import annotations
 import random
 import re
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from rim.config import PointersConfig
 from rim.data.examples import Example
 from rim.data.tasks.drawing import Draft, Task, generate
 from rim.data.tasks.worked import Worked, other_than
+
+
+def _arrows(pairs: Sequence[str]) -> dict[str, str]:
+    """From each letter to the next: "ab" is an arrow from a to b."""
+    return {pair[0]: pair[1] for pair in pairs}
 
 
 def solve(arrows: Mapping[str, str], start: str, hops: int) -> tuple[list[str], str]:
@@ -43,7 +48,7 @@ def generate_pointers(config: PointersConfig, excluded: Collection[str] = ()) ->
         start = rng.choice(circle)
         question = write(pairs, start, hops, config.start)
         key = f"{' '.join(sorted(pairs))}:{start}{hops}"
-        return Draft(question, lambda: solve(dict(pairs), start, hops), key)
+        return Draft(question, lambda: solve(_arrows(pairs), start, hops), key)
 
     lengths = range(config.min_hops, config.max_hops + 1)
     return generate(config, Task("pointers", lengths, "hops", draw, "more nodes"), excluded)
@@ -56,7 +61,7 @@ def read_pointers(config: PointersConfig, question: str) -> Worked | None:
         return None
     pairs, start, hops = found[2].split(), ask[0], int(ask[1:])
     place = "first" if found[1] else "last"
-    steps, answer = solve(dict(pairs), start, hops)
+    steps, answer = solve(_arrows(pairs), start, hops)
     nodes = tuple(sorted(source for source, _ in pairs))
 
     def rewrite(rng: random.Random) -> str:
@@ -71,6 +76,6 @@ def read_pointers(config: PointersConfig, question: str) -> Worked | None:
         tuple(step[1] for step in steps),
         answer,
         nodes,
-        lambda t, value: solve(dict(pairs), value, hops - t)[1],
+        lambda t, value: solve(_arrows(pairs), value, hops - t)[1],
         rewrite,
     )

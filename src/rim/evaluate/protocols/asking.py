@@ -16,6 +16,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -170,7 +171,7 @@ def changed_by(between: Between, change: Callable[[Tensor, Tensor, str, int], Te
     """
 
     def altered(filled: Filled) -> None:
-        layers = filled.cache.layers
+        layers: list[Any] = filled.cache.layers
         before = [(layer.keys, layer.values) for layer in layers]
         between(filled)
         for index, (layer, states) in enumerate(zip(layers, before, strict=True)):

@@ -94,4 +94,5 @@ def run_protocol(
 
 def lines_of(result: dict[str, Any]) -> list[str]:
     """What a result says, one sentence a line."""
-    return [part["line"] for part in result.get("verdicts") or result["steps"]]
+    lines = [part["line"] for part in result.get("verdicts") or result["steps"]]
+    return lines or ["no step has enough pairs to say anything: ask for more pairs"]
