@@ -76,7 +76,8 @@ def read_probes(file: Path, model: str, unseen: str | None = None) -> list[Place
         raise ConfigError(f"{file} belongs to another model; run `rim analyze` again")
     if unseen is not None and about.get("data") == unseen:
         raise ConfigError(
-            f"the probes of {file} were trained on questions of these very data: score them on others"
+            f"the probes of {file} were trained on questions of these very data: score them on "
+            "others"
         )
     return probes
 
