@@ -142,12 +142,14 @@ def test_probes_are_kept_with_the_model_that_they_read(tmp_path):
     states = rng.normal(size=(90, 4))
     labels = ["a" if row[0] > 0 else "b" if row[1] > 0 else "c" for row in states]
     placed = Placed(fit_value_probe(states, labels), 2, 1, "step 1", 0.5)
-    write_probes([placed], tmp_path / "p", {"model": "m"})
+    write_probes([placed], tmp_path / "p", {"model": "m", "data": "hash"})
     read = read_probes(tmp_path / "p", "m")[0]
     assert read.probe.predict(states) == placed.probe.predict(states)
     assert (read.block, read.layer, read.name) == (2, 1, "step 1")
     with pytest.raises(ConfigError, match="another model"):
         read_probes(tmp_path / "p", "other")
+    with pytest.raises(ConfigError, match="trained on questions of these very data"):
+        read_probes(tmp_path / "p", "m", unseen="hash")
     (tmp_path / "p").write_text("nonsense")
     with pytest.raises(ConfigError, match="broken"):
         read_probes(tmp_path / "p", "m")

@@ -102,6 +102,7 @@ def select_on(
         calibrating: the accuracy wanted of given answers, and the data's hash: thresholds are then
             found here and kept with the run.
     """
+    from rim.data.sources import data_hash
     from rim.evaluate.selector_scores import compare_selectors
     from rim.evaluate.selectors import FILE, calibrate, read_thresholds
     from rim.results import environment, write_json
@@ -109,7 +110,7 @@ def select_on(
     rows = result.readouts
     questions = [example.question for example in examples]
     if "probe" in names:
-        rows = _with_scores(reasoner, run, questions, rows)
+        rows = _with_scores(reasoner, run, questions, rows, data_hash(examples))
     if calibrating is not None:
         target, data = calibrating
         found = calibrate(rows, names, target)
@@ -141,14 +142,16 @@ def _milliseconds(reasoner: Any, questions: list[str], blocks: int) -> dict[str,
     return {name: median(values) for name, values in times.items()}
 
 
-def _with_scores(reasoner: Any, run: Path, questions: Sequence[str], rows: Any) -> Any:
+def _with_scores(
+    reasoner: Any, run: Path, questions: Sequence[str], rows: Any, unseen: str | None = None
+) -> Any:
     import dataclasses
 
     from rim.evaluate.probe_files import read_trust_probe, trust_scores
     from rim.evaluate.states import fingerprint
     from rim.models.folder import find_model_dir
 
-    probe = read_trust_probe(run, fingerprint(find_model_dir(run)))
+    probe = read_trust_probe(run, fingerprint(find_model_dir(run)), unseen)
     found = trust_scores(probe, reasoner, questions, blocks=rows[0][-1].block)
     return [
         [dataclasses.replace(a, score=s) for a, s in zip(row, own, strict=True)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from rim.core.unwrap import unwrap
 from rim.data.examples import DataError, Example
+from rim.data.sources import data_hash
 from rim.evaluate.accuracy import score
 from rim.evaluate.attention import attention_map
 from rim.evaluate.geometry import geometry
@@ -104,7 +105,7 @@ def analyze(
     own_NK = np.array([[a.weight for a in row] for row in result.readouts])
     _, test_N = split(examples)
     trust["own_probability"] = ranking(own_NK[test_N, -1], right_NK[test_N, -1], bootstrap=True)
-    about = {"model": model, "blocks": blocks}
+    about = {"model": model, "blocks": blocks, "data": data_hash(examples)}
     if probes["values"]:
         write_probes(probes["values"], run / VALUES_FILE, about)
     if probes["trust"]:

@@ -50,14 +50,16 @@ def write_probes(probes: Sequence[Placed], file: Path, about: Mapping[str, Any])
     partial.replace(file)
 
 
-def read_probes(file: Path, model: str) -> list[Placed]:
+def read_probes(file: Path, model: str, unseen: str | None = None) -> list[Placed]:
     """What `write_probes` wrote.
 
     Args:
         model: fingerprint of the model that they are used on.
+        unseen: hash of data that the probes are to be scored on.
 
     Raises:
-        ConfigError: the file is broken, or its probes read another model.
+        ConfigError: the file is broken, its probes read another model, or they were trained on half
+            of these data.
     """
     try:
         with safe_open(file, framework="np") as tensors:
@@ -72,11 +74,16 @@ def read_probes(file: Path, model: str) -> list[Placed]:
         raise ConfigError(f"{file} is broken ({error}); run `rim analyze` again") from None
     if about["model"] != model:
         raise ConfigError(f"{file} belongs to another model; run `rim analyze` again")
+    if unseen is not None and about.get("data") == unseen:
+        raise ConfigError(
+            f"the probes of {file} were trained on questions of these very data: score them on "
+            "others"
+        )
     return probes
 
 
-def read_trust_probe(run: Path, model: str) -> Placed:
-    return read_probes(run / PROBE_FILE, model)[0]
+def read_trust_probe(run: Path, model: str, unseen: str | None = None) -> Placed:
+    return read_probes(run / PROBE_FILE, model, unseen)[0]
 
 
 def trust_scores(
