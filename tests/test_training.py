@@ -26,8 +26,9 @@ from rim.infer.decode import Generated
 from rim.infer.reasoner import load
 from rim.train.arguments import _free_settings, training_arguments
 from rim.train.curriculum import Curriculum, train
+from rim.train.log_window import token_loss
 from rim.train.seeds import stage_seed
-from rim.train.trainer import TrainingDivergedError, _token_loss
+from rim.train.trainer import TrainingDivergedError
 
 QUIET = Console(quiet=True)
 
@@ -309,12 +310,6 @@ def test_adapter_targets_that_do_not_exist_leave_no_run_folder(tmp_path, plain_t
     assert not (tmp_path / "runs/run").exists()
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="several devices"):
-        run(raw_recipe(tmp_path))
-
-
 def test_a_run_folder_tells_everything(finished):
     raw, folder = finished
     assert load_recipe(folder.config_file) == recipe_from_dict(raw)
@@ -355,8 +350,8 @@ def test_readouts_that_are_withdrawn_leave_the_shown_loss():
     loss = ReadoutLoss(
         torch.zeros(1), torch.tensor([[50.0, 4.0]]), torch.tensor([[5.0, 2.0]]), torch.zeros(1, 2)
     )
-    assert _token_loss([(loss, torch.tensor([[1.0, 1.0]]))]) == pytest.approx(54 / 7)
-    assert _token_loss([(loss, torch.tensor([[0.0, 1.0]]))]) == 2.0
+    assert token_loss([(loss, torch.tensor([[1.0, 1.0]]))]) == pytest.approx(54 / 7)
+    assert token_loss([(loss, torch.tensor([[0.0, 1.0]]))]) == 2.0
 
 
 def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):

@@ -40,20 +40,21 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         _fail("Error:", str(error), 2)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", after_interrupt, 130)
+    except KeyboardInterrupt as error:
+        # A termination that somebody asked for has words and a number of its own.
+        _fail(str(error) or "Interrupted.", after_interrupt, getattr(error, "exit_code", 130))
     except OSError as error:
         if error.errno not in _MACHINE or not isinstance(error.filename, str | os.PathLike):
             raise
         _fail("Error:", f"{error.filename}: {error.strerror}", 2)
     except RuntimeError as error:
-        if type(error).__name__ != "TrainingDivergedError":
+        if type(error).__name__ not in ("TrainingDivergedError", "CheckpointError"):
             raise
         _fail("Training stopped:", str(error), 3)
 
 
 def _fail(what: str, why: str, code: int) -> NoReturn:
-    colour = "bold" if code == 130 else "bold red"
+    colour = "bold" if code > 128 else "bold red"
     line = f"[{colour}]{what}[/] {escape(printable(why))}".rstrip()
     error_console.print(line, highlight=False, soft_wrap=True)
     raise typer.Exit(code) from None

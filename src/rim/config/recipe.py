@@ -25,7 +25,8 @@ class ValidationConfig(Settings):
 class Recipe(Settings):
     """A whole run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    # Not dots alone: a run is written to runs_dir/name, and ".." is beside it.
+    name: Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
     method: MethodName
     seed: NonNegativeInt = 0
     runs_dir: str = "runs"

@@ -54,6 +54,8 @@ def settings_from_dict(settings: type[S], raw: dict[str, Any], origin: str) -> S
     """
     try:
         return settings.model_validate(_expand(raw))
+    except RecursionError:
+        raise ConfigError(f"{origin}: settings within settings without end") from None
     except ValidationError as error:
         problems = "; ".join(_explain(e, settings) for e in _first_causes(error.errors()))
         raise ConfigError(f"{origin}: {problems}") from None
@@ -77,13 +79,18 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no such recipe: {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path} is not a readable YAML file: {error}") from None
+    except (yaml.YAMLError, IsADirectoryError, ValueError) as error:  # a date that is none, a NUL
+        reason = str(error).partition("; use sys.")[0]  # advice of Python for programs
+        raise ConfigError(f"{path} is not a readable YAML file: {reason}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not a readable YAML file: lists without end") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     base = raw.pop("extends", None)
     if base is None:
         return raw
+    if not isinstance(base, str) or "\0" in base:
+        raise ConfigError(f"{path}: 'extends' names a file, got {base!r}")
     return merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
 
 
@@ -149,13 +156,28 @@ def _number(value: Any) -> Any:
 
 
 def _expand(node: Any) -> Any:
+    """Environment variables put in; what no setting means and no YAML file can hold is refused."""
     if isinstance(node, dict):
-        return {key: _expand(value) for key, value in node.items()}
+        return {_expand_key(key): _expand(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_expand(value) for value in node]
     if isinstance(node, str):
-        return _number(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment, node))
+        _expand_key(node)
+        node = _number(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment, node))
+    if isinstance(node, int | float) and not -(2**63) < node < 2**63:  # nor is NaN
+        raise ConfigError("a number in the settings is not finite, or of more than 18 digits")
     return node
+
+
+def _expand_key(key: Any) -> Any:
+    if isinstance(key, str):
+        if "\0" in key:
+            raise ConfigError(f"a NUL character in the settings: {key[:40]!r}")
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"half a character in the settings: {key[:40]!r}") from None
+    return key
 
 
 def _environment(match: re.Match[str]) -> str:

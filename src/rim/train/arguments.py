@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.config.stages import TRAINER_OWN
+from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
 
 
@@ -24,6 +25,8 @@ def _free_settings(evaluate_every: int) -> dict[str, Any]:
         "save_total_limit": 2,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # from pinned memory
+        # A parameter that a batch leaves out is an error here, not a reason to search every step.
+        "ddp_find_unused_parameters": False,
         "use_cpu": not torch.accelerator.is_available(),  # bf16 asks for a GPU unless told
     }
 
@@ -32,10 +35,12 @@ def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
     """Try every stage's settings before the first one trains.
 
     Raises:
-        ConfigError: a name that this transformers does not know, or a value that it refuses.
+        ConfigError: a name that this transformers does not know, a value that it refuses, or a
+            batch that the processes cannot share.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)} - TRAINER_OWN.keys()
     for stage in stages:
+        micro_batch(stage, process_count())
         for name in stage.trainer:
             if name not in known:
                 nearest = difflib.get_close_matches(name, known, 1)
@@ -64,14 +69,15 @@ def training_arguments(
         )
     every = stage.evaluate_every or max(1, stage.optimizer_steps(num_examples) // 10)
     transformers_logging.disable_progress_bar()
-    micro = stage.micro_batch_size or stage.batch_size
-    return TrainingArguments(
+    processes = process_count()
+    micro = micro_batch(stage, processes)
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.max_steps or -1,
         num_train_epochs=stage.epochs or 1.0,
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=recipe.validation.batch_size,
-        gradient_accumulation_steps=stage.accumulation_steps,
+        gradient_accumulation_steps=stage.batch_size // (micro * processes),
         learning_rate=stage.learning_rate,
         lr_scheduler_type=stage.scheduler,
         lr_scheduler_kwargs={"min_lr_rate": 0.1} if stage.scheduler == "cosine_with_min_lr" else {},
@@ -100,6 +106,11 @@ def training_arguments(
         data_seed=stage_seed(recipe.seed, index),
         **_free_settings(every) | stage.trainer,
     )
+    if arguments.n_gpu > 1:
+        # transformers would split every batch among the GPUs in one process (nn.DataParallel),
+        # which knows nothing of our batches. Several GPUs want a process each.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _checkpointing(stage: StageConfig) -> dict[str, Any]:

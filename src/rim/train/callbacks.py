@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,13 @@ class MetricsFile(TrainerCallback):
     def __init__(self, path: Path, stage: str):
         self.path = path
         self.stage = stage
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Cut off the torn line that a full disk may have left: the next would go on from it."""
+        if state.is_world_process_zero and self.path.exists():
+            content = self.path.read_bytes()
+            if not content.endswith(b"\n"):
+                os.truncate(self.path, content.rfind(b"\n") + 1)
 
     def on_log(
         self,

@@ -49,6 +49,12 @@ class TrainingCost(TrainerCallback, ExportableState):
         if feedback is not None:
             self._counts["tokens"] += filling_tokens(inputs, feedback)
 
+    def add(self, examples: int, tokens: int, target_tokens: int) -> None:
+        """Add what was counted over several processes, see `micro_batch_counts`."""
+        self._counts["examples"] += examples
+        self._counts["tokens"] += tokens
+        self._counts["target_tokens"] += target_tokens
+
     def continue_from(self, checkpoint: Path) -> None:
         """Take up the counts of a checkpoint."""
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -69,6 +75,16 @@ class TrainingCost(TrainerCallback, ExportableState):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._counts["steps"] += 1
         self._counts["seconds"] += time.perf_counter() - self._began
+
+
+def micro_batch_counts(
+    inputs: dict[str, Tensor], feedback: Feedback | None
+) -> tuple[int, int, int]:
+    """Examples, tokens and target tokens of one micro-batch as the collator made it."""
+    tokens = int((inputs["input_ids"] != PADDING).sum())
+    if feedback is not None:
+        tokens += filling_tokens(inputs, feedback)
+    return len(inputs["num_readouts"]), tokens, len(inputs["target_ids"])
 
 
 def total_cost(stages: list[dict[str, Any]]) -> dict[str, float]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from transformers import PrinterCallback, set_seed
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.core.layout import LaidOut, Layout, lay_out
 from rim.core.prompt import PromptEncoder
-from rim.data.examples import DataError, Example
+from rim.data.examples import Example
 from rim.data.sources import data_hash, load_training_data
 from rim.infer.answers import grade
-from rim.infer.decode import generate, position_limit
+from rim.infer.decode import generate
 from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
@@ -28,11 +27,15 @@ from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
+from rim.train.checkpoints import CheckpointError, last_whole_checkpoint
 from rim.train.cost import total_cost
 from rim.train.layouts import store_layouts
-from rim.train.readouts import decide_readouts
+from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
+from rim.train.readouts import Way, decide_readouts
+from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
+from rim.train.stopping import Termination
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
 
 
@@ -44,35 +47,32 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         possible.
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
     """
-    console = console or Console()
-    _refuse_several_devices()
+    with Termination() as termination:
+        return _train(recipe, resume, console or Console(), termination)
+
+
+def _train(recipe: Recipe, resume: bool, console: Console, termination: Termination) -> RunFolder:
+    join()
+    if not is_first():
+        console = Console(quiet=True)
+    tell_of_devices(console)
     check_trainer_settings(recipe.stages)
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
-    run = open_run_folder(recipe, resume)
+    run = by_first(lambda: open_run_folder(recipe, resume))
     console.print(
         f"[bold]{recipe.name}[/]: {len(train_set)} training and "
         f"{len(validation_set)} validation examples"
     )
-    _record_environment(recipe, run, train_set, validation_set)
+    by_first(lambda: _record_environment(recipe, run, train_set, validation_set))
     try:
-        return Curriculum(recipe, run, console).run_stages(train_set, validation_set)
+        curriculum = Curriculum(recipe, run, console, termination)
+        return curriculum.run_stages(train_set, validation_set)
     except Exception:
         # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
         # stays free. The error itself goes on.
-        if not resume and not any(run.path.glob("stages/*/*")):
+        if is_first() and not resume and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise
-
-
-def _refuse_several_devices() -> None:
-    """Several devices would silently multiply the batch; until that is supported it is an error."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    devices = torch.cuda.device_count()
-    if processes > 1 or devices > 1:
-        raise ConfigError(
-            f"training on several devices is not supported yet ({processes} processes, {devices} "
-            "GPUs visible); choose one, for example with CUDA_VISIBLE_DEVICES=0"
-        )
 
 
 def _record_environment(
@@ -92,8 +92,15 @@ def _record_environment(
 class Curriculum:
     """One run in progress."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, console: Console):
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunFolder,
+        console: Console,
+        termination: Termination | None = None,
+    ):
         self.recipe = recipe
+        self.termination = termination or Termination()
         self.run = run
         self.console = console
         #: As the recipe has it; which way its read-outs run is decided with the model at hand.
@@ -107,8 +114,18 @@ class Curriculum:
             result = self.run.stage_result(index, stage)
             if not result.exists():
                 self._run_stage(index, stage, previous, train_set, validation_set)
+            wait()
             previous = result
         assert previous is not None
+        if is_first():
+            self._finish(previous)
+        wait()
+        self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
+        return self.run
+
+    def _finish(self, previous: Path) -> None:
+        for index, stage in enumerate(self.recipe.stages):  # a kill may have come before this
+            remove_checkpoints(self.run.stage_dir(index, stage))
         # The finished model is written last and under its own name: its presence means "done".
         model, tokenizer = load_trained(previous)
         self._record_cost()
@@ -116,8 +133,6 @@ class Curriculum:
         prompt_format = read_prompt_format(previous)
         save_trained(model, tokenizer, prompt_format, self.recipe.model, partial)
         partial.replace(self.run.model_dir)
-        self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
-        return self.run
 
     def _record_cost(self) -> None:
         """Sum up the stages; a stage finished by an earlier version states nothing."""
@@ -137,14 +152,16 @@ class Curriculum:
         set_seed(stage_seed(recipe.seed, index))
         model, tokenizer = self._starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
-        _refuse_answers_without_opening(stage, encoder, train_set[0])
+        refuse_answers_without_opening(stage, encoder, train_set[0])
         validation = list(validation_set[: recipe.validation.num_examples])
-        train_layouts = store_layouts(
-            self._lay_out(train_set, stage, encoder), train_set, stage, encoder
+        train_layouts = in_turn(
+            lambda: store_layouts(
+                self._lay_out(train_set, stage, encoder), train_set, stage, encoder
+            )
         )
         validation_layouts = list(self._lay_out(validation, stage, encoder))
-        _refuse_too_long(train_set, train_layouts.column("max_position"), model)
-        _refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
+        refuse_too_long(train_set, train_layouts.column("max_position"), model)
+        refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
         self._decide_readouts(stage, model, encoder, train_set, train_layouts)
         encoder = PromptEncoder(tokenizer, self.prompt_format)
         counts = count_parameters(model)
@@ -163,30 +180,49 @@ class Curriculum:
             args=training_arguments(recipe, stage, index, folder, len(train_layouts)),
             train_dataset=LayoutDataset(train_layouts),
             eval_dataset=LayoutDataset(validation_layouts),
-            callbacks=[progress, EvaluateAtEnd(), MetricsFile(self.run.metrics_file, stage.name)],
+            callbacks=[
+                progress,
+                EvaluateAtEnd(),
+                MetricsFile(self.run.metrics_file, stage.name),
+                self.termination,
+            ],
         )
         trainer.remove_callback(PrinterCallback)
-        checkpoint = self.run.last_checkpoint(index, stage)
+        checkpoint = by_first(lambda: self._last_checkpoint(index, stage))
         try:
             trainer.train_from(checkpoint)
         except TrainingDivergedError as error:
-            kept = self.run.last_checkpoint(index, stage) or previous
+            kept = self._last_checkpoint(index, stage) or previous
             raise TrainingDivergedError(
                 f"{error} of stage {stage.name!r}; last good weights: {kept or 'none yet'}. "
                 f"Try a lower learning_rate (now {stage.learning_rate}) or a longer warmup"
+            ) from None
+        except CheckpointError as error:
+            kept = self._last_checkpoint(index, stage) or previous
+            raise CheckpointError(
+                f"{error}; last whole checkpoint: {kept or 'none yet'}. Mend that, and continue "
+                "with --resume"
             ) from None
         finally:
             progress.stop()
         best = trainer.state.best_global_step
         self.console.print(f"  best validation at step {best}", highlight=False)
         partial = folder / "final.partial"
-        if trainer.is_world_process_zero():
-            trained = trainer.accelerator.unwrap_model(trainer.model)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        if is_first():
             save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial)
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
+
+    def _last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
+        """The checkpoint to go on from; torn ones are named."""
+
+        def tell(sentence: str) -> None:
+            self.console.print(f"[bold red]{escape(sentence)}[/]", soft_wrap=True)
+
+        return last_whole_checkpoint(self.run.stage_dir(index, stage), tell)
 
     def _starting_model(
         self, stage: StageConfig, previous: Path | None, train_set: Sequence[Example]
@@ -221,16 +257,20 @@ class Curriculum:
         examples may be longer; once separate, a run stays so. A resumed stage keeps to its record.
         """
         file = self.run.readouts_file
-        records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if stage.name not in records and "separate" not in (
-            record["readouts"] for record in records.values()
-        ):
-            decision = decide_readouts(self.recipe, model, encoder, examples, layouts)
-            self.console.print(decision.sentence, highlight=False)
-            records[stage.name] = decision.record()
-            write_json(file, records)
-        ways = [record["readouts"] for record in records.values()]
-        way = "separate" if "separate" in ways else "parallel"
+
+        def decide() -> Way:
+            records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            if stage.name not in records and "separate" not in (
+                record["readouts"] for record in records.values()
+            ):
+                decision = decide_readouts(self.recipe, model, encoder, examples, layouts)
+                self.console.print(decision.sentence, highlight=False)
+                records[stage.name] = decision.record()
+                write_json(file, records)
+            ways = [record["readouts"] for record in records.values()]
+            return "separate" if "separate" in ways else "parallel"
+
+        way = by_first(decide)
         self.prompt_format = self.prompt_format.model_copy(update={"readouts": way})
 
     def _lay_out(
@@ -268,33 +308,6 @@ class Curriculum:
             return {"accuracy": right / len(examples)}
 
         return score
-
-
-def _refuse_too_long(examples: Sequence[Example], max_positions: Iterable[int], model: Any) -> None:
-    """Refuse an example that the model has no positions for."""
-    limit = position_limit(model)
-    for example, position in zip(examples, max_positions, strict=True):
-        if limit is not None and position >= limit:
-            raise DataError(
-                f"{example.origin}: too long, needs {position + 1} positions, "
-                f"the model has {limit}; "
-                "drop the example or use a model with more positions"
-            )
-
-
-def _refuse_answers_without_opening(
-    stage: StageConfig, encoder: PromptEncoder, example: Example
-) -> None:
-    """A block's last token sees the question. Where it predicts the answer's first token, blindness
-    of the read-out is blindness in name only.
-    """
-    prompt = encoder.prompt(example.question, encoder.format.trained_blocks)
-    if stage.blind_readouts and not encoder.answer_has_opening(prompt):
-        raise ConfigError(
-            f"stage {stage.name!r}: blind_readouts needs a token of the read-out's own before the "
-            "answer, or the last block (which sees the question) says it; set templates.answer to "
-            'something like "#{answer}", or use a chat model, whose header opens the answer'
-        )
 
 
 def _length(stage: StageConfig, num_examples: int) -> str:

@@ -64,12 +64,6 @@ class RunFolder:
         """What a finished stage cost; written before its result."""
         return self.stage_dir(index, stage) / "training.json"
 
-    def last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
-        """Newest whole checkpoint of an unfinished stage (the trainer's state is written last)."""
-        whole = self.stage_dir(index, stage).glob("checkpoint-*/trainer_state.json")
-        found = [state.parent for state in whole]
-        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
 
 def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     """Create the folder of a new run, or reopen that of an interrupted one.
@@ -79,8 +73,10 @@ def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     """
     run = check_run_folder(recipe, resume)
     if not resume:
-        run.path.mkdir(parents=True)
-        run.config_file.write_text(dump_yaml(recipe), encoding="utf-8")
+        run.path.mkdir(parents=True, exist_ok=True)
+        partial = run.config_file.with_name("config.yaml.partial")
+        partial.write_text(dump_yaml(recipe), encoding="utf-8")
+        partial.replace(run.config_file)
     return run
 
 
@@ -93,7 +89,10 @@ def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     """
     run = RunFolder(Path(recipe.runs_dir) / recipe.name)
     if not resume:
-        if run.path.exists():
+        # A folder without its recipe was left by a process that was killed as it made it.
+        if run.path.exists() and {path.name for path in run.path.iterdir()} - {
+            "config.yaml.partial"
+        }:
             raise ConfigError(
                 f"{run.path} exists; continue it with --resume, "
                 "or choose another name with --set name=..."

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerState
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import StageConfig
@@ -21,12 +21,21 @@ from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
 from rim.core.layout import LaidOut
-from rim.core.losses import ReadoutLoss
 from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.cost import TrainingCost
+from rim.train.log_window import (
+    Window,
+    readout_metrics,
+    token_loss,
+    window_from,
+    window_state,
+    without,
+)
+from rim.train.processes import by_first
+from rim.train.sharing import SharedTrainer
 
 #: Scores a model during training, e.g. by decoding validation answers; must return "accuracy".
 Score = Callable[[Any], dict[str, float]]
@@ -54,7 +63,7 @@ class LayoutDataset(Dataset):
         return self.layouts[index]
 
 
-class ReadoutTrainer(Trainer):
+class ReadoutTrainer(SharedTrainer):
     """Minimises the weighted read-out loss of one stage.
 
     The loss is a mean over the examples of the whole (accumulated, distributed) batch, so
@@ -95,8 +104,9 @@ class ReadoutTrainer(Trainer):
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
         self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
         self._blind_step, self._examples_of_step = -1, 0
+        self._num_examples = len(layouts)
         # Losses and weights since the last log, of training and of validation.
-        self._windows: dict[bool, list[tuple[ReadoutLoss, Tensor]]] = {True: [], False: []}
+        self._windows: dict[bool, Window] = {True: [], False: []}
         self.cost = TrainingCost()
         self.add_callback(self.cost)
         self._pending_scores: dict[str, float] = {}
@@ -124,6 +134,7 @@ class ReadoutTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         training = model.training
+        counted_B = inputs.pop("counted_B", None)
         weights_BR = readout_weights(
             self.stage.weighting,
             inputs["num_readouts"],
@@ -146,13 +157,17 @@ class ReadoutTrainer(Trainer):
             extra_loss=self.extra_loss,
             chunk=self._chunk(inputs),
         )
+        if counted_B is not None:
+            weights_BR = weights_BR * counted_B[:, None]
+            loss = without(loss, counted_B)
         # Detached: the window must not keep the graph of past steps alive.
         detached = dataclasses.replace(loss, per_example_B=loss.per_example_B.detach())
         self._windows[training].append((detached, weights_BR))
         count = len(inputs["num_readouts"]) if num_items_in_batch is None else num_items_in_batch
         value = loss.per_example_B.sum() / count
-        # Gradients and logs are averaged over processes; the count is already over all of them.
-        value = value * self.accelerator.num_processes
+        if training:
+            # Gradients and logs are averaged over processes; the count is already over all of them.
+            value = value * self.accelerator.num_processes
         return (value, {"loss": value}) if return_outputs else value
 
     def _draw_blind(self, inputs: dict[str, Tensor]) -> Tensor | None:
@@ -165,10 +180,10 @@ class ReadoutTrainer(Trainer):
         batch_size, width = inputs["target_counts"].shape
         if step != self._blind_step:
             self._blind_step, self._examples_of_step = step, 0
-        # Processes share a step's batch: each numbers its examples behind the others'.
-        share = stage.batch_size // self.args.world_size
-        first = self.args.process_index * share + self._examples_of_step
-        self._examples_of_step += batch_size
+        # Processes take micro-batches in turn: an example has the number that it has in one alone.
+        micro = self.args.per_device_train_batch_size
+        first = self._examples_of_step + self.args.process_index * micro
+        self._examples_of_step += micro * self.args.world_size
         coins_BR = blind_coins(
             stage.blind_readouts,
             stage.blind_coin,
@@ -199,20 +214,31 @@ class ReadoutTrainer(Trainer):
         """Share of the stage that is done, 0..1."""
         return min(1.0, self.state.global_step / max(1, self.state.max_steps))
 
-    def _get_num_items_in_batch(
-        self, batch_samples: list[dict[str, Tensor]], device: torch.device
-    ) -> Any:
-        """Examples of the accumulated batch over all processes (the base class counts tokens)."""
-        count = sum(len(batch["num_readouts"]) for batch in batch_samples)
-        if self.args.world_size == 1:
-            return count
-        gathered: Any = self.accelerator.gather(torch.tensor(count, device=device))
-        return gathered.sum()
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Also what was measured since the last log: a resumed stage logs the same numbers."""
+        super()._save_rng_state(output_dir)
+        state = {
+            "tr_loss": self._tr_loss,
+            "logged": self._globalstep_last_logged,
+            "window": window_state(self._windows[True]),
+        }
+        torch.save(state, Path(output_dir) / f"log_window_{self.args.process_index}.pt")
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        file = Path(checkpoint or "") / f"log_window_{self.args.process_index}.pt"
+        if checkpoint is None or not file.exists():  # absent in checkpoints of earlier versions
+            return
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        self._tr_loss += state["tr_loss"].to(self._tr_loss.device)
+        self._globalstep_last_logged = state["logged"]
+        self._windows[True] += window_from(state["window"], self._tr_loss.device)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        self.cost.count(inputs, self.feedback)
+        if self.args.world_size == 1:  # else it is counted with the batch's examples
+            self.cost.count(inputs, self.feedback)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._unchecked.append((self.state.global_step + 1, loss))
         return loss
@@ -227,7 +253,9 @@ class ReadoutTrainer(Trainer):
     def _refuse_bad_losses(self) -> None:
         steps, losses = zip(*self._unchecked, strict=True) if self._unchecked else ((), ())
         self._unchecked.clear()
-        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else (), strict=True):
+        # Their sums, so that all processes hear of a bad one.
+        sums = self._over_processes(torch.stack(losses)).tolist() if losses else ()
+        for step, loss in zip(steps, sums, strict=True):
             if not math.isfinite(loss):
                 raise TrainingDivergedError(f"the loss became {loss} at step {step}")
 
@@ -237,6 +265,8 @@ class ReadoutTrainer(Trainer):
         """Loss on the validation layouts, plus what `score` says; `eval_selection` picks the
         checkpoint.
         """
+        # Every process validates all of it on its own copy of the model, which takes as long as one
+        # alone would; the first one's word is what counts, so that all choose the same checkpoint.
         score = self.score(self.accelerator.unwrap_model(self.model)) if self.score else {}
         self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
         self._windows[False].clear()
@@ -249,31 +279,18 @@ class ReadoutTrainer(Trainer):
         if "eval_loss" in logs and self._pending_scores:
             # The same dict is returned by `evaluate`, so the scores reach checkpoint selection too.
             logs.update(self._pending_scores)
-            logs["eval_token_loss"] = _token_loss(self._windows[False])
+            logs["eval_token_loss"] = token_loss(self._windows[False])
             loss = logs["eval_loss"] if math.isfinite(logs["eval_loss"]) else 1e3
             logs["eval_selection"] = logs["eval_accuracy"] - _TIE_BREAK * min(loss, 1e3)
+            logs.update(by_first(lambda: dict(logs)))
         elif "loss" in logs and self._windows[True]:
             logs.update(self._readout_metrics())
         super().log(logs, start_time)
 
     def _readout_metrics(self) -> dict[str, float]:
-        """Mean negative log-probability per token, of all read-outs by their weights and of the
-        first and last; token accuracy.
-        """
-        token_loss = _token_loss(self._windows[True])
-        window = [loss for loss, _ in self._windows[True]]
+        metrics = readout_metrics(self._windows[True], self._over_processes, self._most)
         self._windows[True].clear()
-        width = max(loss.nll_BR.shape[1] for loss in window)
-        nll, tokens, correct = (
-            torch.stack([_column_sums(getattr(loss, name), width) for loss in window]).sum(0)
-            for name in ("nll_BR", "tokens_BR", "correct_BR")
-        )
-        return {
-            "token_loss": token_loss,
-            "readout_first_nll": (nll[0] / tokens[0]).item(),
-            "readout_last_nll": (nll[-1] / tokens[-1]).item(),
-            "token_accuracy": (correct.sum() / tokens.sum()).item(),
-        }
+        return metrics
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """No weight decay on the memory-token rows under LoRA: decay would pull them to zero on
@@ -281,16 +298,3 @@ class ReadoutTrainer(Trainer):
         """
         names = super().get_decay_parameter_names(model)
         return [name for name in names if "trainable_tokens" not in name]
-
-
-def _token_loss(window: list[tuple[ReadoutLoss, Tensor]]) -> float:
-    """Negative log-probability of a target token, mean over those of all read-outs, each weighing
-    as its read-out does: a read-out that the schedule has withdrawn does not count.
-    """
-    nll = sum(float((weights_BR * loss.nll_BR).sum()) for loss, weights_BR in window)
-    tokens = sum(float((weights_BR * loss.tokens_BR).sum()) for loss, weights_BR in window)
-    return nll / tokens
-
-
-def _column_sums(values_BR: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(values_BR.sum(0), (0, width - values_BR.shape[1]))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from rim.config import ConfigError
@@ -28,10 +29,11 @@ from rim.study.compare.plan import Run, check_questions, check_tokens, choose, m
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import progress_bar
+from rim.train.checkpoints import CheckpointError
 from rim.train.trainer import TrainingDivergedError
 
 #: A mistake in one run: the others go on.
-_RUN_ERRORS = (ConfigError, DataError, TrainingDivergedError)
+_RUN_ERRORS = (ConfigError, DataError, TrainingDivergedError, CheckpointError)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,21 @@ class _Worker:
     run: Run
     process: subprocess.Popen[bytes]
     began: float
+    gpu: str | None = None
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _free_gpu(gpus: Sequence[str], workers: Sequence[_Worker]) -> str | None:
+    """The GPU with the fewest workers; None where there are no GPUs."""
+    busy = [worker.gpu for worker in workers]
+    return min(gpus, key=busy.count, default=None)
 
 
 def _side_by_side(
@@ -130,6 +147,7 @@ def _side_by_side(
     recipe.write_text(dump_yaml(settings), encoding="utf-8")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting, workers, failures = list(runs), list[_Worker](), list[Failure]()
+    gpus = visible_gpus()
     # The processes end with this one, however it ends (see `rim.study.compare.worker`).
     with contextlib.ExitStack() as stack, progress_bar(console) as bar:
         task = bar.add_task("runs", total=len(runs), note="")
@@ -143,9 +161,10 @@ def _side_by_side(
             ready = [run for run in waiting if run.needs is None or run.needs.done]
             for run in ready[: jobs - len(workers)]:
                 waiting.remove(run)
-                process = stack.enter_context(_start(recipe, run, threads))
+                gpu = _free_gpu(gpus, workers)
+                process = stack.enter_context(_start(recipe, run, threads, gpu))
                 stack.callback(process.terminate)
-                workers.append(_Worker(run, process, time.monotonic()))
+                workers.append(_Worker(run, process, time.monotonic(), gpu))
             names = ", ".join(w.run.name for w in workers)
             bar.update(task, completed=len(runs) - len(waiting) - len(workers), note=names)
             time.sleep(0.2)
@@ -153,7 +172,7 @@ def _side_by_side(
     return failures
 
 
-def _start(recipe: Path, run: Run, threads: int) -> subprocess.Popen[bytes]:
+def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subprocess.Popen[bytes]:
     run.log.parent.mkdir(parents=True, exist_ok=True)
     module = "rim.study.compare.worker"
     with run.log.open("ab") as log:
@@ -162,7 +181,9 @@ def _start(recipe: Path, run: Run, threads: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"},
+            env=os.environ
+            | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+            | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
         )
 
 

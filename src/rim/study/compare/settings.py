@@ -11,7 +11,7 @@ from rim.config import ConfigError, DataConfig, DataSource, Settings
 from rim.config.base import NonNegativeInt, PositiveInt, Share
 from rim.config.recipe_yaml import read_recipe, settings_from_dict
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+Name = Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 
 
 class TaskSettings(Settings):

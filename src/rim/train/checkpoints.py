@@ -1,0 +1,127 @@
+"""Checkpoints that are whole or not there: written aside, with checksums, and then renamed.
+
+transformers writes into the folder that is resumed from, file by file, and drops old checkpoints
+before the new one has its name. Here a process may be killed, or the disk be full, at any moment:
+the last whole checkpoint stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from rim.results import write_json
+from rim.train.processes import is_first, wait
+
+CHECKSUMS = "checksums.json"
+ASIDE = "checkpoints.partial"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written; those before it are as they were."""
+
+
+class SafeTrainer(Trainer):
+    """transformers' Trainer, but for how it saves."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder, step = Path(self.args.output_dir or ""), self.state.global_step
+        aside, name = folder / ASIDE, f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        try:
+            if is_first():
+                shutil.rmtree(aside, ignore_errors=True)
+            wait()
+            self.args.output_dir = str(aside)
+            super()._save_checkpoint(model, trial)
+            if self.state.best_global_step == step:
+                # Where it will be, not where it is written.
+                self.state.best_model_checkpoint = str(folder / name)
+                if is_first():
+                    self.state.save_to_json(str(aside / name / TRAINER_STATE_NAME))
+            wait()
+            if is_first():
+                _seal(aside / name, folder / name)
+                rotate_checkpoints(
+                    str(folder),
+                    self.args.save_total_limit,
+                    self.state.best_model_checkpoint,
+                    use_mtime=True,
+                )
+            wait()
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # What was begun takes the room that is needed.
+            shutil.rmtree(aside, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {step} could not be written to {folder}: {error}"
+            ) from error
+        finally:
+            self.args.output_dir = str(folder)
+
+
+def _seal(written: Path, target: Path) -> None:
+    """Note what every file of a checkpoint holds, and give it its name."""
+    files = sorted(file for file in written.rglob("*") if file.is_file())
+    sums = {str(file.relative_to(written)): _checksum(file) for file in files}
+    write_json(written / CHECKSUMS, sums)
+    if target.exists():
+        shutil.rmtree(target)
+    written.replace(target)
+    written.parent.rmdir()
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def what_is_torn(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None if they are as they were written.
+
+    Checkpoints of earlier versions have no checksums; their last file tells whether they are whole.
+    """
+    if not (checkpoint / CHECKSUMS).exists():
+        whole = (checkpoint / TRAINER_STATE_NAME).exists()
+        return None if whole else f"no {CHECKSUMS} and no {TRAINER_STATE_NAME}"
+    try:
+        sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        for name, checksum in sums.items():
+            if not (checkpoint / name).is_file():
+                return f"{name} is missing"
+            if _checksum(checkpoint / name) != checksum:
+                return f"{name} is not as it was written"
+    except (ValueError, AttributeError):
+        return f"{CHECKSUMS} cannot be read"
+    return None
+
+
+def last_whole_checkpoint(stage_dir: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that training can go on from: it and the best one so far, which it
+    names, are whole.
+
+    Args:
+        tell: hears of every one that is not.
+    """
+    found = sorted(
+        stage_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: -int(path.name.split("-")[1])
+    )
+    for checkpoint in found:
+        reason = what_is_torn(checkpoint)
+        if reason is None:
+            state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+            best = state.get("best_model_checkpoint")
+            best = best and stage_dir / Path(best).name
+            reason = best and what_is_torn(best)
+            reason = reason and f"its best, {best.name}, is: {reason}"
+        if reason is None:
+            return checkpoint
+        tell(f"{checkpoint} is torn ({reason}); the one before it is taken")
+    return None

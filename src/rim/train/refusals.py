@@ -1,0 +1,38 @@
+"""Examples and settings that a stage's model cannot train with; found before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rim.config import ConfigError, StageConfig
+from rim.core.prompt import PromptEncoder
+from rim.data.examples import DataError, Example
+from rim.infer.decode import position_limit
+
+
+def refuse_too_long(examples: Sequence[Example], max_positions: Iterable[int], model: Any) -> None:
+    """Refuse an example that the model has no positions for."""
+    limit = position_limit(model)
+    for example, position in zip(examples, max_positions, strict=True):
+        if limit is not None and position >= limit:
+            raise DataError(
+                f"{example.origin}: too long, needs {position + 1} positions, "
+                f"the model has {limit}; "
+                "drop the example or use a model with more positions"
+            )
+
+
+def refuse_answers_without_opening(
+    stage: StageConfig, encoder: PromptEncoder, example: Example
+) -> None:
+    """A block's last token sees the question. Where it predicts the answer's first token, blindness
+    of the read-out is blindness in name only.
+    """
+    prompt = encoder.prompt(example.question, encoder.format.trained_blocks)
+    if stage.blind_readouts and not encoder.answer_has_opening(prompt):
+        raise ConfigError(
+            f"stage {stage.name!r}: blind_readouts needs a token of the read-out's own before the "
+            "answer, or the last block (which sees the question) says it; set templates.answer to "
+            'something like "#{answer}", or use a chat model, whose header opens the answer'
+        )

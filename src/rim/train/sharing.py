@@ -1,0 +1,75 @@
+"""How the processes of one training share a batch, and what each of them validates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rim.config import StageConfig
+from rim.core.feedback import Feedback
+from rim.train.checkpoints import SafeTrainer
+from rim.train.cost import TrainingCost, micro_batch_counts
+from rim.train.processes import counted
+
+
+class SharedTrainer(SafeTrainer):
+    """A trainer whose batch several processes share. One process asks nobody."""
+
+    stage: StageConfig
+    cost: TrainingCost
+    feedback: Feedback | None
+    _num_examples: int
+    _collecting = False
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        self._collecting = True
+        try:
+            return super().get_batch_samples(*args, **kwargs)
+        finally:
+            self._collecting = False
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, Tensor]], device: torch.device
+    ) -> Any:
+        """Examples of the accumulated batch over all processes (the base class counts tokens)."""
+        # A batch of validation every process has as a whole.
+        if self.args.world_size == 1 or not self._collecting:
+            return sum(len(batch["num_readouts"]) for batch in batch_samples)
+        step, rank = self.state.global_step, self.args.process_index
+        real = list(counted(batch_samples, step, self._num_examples, self.stage, rank))
+        for batch, counted_B in zip(batch_samples, real, strict=True):
+            if not counted_B.all():
+                batch["counted_B"] = counted_B.to(device)
+        # A filled-up batch is paid for like any other; its examples are no more than there are.
+        counts = [micro_batch_counts(batch, self.feedback) for batch in batch_samples]
+        sums = torch.tensor([sum(column) for column in zip(*counts, strict=True)])
+        sums[0] = sum(int(counted_B.sum()) for counted_B in real)
+        examples, tokens, target_tokens = self._over_processes(sums.to(device)).tolist()
+        self.cost.add(examples, tokens, target_tokens)
+        return torch.tensor(examples, device=device)
+
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        """The same sums over all processes."""
+        if self.args.world_size == 1:
+            return sums
+        gathered: Any = self.accelerator.gather(sums[None])
+        return gathered.sum(0)
+
+    def _most(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.args.world_size == 1:
+            return number
+        gathered: Any = self.accelerator.gather(torch.tensor([number], device=self.args.device))
+        return int(gathered.max())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """All of it, in order, in every process."""
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        return DataLoader(
+            dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator
+        )

@@ -1,0 +1,173 @@
+"""Two processes (gloo, on the CPU) train what one does with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import stage, tiny_model
+from test_training import QUIET, losses, raw_recipe, weights_of
+
+from rim.config import ConfigError
+from rim.config.recipe_yaml import recipe_from_dict
+from rim.infer.reasoner import load
+from rim.train.arguments import training_arguments
+from rim.train.curriculum import train
+from rim.train.processes import counted, micro_batch
+from rim.train.run_folder import RunFolder
+
+#: Sums of float32 in another order, through ten steps of Adam.
+TOLERANCE = {"rel": 2e-4, "abs": 1e-5}
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def two_processes(folder: Path, jobs: list[dict], code: int = 0) -> str:
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    result = subprocess.run(
+        [*launcher, "--nproc-per-node", "2", str(SCRIPT), str(file)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert (result.returncode != 0) == (code != 0), result.stderr[-3000:]
+    return result.stdout + result.stderr
+
+
+def recipe(folder: Path, name: str, **changes) -> dict:
+    """Two stages of epochs that do not divide by the batch; without dropout, whose draws are each
+    process's own.
+    """
+    raw = raw_recipe(folder, name=name) | changes
+    raw["data"]["train"]["arithmetic"]["num_examples"] = 29
+    first, second = raw["stages"]
+    first |= {"max_steps": None, "epochs": 2, "micro_batch_size": 2, "blind_readouts": 0.3}
+    first |= {"blind_coin": "example", "trainer": {"logging_steps": 1}}
+    raw["templates"]["answer"] = "#{answer}"  # a read-out that is blind needs an opening
+    second |= {"dropout": 0.0, "trainer": {"logging_steps": 1}}
+    return raw
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, plain_tokenizer):
+    """Recipes by name, each trained by one process and by two; `killed` was killed and resumed."""
+    folder = tmp_path_factory.mktemp("processes")
+    tiny_model("llama", plain_tokenizer).save_pretrained(folder / "base")
+    plain_tokenizer.save_pretrained(folder / "base")
+    lora = {"model": {"base": str(folder / "base"), "lora": {"rank": 4}}}
+    recipes = {"full": recipe(folder, "full"), "lora": recipe(folder, "lora", **lora)}
+    latent = raw_recipe(folder, name="latent", method="coconut")
+    latent["stages"] = [
+        {
+            "name": "a",
+            "objective": "remaining",
+            "removed_steps": 1,
+            "max_steps": 2,
+            "batch_size": 4,
+            "evaluate_every": 2,
+        }
+    ]
+    recipes["latent"] = latent
+    runs = {}
+    for name, raw in recipes.items():
+        runs[name] = train(recipe_from_dict(raw | {"name": f"{name}-one"}), console=QUIET)
+    killed = [recipes[name] | {"name": f"{name}-killed"} for name in ("full", "lora")]
+    whole = [{"recipe": raw | {"name": f"{name}-two"}} for name, raw in recipes.items()]
+    two_processes(folder, [*whole, {"recipe": killed[0], "kill_at": ["grounding", 6, 1]}], 1)
+    resumed = {"recipe": killed[0], "resume": True}
+    two_processes(folder, [resumed, {"recipe": killed[1], "kill_at": ["refinement", 3, 0]}], 1)
+    said = two_processes(folder, [{"recipe": killed[1], "resume": True}])
+    for name in ("full-two", "lora-two", "latent-two", "full-killed", "lora-killed"):
+        runs[name] = RunFolder(folder / "runs" / name)
+    return runs, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["full", "lora", "latent"])
+def test_two_processes_give_the_losses_of_one(trained, name):
+    runs, _ = trained
+    one, two = runs[name], runs[f"{name}-two"]
+    for key in ("loss", "token_loss", "readout_last_nll", "eval_loss", "eval_token_loss"):
+        first, second = losses(one, key), losses(two, key)
+        assert [x[:2] for x in first] == [x[:2] for x in second]
+        assert [x[2] for x in second] == pytest.approx([x[2] for x in first], **TOLERANCE)
+    assert losses(one, "eval_accuracy") == losses(two, "eval_accuracy")
+    first, second = weights_of(one), weights_of(two)
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], atol=2e-4, rtol=1e-3)
+    one_cost, two_cost = (json.loads(r.training_file.read_text())["total"] for r in (one, two))
+    assert one_cost["steps"] == two_cost["steps"]
+    assert one_cost["examples"] == two_cost["examples"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), [("full", 0.0), ("lora", 1e-6)])
+def test_two_processes_killed_and_resumed_are_never_stopped(trained, name, tolerance):
+    """Bit for bit with full tuning. With an adapter the last bit of some weights differs, which is
+    not understood: two runs that are never stopped agree, and so does one process, resumed.
+    """
+    runs, said = trained
+    whole, killed = runs[f"{name}-two"], runs[f"{name}-killed"]
+    for key in ("loss", "eval_loss", "eval_accuracy"):
+        # The last word on every step: a resumed run repeats the steps since its checkpoint.
+        first, second = ({x[:2]: x[2] for x in losses(run, key)} for run in (whole, killed))
+        assert first == pytest.approx(second, rel=tolerance, abs=0)
+    first, second = weights_of(whole), weights_of(killed)
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=tolerance, atol=tolerance)
+    assert "2 processes share every batch" in said
+    assert said.count("Finished: ") == 1, "one process speaks"
+
+
+@pytest.mark.slow
+def test_one_process_loads_and_asks_what_two_trained(trained):
+    runs, _ = trained
+    folder = runs["lora-two"]
+    assert load(folder.path).ask("1+2=", max_new_tokens=2).after_block == 5
+    assert not list(folder.path.rglob("checkpoint*"))
+    assert len(folder.metrics_file.read_text().splitlines()) == len(
+        runs["lora"].metrics_file.read_text().splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro", "processes", "expected"),
+    [(8, None, 1, 8), (8, None, 2, 4), (8, 2, 2, 2), (8, None, 8, 1), (8, 1, 4, 1)],
+)
+def test_a_batch_is_shared(batch_size, micro, processes, expected):
+    assert micro_batch(stage(batch_size=batch_size, micro_batch_size=micro), processes) == expected
+
+
+@pytest.mark.parametrize(("batch_size", "micro", "processes"), [(8, None, 3), (8, 4, 4), (2, 1, 4)])
+def test_a_batch_that_cannot_be_shared_is_refused(batch_size, micro, processes):
+    with pytest.raises(ConfigError, match=r"batch_size \d+ is not a multiple of \d processes"):
+        micro_batch(stage(batch_size=batch_size, micro_batch_size=micro), processes)
+
+
+@pytest.mark.parametrize("num_examples", [1, 7, 16, 29, 32])
+def test_every_example_counts_once_an_epoch(monkeypatch, num_examples):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    settings = stage(batch_size=8, micro_batch_size=2)
+    total = 0
+    for step in range(-(-num_examples // 8), 2 * -(-num_examples // 8)):
+        for rank in (0, 1):
+            batches = [{"num_readouts": torch.ones(2)}] * 2
+            total += sum(int(c.sum()) for c in counted(batches, step, num_examples, settings, rank))
+    assert total == num_examples
+
+
+def test_one_process_trains_on_the_first_of_several_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.TrainingArguments.n_gpu", property(lambda self: self._n))
+    monkeypatch.setattr("transformers.TrainingArguments._n", 2, raising=False)
+    settings = recipe_from_dict(raw_recipe(tmp_path))
+    arguments = training_arguments(settings, settings.stages[0], 0, tmp_path, 64)
+    assert arguments._n_gpu == 1
+    monkeypatch.undo()
+    assert arguments.n_gpu == 1
+    assert arguments.train_batch_size == 8
