@@ -277,7 +277,8 @@ def test_workers_have_a_gpu_each(monkeypatch, tmp_path):
     workers = []
     for _ in range(4):
         gpu = runner._free_gpu(runner.visible_gpus(), workers)
-        workers.append(runner._start(tmp_path / "c.yaml", run, 1, gpu))
+        runner._start(tmp_path / "c.yaml", run, 1, gpu)
+        workers.append(SimpleNamespace(gpu=gpu))
     assert started == ["3", "5", "3", "5"]
     workers.pop(0)
     assert runner._free_gpu(runner.visible_gpus(), workers) == "3"

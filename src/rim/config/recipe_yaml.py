@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -164,7 +165,8 @@ def _expand(node: Any) -> Any:
     if isinstance(node, str):
         _expand_key(node)
         node = _number(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", _environment, node))
-    if isinstance(node, int | float) and not -(2**63) < node < 2**63:  # nor is NaN
+    long = isinstance(node, int) and not -(2**63) < node < 2**63
+    if long or (isinstance(node, float) and not math.isfinite(node)):
         raise ConfigError("a number in the settings is not finite, or of more than 18 digits")
     return node
 
