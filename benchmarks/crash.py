@@ -144,7 +144,8 @@ def main() -> int:
             inside = 0
             while sum(codes.values()) < options.stops:
                 if (folder / "model").exists():  # done before it was stopped often enough
-                    folder.rename(root / f"{number.name}-{sum(codes.values())}")
+                    done = len([*root.glob(f"{number.name}-*")])
+                    folder.rename(root / f"{number.name}-{done}")
                 code = stop(start(file, folder, log), number, folder, draw)
                 if code is not None:
                     codes[code] += 1
