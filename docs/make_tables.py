@@ -537,14 +537,14 @@ def blind_share_table() -> str:
     for method, row in result["methods"].items():
         hidden = by_name[f"{method}, question hidden from the read-out"]
         swap = by_name[f"{method}, blocks of another question"]
-        for seed in row["seeds"]:
+        for seed, own in zip(row["seeds"], row["per_seed"], strict=True):
             aims = {v["aim"]: v for v in runs[f"{method}-seed{seed}"]["verdicts"]}
             held, value = aims["answer"], aims["intermediate"]["sufficiency"]["accuracy"]
             share = {k: 100 * held["sufficiency"][k] for k in ("accuracy", "low", "high")}
             call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
             lines.append(
                 f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
-                f"| {100 * row['final']['mean']:.1f} | {100 * hidden['to']:.1f} "
+                f"| {100 * own['accuracy']:.1f} | {100 * hidden['to']:.1f} "
                 f"| {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} "
                 f"| {share['accuracy']:.1f} ({share['low']:.1f}-{share['high']:.1f}), "
                 f"{held['carrier'].replace(', later blocks run again', '')} "

@@ -32,9 +32,9 @@ Way = Literal["parallel", "separate"]
 
 #: What rounding may change in the mean log-probability a token of a read-out, by dtype. `floor` is
 #: always allowed, `cap` never exceeded; between them it is `MARGIN` times what the same rows change
-#: by when they share a padded batch, which is right by construction. Measured: in float32 right
-#: models stay below 4e-6 and wrong ones are off by 0.06 to 3. In bfloat16 (8 bits of mantissa) a
-#: tiny model changes by 0.004, SmolLM2-135M by 0.04 in its padded batch and by 0.05 in one pass.
+#: by when they share a padded batch, which is right by construction. In
+#: float32 right models and wrong ones are far apart (docs/families.md); in bfloat16 (8 bits of
+#: mantissa) the rounding of a deep right model is as large as some real errors.
 ROUNDING: dict[Any, dict[str, float]] = {
     torch.float32: {"floor": 1e-4, "cap": 1e-3},
     torch.float16: {"floor": 3e-3, "cap": 0.05},
