@@ -150,6 +150,27 @@ def test_bf16_stages_run_on_a_processor_without_gpu(tmp_path):
     assert plain[0][2] == pytest.approx(mixed[0][2], rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("features", "dtype", "mixed"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "float32", False),
+        ({"avx512_bf16": True}, "float32", True),
+        ({"avx512_bf16": True}, "bfloat16", False),
+    ],
+)
+def test_automatic_bf16_is_used_where_the_processor_multiplies_it(
+    tmp_path, monkeypatch, features, dtype, mixed
+):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    raw = raw_recipe(tmp_path)
+    raw["stages"][0]["bf16"] = "auto"
+    raw["model"]["dtype"] = dtype
+    recipe = recipe_from_dict(raw)
+    assert training_arguments(recipe, recipe.stages[0], 0, tmp_path, 64).bf16 is mixed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("interrupt_at", [("grounding", 5), ("refinement", 3)])
 def test_resuming_gives_the_same_losses_as_never_stopping(

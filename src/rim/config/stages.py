@@ -124,7 +124,7 @@ class StageConfig(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: PositiveFloat = 1.0
     dropout: Share = 0.0
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = False  # auto: where the machine multiplies bfloat16 itself
     gradient_checkpointing: bool = False
     evaluate_every: PositiveInt | None = None  # optimizer steps; None: ten times a stage
     # Other fields of transformers' TrainingArguments, such as optim; rim.train checks their names.

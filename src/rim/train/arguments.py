@@ -62,7 +62,7 @@ def training_arguments(
     recipe: Recipe, stage: StageConfig, index: int, folder: Path, num_examples: int
 ) -> TrainingArguments:
     """A stage's settings in transformers' terms."""
-    if stage.bf16 and recipe.model.dtype == "bfloat16":
+    if stage.bf16 is True and recipe.model.dtype == "bfloat16":
         raise ConfigError(
             f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
             "but model.dtype is bfloat16"
@@ -86,7 +86,7 @@ def training_arguments(
         adam_beta1=stage.betas[0],
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
-        bf16=stage.bf16,
+        bf16=_mixed_precision(recipe, stage),
         **_checkpointing(stage),
         eval_strategy="steps",
         eval_steps=every,
@@ -111,6 +111,27 @@ def training_arguments(
         # which knows nothing of our batches. Several GPUs want a process each.
         arguments._n_gpu = 1
     return arguments
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this machine has instructions for bfloat16 products.
+
+    Without them (x86 processors before AVX512-BF16, GPUs before Ampere) they are emulated, far
+    slower than products in float32.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.accelerator.is_available():
+        return True
+    return any(
+        present for feature, present in torch.cpu.get_capabilities().items() if "bf16" in feature
+    )
+
+
+def _mixed_precision(recipe: Recipe, stage: StageConfig) -> bool:
+    if stage.bf16 == "auto":
+        return recipe.model.dtype == "float32" and multiplies_bfloat16()
+    return stage.bf16
 
 
 def _checkpointing(stage: StageConfig) -> dict[str, Any]:
