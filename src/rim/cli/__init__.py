@@ -25,6 +25,7 @@ from rim.cli import (
     looking,
     reporting,
     serving,
+    study,
     training,
 )
 from rim.cli.help import PlainGroup, add_command
@@ -43,6 +44,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Train and compare": {
         "train": training.train,
         "compare": compare.compare,
+        "study": study.study,
         "demo": training.demo,
         "bench": bench.bench,
     },

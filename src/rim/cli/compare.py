@@ -52,7 +52,7 @@ def compare(
         target = out or settings.folder / "comparison.json"
         check_target(target)
         if not table_only:
-            _check_runs(settings, only or ())
+            check_runs(settings, only or ())
         common.quiet_libraries()
         from rim.results import write_json
         from rim.study.compare.runner import run_comparison, sum_up
@@ -75,7 +75,7 @@ def compare(
             raise ConfigError(f"{len(failures)} of the runs failed. {reasons}")
 
 
-def _check_runs(settings: Any, only: Sequence[str]) -> None:
+def check_runs(settings: Any, only: Sequence[str]) -> None:
     """Whether every run that is asked for could begin (starts of others are made on the way)."""
     from rim.cli.checks import check_recipe
     from rim.study.compare.plan import choose, resolve_runs
