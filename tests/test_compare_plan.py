@@ -159,3 +159,13 @@ def test_the_demo_trains_as_the_comparison_of_the_same_task_does(tmp_path):
     demo = demo_recipes(0, tmp_path)
     for name in ("base", "direct", "rim"):
         assert relevant(plan[name]) == relevant(demo[name])
+
+
+def test_an_extending_comparison_leaves_out_a_task_or_a_method_with_null(tmp_path):
+    raw = raw_comparison(tmp_path)
+    raw["tasks"]["more"] = raw["tasks"]["chains"]
+    base = write(tmp_path, raw)
+    (tmp_path / "less").mkdir()
+    change = {"extends": str(base), "tasks": {"chains": None}, "methods": {"direct": None}}
+    settings = load_comparison(write(tmp_path / "less", change))
+    assert (list(settings.tasks), list(settings.methods)) == (["more"], ["rim"])

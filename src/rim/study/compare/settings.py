@@ -117,13 +117,13 @@ class Comparison(Settings):
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.name
 
-    @field_validator("methods", mode="before")
+    @field_validator("methods", "tasks", mode="before")
     @classmethod
-    def _drop(cls, methods: Any) -> Any:
-        """A method set to null is none: so a comparison that extends another leaves it out."""
-        if not isinstance(methods, dict):
-            return methods
-        return {name: method for name, method in methods.items() if method is not None}
+    def _drop(cls, parts: Any) -> Any:
+        """One that is set to null is none: so a comparison that extends another leaves it out."""
+        if not isinstance(parts, dict):
+            return parts
+        return {name: part for name, part in parts.items() if part is not None}
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
