@@ -23,10 +23,12 @@ from rim.models.lora import prepare_for_training
 FORMATS = {
     "coconut": MemoryConfig(blocks=2, tokens=2, framing="once"),
     "coconut-framed-each": MemoryConfig(blocks=2, tokens=1, framing="each"),
+    "coconut-scaled": MemoryConfig(blocks=2, tokens=2, framing="once", feedback_scale="embeddings"),
     "codi": MemoryConfig(blocks=3, tokens=1, framing="once"),
     "lotus": MemoryConfig(blocks=2, tokens=4, framing="once", passes=3),
     "rim": MemoryConfig(blocks=3, passes=3),
     "rim-unframed": MemoryConfig(blocks=3, tokens=2, framing="none", passes=2),
+    "rim-scaled": MemoryConfig(blocks=2, passes=2, feedback_scale="embeddings"),
 }
 STAGES = {
     "coconut": [
@@ -81,17 +83,25 @@ def naive_embeddings(model, encoder, question, blocks):
     ids = torch.tensor(encoder.prompt(question, blocks).trunk.ids)
     tokens = model.get_input_embeddings()(ids)
     is_latent = ids == encoder.memory_ids[1]
+    size = model.get_input_embeddings().weight.pow(2).mean().sqrt()
+
+    def fed(state):
+        if encoder.format.memory.feedback_scale == "none":
+            return state
+        return state * size / state.pow(2).mean(-1, keepdim=True).sqrt()
+
     if encoder.format.feedback == "chain":
         rows = []
         for row, latent in zip(tokens, is_latent, strict=True):
             if latent:
                 state = last_states(model, torch.stack(rows))[-1]
                 row = model.latent_projection(state) if encoder.format.method == "codi" else state
+                row = fed(row)
             rows.append(row)
         return torch.stack(rows)
     filled = tokens
     for _ in range(encoder.format.memory.passes - 1):
-        filled = tokens + is_latent[:, None] * last_states(model, filled)
+        filled = tokens + is_latent[:, None] * fed(last_states(model, filled))
     return filled
 
 

@@ -243,6 +243,15 @@ def test_passes_belong_to_rim_and_lotus(tmp_path):
         recipe_for("lotus", tmp_path, memory={"blocks": 2, "passes": 2})
 
 
+def test_a_scale_of_feedback_needs_states_that_are_fed_back(tmp_path):
+    write_data(tmp_path)
+    scaled = {"blocks": 2, "feedback_scale": "embeddings"}
+    with pytest.raises(ConfigError, match="with method 'rim' and these passes there are none"):
+        recipe_for("rim", tmp_path, memory=scaled)
+    assert recipe_for("coconut", tmp_path, memory=scaled).memory.feedback_scale == "embeddings"
+    assert recipe_for("rim", tmp_path, memory=scaled | {"passes": 2}).memory.passes == 2
+
+
 def test_a_sweep_of_stages_needs_a_name(tmp_path):
     write_data(tmp_path)
     sweep = {"objective": "remaining", "max_steps": 1, "for_each": {"removed_steps": [1]}}

@@ -29,12 +29,16 @@ class MemoryConfig(Settings):
     tokens only (pause tokens).
     passes: how often the model runs over the blocks. From the second pass on, each memory token's
     input is its embedding plus its last hidden state of the pass before (LOTUS; a variant for RiM).
+    feedback_scale: hidden states are fed back as they are ("none", as in the papers), or brought to
+    the size of the token "embeddings" first (our variant): a final norm makes states of size 1,
+    beside which the embeddings, and what layers add to them, may be small.
     """
 
     blocks: PositiveInt = 8
     tokens: PositiveInt = 2
     framing: Literal["each", "once", "none"] = "each"
     passes: PositiveInt = 1
+    feedback_scale: Literal["none", "embeddings"] = "none"
     start_token: str = "<|mem_start|>"
     memory_token: str = "<|mem|>"
     end_token: str = "<|mem_end|>"
@@ -122,6 +126,11 @@ class PromptFormat(Settings):
         if memory.passes > 1 and not method.may_loop:
             raise ValueError(f"memory.passes must be 1 for method {self.method!r}")
         method.check(memory)
+        if memory.feedback_scale != "none" and self.feedback == "none":
+            raise ValueError(
+                "memory.feedback_scale is for hidden states that are fed back; with method "
+                f"{self.method!r} and these passes there are none"
+            )
         if self.feedback != "none" and memory.attention != "causal":
             raise ValueError("blocks that hidden states are fed back to need attention: causal")
         return self

@@ -16,6 +16,7 @@ embedding width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +41,7 @@ class Feedback:
     kind: Literal["chain", "loop"]
     memory_id: int
     passes: int = 1
+    scale: Literal["none", "embeddings"] = "none"
 
 
 def feedback_of(encoder: PromptEncoder) -> Feedback | None:
@@ -47,7 +49,8 @@ def feedback_of(encoder: PromptEncoder) -> Feedback | None:
     kind = encoder.format.feedback
     if kind == "none":
         return None
-    return Feedback(kind, encoder.memory_ids[1], encoder.format.memory.passes)
+    memory = encoder.format.memory
+    return Feedback(kind, encoder.memory_ids[1], memory.passes, memory.feedback_scale)
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,12 @@ def fill_latents(
         # In training the whole model: a wrapper around its forward may hold mixed precision.
         return model(**inputs, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
 
+    scaled = _scaling(plain.get_input_embeddings().weight, feedback)
     if feedback.kind == "chain":
         project = getattr(plain, PROJECTION, nn.Identity())
         done = 0
         for column in columns:
-            state_BE = project(run(done, column, embeddings_BWE)[:, -1])
+            state_BE = scaled(project(run(done, column, embeddings_BWE)[:, -1]))
             embeddings_BWE = _put(embeddings_BWE, column, state_BE, latent_BW[:, column])
             done = column
         return FilledEmbeddings(embeddings_BWE, cache, done)
@@ -103,11 +107,26 @@ def fill_latents(
     token_BWE, is_latent_BW1 = embeddings_BWE, latent_BW[:, first:, None]
     for number in range(1, feedback.passes):
         start = 0 if number == 1 else first
-        state_BE = run(start, width, embeddings_BWE)[:, first - start :]
+        state_BWE = scaled(run(start, width, embeddings_BWE)[:, first - start :])
         cache.crop(first - width)  # negative: how many go. The question stays, the blocks run again
-        fed_BE = torch.where(is_latent_BW1, state_BE, torch.zeros_like(state_BE))
-        embeddings_BWE = torch.cat([token_BWE[:, :first], token_BWE[:, first:] + fed_BE], 1)
+        fed_BWE = torch.where(is_latent_BW1, state_BWE, torch.zeros_like(state_BWE))
+        embeddings_BWE = torch.cat([token_BWE[:, :first], token_BWE[:, first:] + fed_BWE], 1)
     return FilledEmbeddings(embeddings_BWE, cache, first if feedback.passes > 1 else 0)
+
+
+def _scaling(embedding_VE: Tensor, feedback: Feedback) -> Callable[[Tensor], Tensor]:
+    """What a state goes through before it is fed back: nothing, or a change of its size (root mean
+    square over the width) to that of the token embeddings, `[V, E]`, all tokens alike.
+    """
+    if feedback.scale == "none":
+        return lambda state: state
+    size = embedding_VE.detach().float().square().mean().sqrt()
+
+    def scaled(state: Tensor) -> Tensor:
+        own = state.float().square().mean(-1, keepdim=True).sqrt()
+        return (state * (size / own.clamp(min=1e-6))).to(state.dtype)
+
+    return scaled
 
 
 def _put(embeddings_BWE: Tensor, column: int, state_BE: Tensor, where_B: Tensor) -> Tensor:
