@@ -1,4 +1,6 @@
-"""`rim data`: look at a data set before training on it, convert it, or generate one."""
+"""`rim data`: look at a data set before training on it, convert it, have its steps written, or
+generate one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any, Literal
 
 import typer
 
-from rim.cli import common
+from rim.cli import common, steps
 from rim.cli.help import PlainGroup, Positive, PositiveOrNone, add_command
 from rim.cli.reading import reading
 
@@ -167,9 +169,9 @@ def generate(
 
 
 app = typer.Typer(
-    help="Look at a data set before training on it, convert it, or generate one.",
+    help="Look at a data set, convert it, have its steps written, or generate one.",
     no_args_is_help=True,
     cls=PlainGroup,
 )
-for _command in (stats, validate, convert, generate):
-    add_command(app, _command)
+for _command in (stats, validate, convert, steps.split_steps, steps.distill, generate):
+    add_command(app, _command, _command.__name__.replace("_", "-"))

@@ -30,7 +30,7 @@ def load_examples(source: DataSource) -> list[Example]:
     reading = Reading(source.columns, source.step_separator)
     files = [file_source(Path(path), reading=reading) for path in source.exclude]
     excluded = {e.same_question for file in files for e in load_examples(file)}
-    kept = (e for e in _iterate(source, excluded) if e.same_question not in excluded)
+    kept = (e for e in read_source(source, excluded=excluded) if e.same_question not in excluded)
     examples = list(itertools.islice(kept, source.limit))
     if not examples:
         left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
@@ -38,11 +38,21 @@ def load_examples(source: DataSource) -> list[Example]:
     return examples
 
 
-def _iterate(
+def read_source(
     source: DataSource,
-    excluded: Collection[str] = (),
     on_problem: Callable[[str], None] | None = None,
+    excluded: Collection[str] = (),
 ) -> Iterator[Example]:
+    """Examples of a source one by one, whatever its `limit` and `exclude`.
+
+    Args:
+        on_problem: told of each malformed record, which is then left out; without it the first one
+            raises.
+        excluded: questions in place of which a generated task draws others.
+
+    Raises:
+        DataError: a missing or malformed file.
+    """
     if source.task is not None:  # draws other questions in place of excluded ones
         return iter(GENERATORS[source.format](source.task, excluded))
     reading = Reading(source.columns, source.step_separator)
@@ -249,7 +259,7 @@ def check_file(path: Path, file_format: str | None, reading: Reading = PLAIN) ->
     without_steps: list[str] = []
     seen: dict[str, str] = {}
     records = repeated = 0
-    for example in _iterate(file_source(path, file_format, reading), (), problems.append):
+    for example in read_source(file_source(path, file_format, reading), problems.append):
         records += 1
         if not example.steps:
             without_steps.append(example.origin)
