@@ -254,12 +254,25 @@ def heat_maps(
     return chart(draw, size, f"{title}: {', '.join(name for name, _ in maps)}")
 
 
-def scatter_panels(panels: Sequence[Mapping[str, Any]], title: str) -> str:
-    """Principal components at several layers; a colour and a marker for every block."""
+def scatter_panels(
+    panels: Sequence[Mapping[str, Any]], title: str, *, across: int | None = None
+) -> str:
+    """Principal components; a colour and a marker for every block. A panel's name is its `title`,
+    or its layer.
+
+    Args:
+        across: panels a row, all of which then share their axes; all in one row if left out.
+    """
+    columns = across or len(panels)
+    down = -(-len(panels) // columns)
 
     def draw(figure: Figure) -> None:
+        one: Axes | None = None
         for number, panel in enumerate(panels, 1):
-            axes = figure.add_subplot(1, len(panels), number)
+            first_of_row = (number - 1) % columns == 0
+            shared = {} if across is None or one is None else {"sharex": one, "sharey": one}
+            axes = figure.add_subplot(down, columns, number, **shared)
+            one = one or axes
             for block, points in enumerate(panel["points"]):
                 axes.scatter(
                     [p[0] for p in points],
@@ -272,13 +285,13 @@ def scatter_panels(panels: Sequence[Mapping[str, Any]], title: str) -> str:
                     label=f"block {block + 1}",
                 )
             first, second = (100 * share for share in panel["explained"])
-            axes.set_title(f"layer {panel['layer']}", fontsize=9.5)
+            axes.set_title(panel.get("title", f"layer {panel['layer']}"), fontsize=9.5)
             axes.set_xlabel(f"1st component ({first:.0f} %)", fontsize=8.5)
-            axes.set_ylabel(f"2nd ({second:.0f} %)", fontsize=8.5)
+            axes.set_ylabel(f"2nd ({second:.0f} %)" if first_of_row else "", fontsize=8.5)
             axes.tick_params(labelsize=7)
-            if number == len(panels):
+            if number == columns:
                 _legend(axes)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         figure.tight_layout()
 
-    return chart(draw, (3.0 * len(panels) + 0.9, 3.3), title)
+    return chart(draw, (3.0 * columns + 0.9, 2.9 * down + 0.4), title)

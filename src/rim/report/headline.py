@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rim.report.causal import verdict_call
 from rim.report.gather import Material, Run, main_evaluation
 from rim.report.section import percent
 
@@ -74,4 +75,20 @@ def _run_headline(run: Run) -> list[str]:
             if falls
             else "No control changes its accuracy for sure."
         )
+    return lines + _what_blocks_do(run)
+
+
+def _what_blocks_do(run: Run) -> list[str]:
+    """The calls of the transplants, and of reading the blocks."""
+    lines = []
+    for result in [r for r in run.of("protocol") if r["protocol"] == "transplant"][-1:]:
+        calls = [verdict_call(verdict) for verdict in result["verdicts"]]
+        lines.append("Parts of its blocks exchanged between questions: " + "; ".join(calls) + ".")
+    for result in run.of("faithfulness")[-1:]:
+        for reader in result["faithfulness"]["readers"]:
+            if "transplant" in reader:
+                lines.append(
+                    f"Steps read off its blocks by {reader['kind']}: all of a question's right in "
+                    f"{percent(reader['all_steps'])}; {reader['transplant']['verdict']}."
+                )
     return lines

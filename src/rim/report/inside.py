@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rim.report.analysis import best_place, question_best, trust_sentence
+from rim.report.analysis import best_place, checkpoint_sentences, question_best, trust_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
 from rim.report.gather import Run
 from rim.report.section import Section, command, percent
@@ -207,6 +207,7 @@ def geometry_and_attention(run: Run) -> Section:
             "A point is one test question after one block.",
         )
     )
+    _checkpoints(section, run, found)
     needed = found["geometry"]["components_for_90_percent"]
     top = max(v for row in needed for v in row)
     axes = _axes(found)
@@ -250,6 +251,25 @@ def geometry_and_attention(run: Run) -> Section:
         )
     )
     return section
+
+
+def _checkpoints(section: Section, run: Run, found: dict[str, Any]) -> None:
+    panels = found.get("checkpoints", {}).get("panels", [])
+    names = list(dict.fromkeys(panel["checkpoint"] for panel in panels))
+    if len(names) < 2:
+        section.missing.append(command(run, "rim analyze RUN DATA --beside RUN2 --overwrite"))
+        return
+    last = max(panel["layer"] for panel in panels)
+    section.lines += checkpoint_sentences(panels)
+    titled = [panel | {"title": panel["checkpoint"]} for panel in panels if panel["layer"] == last]
+    section.figures.append(
+        (
+            scatter_panels(
+                titled, f"The same questions over training, layer {last}", across=min(3, len(names))
+            ),
+            "One basis for all checkpoints: distances between panels can be compared.",
+        )
+    )
 
 
 def walk(run: Run) -> Section:

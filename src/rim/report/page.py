@@ -67,7 +67,8 @@ def _present(run: Run, sections: Sequence[Section]) -> list[Section]:
     if not run.config or run.config.get("method") in (None, "rim") or run.of("analysis"):
         return list(sections)
     has_blocks = any("per_block" in e["summary"] for e in run.of("evaluation"))
-    about_blocks = ("blocks", "selectors", "controls", "probes", "inside", "walk")
+    about_blocks = ("blocks", "selectors", "controls", "protocols", "faithfulness")
+    about_blocks += ("probes", "inside", "walk")
     return [s for s in sections if has_blocks or s.id not in about_blocks]
 
 
