@@ -27,28 +27,30 @@ from rim.evaluate.protocols.running import task_of
 from rim.models.folder import find_model_dir, read_prompt_format
 from rim.results import environment, write_json
 
-#: Questions of each file; the test questions are those of the task's own test split.
-VALIDATION, TEST = 300, 600
+#: Questions of each file. Nothing is trained or chosen on the last: probes are scored on it.
+COUNTS = {"validation": 300, "test": 600, "other": 600}
 
 
 def write_data(run: Path, folder: Path) -> dict[str, Path]:
-    """Fresh questions of the task that the run was trained on."""
+    """Fresh questions of the task that the run was trained on, no question in two files."""
     source = task_of(run)
     assert source.task is not None
     files = {}
-    for split, count in (("validation", VALIDATION), ("test", TEST)):
-        knobs = source.task.model_dump() | {"split": split, "num_examples": count}
+    for split, names in (("validation", ["validation"]), ("test", ["test", "other"])):
+        total = sum(COUNTS[name] for name in names)
+        knobs = source.task.model_dump() | {"split": split, "num_examples": total}
         examples = load_examples(task_source(source.format, knobs))
-        files[split] = folder / f"{split}.jsonl"
-        write_file(files[split], examples)
-        print(f"{split}: {count} questions, {data_hash(examples)}")
+        for name in names:
+            own, examples = examples[: COUNTS[name]], examples[COUNTS[name] :]
+            files[name] = folder / f"{name}.jsonl"
+            write_file(files[name], own)
+            print(f"{name}: {len(own)} questions, {data_hash(own)}")
     return files
 
 
 def commands(run: Path, files: dict[str, Path], page: Path) -> dict[str, list[object]]:
     """By name; the order is the one in which each finds what it needs."""
-    test, validation = files["test"], files["validation"]
-    six = "final,first,highest,vote,weighted_vote,early"
+    test, validation, other = files["test"], files["validation"], files["other"]
     with test.open(encoding="utf-8") as lines:
         first = json.loads(next(lines))["question"]
     return {
@@ -59,9 +61,9 @@ def commands(run: Path, files: dict[str, Path], page: Path) -> dict[str, list[ob
         "content": ["controls", run, test, "--protocol", "content"],
         "analysis": ["analyze", run, test, "--overwrite"],
         "calibration": ["eval", run, validation, "--select", "all", "--calibrate", "--overwrite"],
-        "selection": ["eval", run, test, "--select", six, "--overwrite"],
+        "selection": ["eval", run, other, "--select", "all", "--overwrite"],
         "explain": ["explain", run, first],
-        "faithfulness": ["explain", run, "--data", test],
+        "faithfulness": ["explain", run, "--data", other],
         "report": ["report", run, "--out", page],
     }
 
@@ -73,14 +75,14 @@ RESULTS = {
     "interchange": "controls/interchange-test.json",
     "content": "controls/content-test.json",
     "analysis": "analysis/test/analysis.json",
-    "selection": "evaluations/test-k{blocks}.json",
-    "faithfulness": "explain/test.json",
+    "selection": "evaluations/other-k{blocks}.json",
+    "faithfulness": "explain/other.json",
 }
 
 
 def timed(command: list[object]) -> dict[str, Any]:
     """Wall and processor seconds of one command of ours, which must succeed."""
-    words = [sys.executable, "-m", "rim", *map(str, command)]
+    words = [sys.executable, "-c", "from rim.cli import app; app()", *map(str, command)]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -108,7 +110,7 @@ def main() -> None:
             rows[name] = {"command": f"rim {shown}", **timed(command)}
     record = {
         "run": run.name,
-        "questions": {"validation": VALIDATION, "test": TEST},
+        "questions": COUNTS,
         "commands": rows,
         "total_processor_seconds": round(sum(r["processor_seconds"] for r in rows.values()), 1),
         "environment": environment(),

@@ -47,6 +47,7 @@ DASHES = (
 )
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
+_GROUND = "--page"
 #: Text on cells of a heat map; no variable, for the cells keep their colours in the dark.
 _DARK_TEXT, _LIGHT_TEXT = "#101820", "#fdfdfd"
 
@@ -60,6 +61,8 @@ def themed(svg: str, label: str) -> str:
     element = re.sub(r"<title>.*?</title>", "", element, count=1, flags=re.DOTALL)
     # Groups' own numbers are the same in every chart, and an id stands for one thing.
     element = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", element)
+    # The figure's own ground comes first; the page shows through, so that shadows of its edges do.
+    element = element.replace(f"fill: {PAPER}", f"fill: var({_GROUND})", 1)
     for colour, variable in _VARIABLES.items():
         element = element.replace(colour, f"var({variable})")
     attributes = f'role="img" aria-label="{escape(printable(label), quote=True)}" class="chart" '
@@ -68,7 +71,8 @@ def themed(svg: str, label: str) -> str:
 
 def standalone(element: str) -> str:
     """A themed chart as a file of its own, on white paper."""
-    for colour, variable in _VARIABLES.items():
+    variables = [*_VARIABLES.items(), (PAPER, _GROUND)]
+    for colour, variable in variables:
         element = element.replace(f"var({variable})", colour)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + element
 
@@ -142,15 +146,25 @@ def lines_chart(
             )
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if len(lines) > 1:
-            _legend(axes)
+            _legend(axes, below=0.17)
         figure.tight_layout()
 
-    return chart(draw, size, f"{title}: {ylabel} by {xlabel}")
+    return chart(draw, _taller(size, len(lines)), f"{title}: {ylabel} by {xlabel}")
 
 
-def _legend(axes: Axes) -> None:
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
-    legend.set_in_layout(True)
+def _legend(axes: Axes, *, below: float | None = None) -> None:
+    """Under the axes, so many of their heights below, where a narrow screen shows it first; else
+    beside them.
+    """
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    if below is not None:
+        place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -below), "ncols": 2}
+    axes.legend(fontsize=8.5, **place).set_in_layout(True)
+
+
+def _taller(size: tuple[float, float], entries: int) -> tuple[float, float]:
+    """Room for a legend of two columns under a chart."""
+    return size[0], size[1] + (0.21 * -(-entries // 2) if entries > 1 else 0.0)
 
 
 def bars_chart(
@@ -188,10 +202,11 @@ def bars_chart(
         axes.grid(axis="x", visible=False)
         axes.set(title=title, xlabel=xlabel, ylabel="accuracy, %")
         if len(series) > 1:
-            _legend(axes)
+            lines = max(name.count("\n") for name in groups) + 1
+            _legend(axes, below=0.12 + 0.055 * lines)
         figure.tight_layout()
 
-    return chart(draw, size, f"{title}: accuracy by {xlabel}")
+    return chart(draw, _taller(size, len(series)), f"{title}: accuracy by {xlabel}")
 
 
 def heat_maps(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rim.report.compared import comparison_sections, demo_section
 from rim.report.gather import Material, Run, gather
@@ -39,6 +39,7 @@ def build_page(material: Material, title: str, version: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = _shown
+    environment.filters["breakable"] = _breakable
     parts: list[tuple[str, str, list[Section]]] = []
     for number, comparison in enumerate(material.comparisons):
         sections = comparison_sections(comparison)
@@ -75,6 +76,11 @@ def _present(run: Run, sections: Sequence[Section]) -> list[Section]:
 def _shown(text: Any) -> str:
     """Text of others, without characters that turn or hide what stands beside them."""
     return printable(str(text), keep="\n")
+
+
+def _breakable(text: Any) -> Markup:
+    """A name, escaped, that a narrow column may break behind its underscores."""
+    return Markup(str(escape(_shown(text))).replace("_", "_<wbr>"))
 
 
 def write_report(
