@@ -2,6 +2,7 @@
 
 layout.svg                  one example's flat sequence and its attention mask, from rim.core
 schedules.svg               lambda and alpha, from rim.core.schedules
+inside_*.svg                pictures of the report, of the demo's model, from results/inside_*.json
 results/compare_*.svg       accuracy against latency, from the JSON beside it
 
 With --check nothing is written: it ends with code 1 where a committed picture is another one.
@@ -25,9 +26,10 @@ from rim.core.layout import Trunk, build_layout
 from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
 from rim.methods import Readout
+from rim.report.causal import faithfulness, protocols
 from rim.report.charts import standalone
 from rim.report.gather import gather
-from rim.report.inside import probes, selectors
+from rim.report.inside import geometry_and_attention, probes, selectors
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 
@@ -166,15 +168,24 @@ def pictures() -> dict[Path, str]:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         ((task, content),) = result["tasks"].items()
         drawn[RESULTS / f"{name}.svg"] = accuracy_latency_svg(task, content["methods"])
-    for name, section in inside_sections().items():
-        drawn[HERE / f"inside_{name}.svg"] = standalone(section.figures[0][0])
+    for name, figure in inside_figures().items():
+        drawn[HERE / f"inside_{name}.svg"] = standalone(figure)
     return drawn
 
 
-def inside_sections() -> dict[str, Any]:
-    """The report's own sections of the analysed demo model."""
-    run = gather([RESULTS / "inside_analysis.json", RESULTS / "inside_selection.json"]).runs[0]
-    return {"probes": probes(run), "selectors": selectors(run)}
+def inside_figures() -> dict[str, str]:
+    """The report's own pictures of the analysed demo model."""
+    kinds = ("analysis", "selection", "transplant", "interchange", "content", "faithfulness")
+    (run,) = gather(RESULTS / f"inside_{kind}.json" for kind in kinds).runs
+    exchanged = [svg for svg, _ in protocols(run).figures]
+    return {
+        "probes": probes(run).figures[0][0],
+        "selectors": selectors(run).figures[0][0],
+        "transplant": exchanged[0],
+        "interchange": exchanged[1],
+        "faithfulness": faithfulness(run).figures[0][0],
+        "checkpoints": geometry_and_attention(run).figures[1][0],
+    }
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def controls(
         run (RUN): Run or model folder of a method with blocks.
         blocks (K,...): Blocks that the model is asked with before anything is changed; several
             numbers are controlled one after the other. As in training if left out.
-        out (FILE): Also write the result JSON here; of several numbers of blocks, FILE-kK.json.
+        out (FILE): Result JSON, RUN/controls/DATA-kK.json if left out (of a protocol
+            RUN/controls/PROTOCOL-DATA.json), where `rim report` finds it. Several numbers of blocks
+            go to FILE-kK.json.
         protocol (NAME): A causal protocol instead: transplant (what carries the intermediate value,
             or the answer), interchange (in which block and layers it lies), content (does it matter
             what stands in the blocks). For tasks that know their intermediate values.
@@ -79,7 +81,9 @@ def controls(
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to control")
         counts = [own.trained_blocks if count is None else count for count in asked]
-        files = targets(out, counts)
+        files = targets(out, counts) or [
+            run / "controls" / f"{data.stem}-k{count}.json" for count in counts
+        ]
         for file in files:
             check_target(file)
         reasoner = common.load(run, device, dtype)
@@ -131,14 +135,6 @@ def _controlled(
     }
 
 
-def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> None:
-    from rim.results import write_json
-
-    for content, file in zip(results, files, strict=False):
-        write_json(file, content)
-        common.say(f"Result: {file}", person)
-
-
 def _protocol(
     protocol: Any,
     run: Path,
@@ -163,6 +159,7 @@ def _protocol(
     if len(counts) > 1:
         raise ConfigError("a protocol asks with one number of blocks")
     check_model(run, counts, where[0])
+    out = out or run / "controls" / f"{protocol}-{data.stem}.json"
     check_target(out)
     source = task_of(run, *task)
     examples = open_file(data, format_, limit, names)
@@ -182,12 +179,11 @@ def _protocol(
     result["data"]["name"] = data.name
     for line in lines_of(result):
         common.say(line, person)
-    if out is not None:
-        write_json(out, result)
-        common.say(f"Result: {out}", person)
-        picture = protocol_svg(result, f"{run.name}, {protocol}: per cent of pairs")
-        if picture is not None:
-            out.with_suffix(".svg").write_text(picture, encoding="utf-8")
-            common.say(f"Picture: {out.with_suffix('.svg')}", person)
+    write_json(out, result)
+    common.say(f"Result: {out}", person)
+    picture = protocol_svg(result, f"{run.name}, {protocol}: per cent of pairs")
+    if picture is not None:
+        out.with_suffix(".svg").write_text(picture, encoding="utf-8")
+        common.say(f"Picture: {out.with_suffix('.svg')}", person)
     if json_:
         common.print_json(result)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from rim.cli import common
 from rim.cli.help import Positive, PositiveOrNone
@@ -23,6 +25,7 @@ def analyze(
     batch_size: Positive = 32,
     max_new_tokens: Positive = 64,
     no_base: bool = False,
+    beside: list[Path] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     json_: bool = False,
@@ -38,6 +41,8 @@ def analyze(
     Args:
         run (RUN): Run or model folder of a method with blocks.
         no_base: Leave out the comparison with the model that the run started from.
+        beside (RUN2): Another run or model folder of the same size, whose states are shown beside
+            those of RUN and of its stages; repeatable.
         out (FOLDER): Where states and result go; RUN/analysis/DATA if left out.
         overwrite: Throw away what an earlier analysis left.
     """
@@ -54,6 +59,8 @@ def analyze(
         own = read_prompt_format(model_dir)
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to look into")
+        for other in beside or ():
+            check_model(other, (), device)
         examples = open_file(data, format_, limit, reading(column, separator))
         folder = out or run / "analysis" / data.stem
         check_folder(folder)
@@ -64,13 +71,20 @@ def analyze(
         reasoner = common.load(run, device)
 
         from rim.evaluate.analysis import analyze, num_layers, work
+        from rim.evaluate.checkpoints import own_checkpoints
         from rim.evaluate.states import fingerprint
         from rim.results import environment, write_json
 
         person = common.console_for(json_)
         start = None if no_base else _base(reasoner, model_dir, person)
         count = own.trained_blocks if counts[0] is None else counts[0]
-        total = work(len(examples), count, num_layers(reasoner), 1 + (start is not None))
+        shown = own_checkpoints(run, str(reasoner.model.device))
+        for other in beside or ():
+            name = other.name if other.name not in shown else str(other)
+            shown[name] = lambda at=other: common.load(at, device)
+        models = 1 + (start is not None)
+        sizes = (len(examples), count, num_layers(reasoner), models, models + len(shown))
+        total = work(*sizes)
         with common.progress("looking inside", total, person) as advance:
             found = analyze(
                 reasoner,
@@ -80,6 +94,7 @@ def analyze(
                 blocks=count,
                 model=fingerprint(model_dir),
                 base=start,
+                checkpoints=shown,
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
                 progress=advance,
@@ -129,19 +144,40 @@ def _say_found(found: dict[str, Any], person: Any) -> None:
 
 def explain(
     run: Path,
-    question: str,
+    question: str | None = None,
     *,
+    data: Path | None = None,
+    format_: str | None = None,
+    limit: PositiveOrNone = None,
     blocks: str | None = None,
+    pairs: Annotated[int, typer.Option(min=20)] = 240,
+    seed: int = 0,
+    task: str | None = None,
+    set_: list[str] | None = None,
+    against: Path | None = None,
+    batch_size: Positive = 64,
     max_new_tokens: Positive = 64,
+    out: Path | None = None,
     json_: bool = False,
     device: str | None = None,
 ) -> None:
     """A line per block: the step it says, the answer so far and its probability, and what probes
     read off its states.
 
+    With --data the lines are put to the test: how often is a decoded step right, is the answer
+    wrong where it is, does the answer change when the decoded step is exchanged, and what does it
+    cost.
+
     Args:
         run (RUN): Run or model folder of a method with blocks.
         question (QUESTION): The question, quoted.
+        data (DATA): Instead of a question: data with steps, to measure faithfulness on.
+        pairs (N): With --data: pairs of questions for exchanging blocks.
+        seed (N): With --data: seed of the pairs.
+        task (TASK): With --data: the task that it has; the one RUN was trained on if left out.
+        set_ (KNOB=VALUE): A knob of --task; repeatable.
+        against (RUN2): With --data: another run, whose answers say what readable blocks cost.
+        out (FILE): With --data: result JSON; RUN/explain/DATA.json if left out.
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model
@@ -151,11 +187,20 @@ def explain(
         counts = block_counts(blocks, least=1)
         if len(counts) > 1:
             raise ConfigError("rim explain takes one number of --blocks")
-        if not question.strip():
+        if (question is None) == (data is None):
+            raise ConfigError("rim explain takes a question, or --data FILE to measure on")
+        if question is not None and not question.strip():
             raise ConfigError("the question is empty")
         own = read_prompt_format(check_model(run, counts, device))
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no blocks to explain")
+        settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        if data is not None:
+            read, chosen = (data, format_, limit), (task, tuple(set_ or ()))
+            asked = {"blocks": counts[0], "pairs": pairs, "seed": seed, **settings}
+            _measure(run, read, chosen, asked, against, out, device, json_)
+            return
+        assert question is not None
         reasoner = common.load(run, device)
 
         from rim.evaluate.explain import explain
@@ -169,3 +214,62 @@ def explain(
         common.console.print(explain_table(shown))
         for line in shown["means"]:
             common.say(line)
+
+
+def _measure(
+    run: Path,
+    read: tuple[Path, Any, int | None],
+    task: tuple[str | None, tuple[str, ...]],
+    asked: dict[str, Any],
+    against: Path | None,
+    out: Path | None,
+    device: str | None,
+    json_: bool,
+) -> None:
+    """`rim explain --data`."""
+    from rim.cli.checks import check_model, check_target
+    from rim.data.sources import data_hash, open_file
+    from rim.data.tasks import READERS
+
+    file, format_, limit = read
+    out = out or run / "explain" / f"{file.stem}.json"
+    check_target(out)
+    if against is not None:
+        check_model(against, (), device)
+    examples = open_file(file, format_, limit)
+    _check_sklearn()
+    person = common.console_for(json_)
+    reasoner = common.load(run, device)
+
+    from rim.evaluate.faithfulness import faithfulness
+    from rim.evaluate.protocols.running import task_of, trained_task
+    from rim.results import environment, write_json
+
+    source = task_of(run, *task) if task[0] is not None else trained_task(run)
+    if task[0] is None and (source is None or source.format not in READERS):
+        source = None
+        common.say(
+            "No transplants: what follows from another step is known to these tasks alone: "
+            f"{', '.join(READERS)} (--task)",
+            person,
+        )
+    other = None if against is None else common.load(against, device)
+    with person.status("explain: asking"):
+        found = faithfulness(reasoner, run, examples, source, against=other, **asked)
+    record = {
+        "run": run.name,
+        "data": {"name": file.name, "examples": len(examples), "hash": data_hash(examples)},
+        "settings": asked | {"against": None if against is None else against.name},
+        "faithfulness": found,
+        "environment": environment(),
+    }
+    write_json(out, record)
+    for reader in found["readers"]:
+        common.say(f"{reader['kind']}: {reader['means']}", person)
+        for line in reader["lines"]:
+            common.say(line, person)
+    for cost in found["costs"]:
+        common.say(cost["line"], person)
+    common.say(f"Result: {out}", person)
+    if json_:
+        common.print_json(record)

@@ -5,7 +5,7 @@ Shape legend: N questions, K blocks (index 0: the question's last token), L laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash
 from rim.evaluate.accuracy import score
 from rim.evaluate.attention import attention_map
-from rim.evaluate.geometry import geometry
+from rim.evaluate.checkpoints import Loader, beside
+from rim.evaluate.geometry import POINTS, geometry
 from rim.evaluate.probe_files import VALUES_FILE, Placed, write_probes
 from rim.evaluate.probes import (
     TRUST_PROBLEMS,
@@ -24,6 +25,7 @@ from rim.evaluate.probes import (
     Target,
     control_labels,
     fit_trust_probe,
+    is_untouched,
     majority,
     ranking,
     split,
@@ -43,12 +45,13 @@ Progress = Callable[[int], None]
 Map = list[list[float | None]]
 
 
-def work(questions: int, blocks: int, layers: int, models: int) -> int:
+def work(questions: int, blocks: int, layers: int, models: int, checkpoints: int = 0) -> int:
     """How much `analyze` tells its `progress` in all: questions answered and passed, and places
-    probed.
+    probed; about, for the checkpoints' questions are some of the test half.
     """
     places = (blocks + 1) * (layers + 1) * models
-    return questions * (1 + models) + min(questions, ATTENTION_QUESTIONS) + places
+    looked = min(questions, ATTENTION_QUESTIONS) + checkpoints * min(questions // 2, POINTS)
+    return questions * (1 + models) + looked + places
 
 
 def num_layers(reasoner: Reasoner) -> int:
@@ -64,6 +67,7 @@ def analyze(
     blocks: int,
     model: str,
     base: Reasoner | None = None,
+    checkpoints: Mapping[str, Loader] | None = None,
     batch_size: int = 32,
     max_new_tokens: int = 64,
     progress: Progress = lambda done: None,
@@ -72,6 +76,7 @@ def analyze(
 
     Args:
         model: the model's fingerprint. base: what it was trained from, to compare with.
+        checkpoints: other models, to show its states beside theirs; in the order of training.
 
     Raises:
         DataError: too few questions.
@@ -110,6 +115,13 @@ def analyze(
         write_probes(probes["values"], run / VALUES_FILE, about)
     if probes["trust"]:
         write_probes(probes["trust"], run / PROBE_FILE, about)
+    golds = [examples[i].answer for i in test_N]
+    asked = [questions[i] for i in test_N]
+    shown = dict(checkpoints or {})
+    if base is not None:
+        shown = {"before training": lambda: base} | shown
+    shown["finished"] = lambda: reasoner
+    compared = beside(shown, reasoner, asked, golds, blocks, progress)
     return {
         "blocks": blocks,
         "layers": states["trained"].layers,
@@ -119,7 +131,8 @@ def analyze(
         "has_base": base is not None,
         "values": values,
         "trust": trust,
-        "geometry": geometry(states["trained"], [examples[i].answer for i in test_N], test_N),
+        "geometry": geometry(states["trained"], golds, test_N),
+        "checkpoints": compared.as_record(),
         "attention": attention_map(
             reasoner, questions[:ATTENTION_QUESTIONS], blocks, progress=progress
         ),
@@ -167,6 +180,7 @@ def _probe(
     maps: dict[tuple[str, str], Map] = {}
     best: dict[tuple[int, str], Placed] = {}
     chosen: dict[tuple[int, str], float] = {}
+    untouched = {i for i, example in enumerate(examples) if is_untouched(example)}
     trust = _TrustProbes(examples, right_NK, train_N, test_N)
     for name, own in states.items():
         for block in range(shape[0]):
@@ -184,7 +198,7 @@ def _probe(
                         hits, probe = found
                         rows[block][layer] = round(float(np.mean(list(hits.values()))), 4)
                         if kind == "trained" and block:
-                            _keep_best(best, chosen, target, block, layer, hits, probe)
+                            _keep_best(best, chosen, target, block, layer, hits, probe, untouched)
                 trust.look(name, block, layer, states_ND)
                 progress(1)
     values = {
@@ -213,16 +227,18 @@ def _keep_best(
     layer: int,
     hits: dict[int, bool],
     probe: LinearProbe,
+    untouched: set[int],
 ) -> None:
-    """The best layer of each block is chosen on every other test question; the accuracy it is said
-    to have is that on the rest.
+    """The best layer of each block is chosen on half of the test questions; the accuracy it is said
+    to have is that on the other half, the untouched ones.
     """
-    marks = list(hits.values())
-    choosing, telling = marks[::2], marks[1::2] or marks
-    key, share = (block, target.name), float(np.mean(choosing))
+    choosing = [hit for i, hit in hits.items() if i not in untouched]
+    telling = [hit for i, hit in hits.items() if i in untouched]
+    key, share = (block, target.name), float(np.mean(choosing or telling))
     if share > chosen.get(key, -1.0):
         chosen[key] = share
-        best[key] = Placed(probe, block, layer, target.name, round(float(np.mean(telling)), 4))
+        said = round(float(np.mean(telling or choosing)), 4)
+        best[key] = Placed(probe, block, layer, target.name, said, target.kind)
 
 
 class _TrustProbes:

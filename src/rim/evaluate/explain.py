@@ -13,33 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError
-from rim.config.recipe_yaml import load_recipe
 from rim.evaluate.probe_files import VALUES_FILE, read_probes
+from rim.evaluate.readers import step_stage
 from rim.evaluate.states import block_states, fingerprint
 from rim.infer.reasoner import Reasoner, load
 from rim.models.folder import find_model_dir
-from rim.train.run_folder import RunFolder
-
-
-def step_stage(run: Path) -> Path | None:
-    """The model of a run's last stage that trained on steps; None where that is the finished model,
-    or there is none.
-    """
-    folder = RunFolder(run)
-    if not folder.config_file.exists():
-        return None
-    stages = load_recipe(folder.config_file).stages
-    found = None
-    for index, stage in enumerate(stages):
-        if stage.objective == "steps" and folder.stage_result(index, stage).exists():
-            found = None if index == len(stages) - 1 else folder.stage_result(index, stage)
-    return found
-
-
-def says_steps(run: Path) -> bool:
-    """Whether the finished model's own read-outs say steps: its last stage trained on them."""
-    file = RunFolder(run).config_file
-    return file.exists() and load_recipe(file).stages[-1].objective == "steps"
 
 
 def explain(
@@ -75,16 +53,16 @@ def explain(
         for answer in reasoner.ask_all_blocks(question, **options)
     ]
     means = []
-    stage = step_stage(run)
-    if stage is not None:
-        earlier = load(stage, device=str(reasoner.model.device))
+    trained = step_stage(run)
+    if trained is not None and trained.folder is not None:
+        earlier = load(trained.folder, device=str(reasoner.model.device))
         for row, said in zip(rows, earlier.ask_all_blocks(question, **options), strict=True):
             row["step"] = said.text
         means.append(
-            f"step: what the model said after stage {stage.parent.name}; the finished model was "
+            f"step: what the model said after stage {trained.stage.name}; the finished model was "
             "trained on, and its blocks may hold something else"
         )
-    elif says_steps(run):
+    elif trained is not None:
         means.append("answer: this model's read-outs say steps, as its last stage trained them")
     if (run / VALUES_FILE).exists():
         _add_probed(rows, reasoner, run, question, blocks)

@@ -1,8 +1,12 @@
-"""Where states lie: principal components over blocks, at some layers, and how many there are."""
+"""Where states lie: principal components over blocks, layers and checkpoints, and how many there
+are.
+
+Shape legend: N questions, K blocks, S shown layers, D width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,11 @@ from rim.evaluate.states import States
 POINTS, SHARE = 120, 0.9
 
 
+def shown_layers(layers: int) -> list[int]:
+    """The first, the middle and the last layer."""
+    return sorted({1, (layers + 1) // 2, layers})
+
+
 def geometry(states: States, answers: Sequence[str], chosen_N: np.ndarray) -> dict[str, Any]:
     """Two components over all blocks at three layers, and for every block and layer the number of
     components that explain 90 % of the variance.
@@ -23,7 +32,7 @@ def geometry(states: States, answers: Sequence[str], chosen_N: np.ndarray) -> di
     """
     blocks, layers = range(states.blocks + 1), range(states.layers + 1)
     needed = [[_components(states.at(k, layer)[chosen_N]) for layer in layers] for k in blocks]
-    shown = sorted({1, (states.layers + 1) // 2, states.layers})
+    shown = shown_layers(states.layers)
     panels = []
     for layer in shown:
         points = [states.at(block, layer)[chosen_N[:POINTS]] for block in blocks if block]
@@ -48,3 +57,52 @@ def _components(states_ND: np.ndarray) -> int:
         return 0
     shares = PCA(svd_solver="full").fit(states_ND).explained_variance_ratio_
     return int(np.searchsorted(np.cumsum(shares), SHARE) + 1)
+
+
+def over_checkpoints(
+    states: Mapping[str, np.ndarray], layers: Sequence[int], answers: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Two components that all checkpoints share, for each shown layer, and what the variance of a
+    checkpoint's states goes with.
+
+    Args:
+        states: by checkpoint `[N, K, S, D]`, of the same questions and in the order of training.
+        answers: of the questions.
+    """
+    panels = []
+    for s, layer in enumerate(layers):
+        own = {name: states_NKSD[:, :, s] for name, states_NKSD in states.items()}
+        width = next(iter(own.values())).shape[-1]
+        everything = np.concatenate([x.reshape(-1, width) for x in own.values()])
+        fitted = PCA(2, svd_solver="full").fit(everything)
+        for name, states_NKD in own.items():
+            count, blocks = states_NKD.shape[:2]
+            flat = states_NKD.reshape(-1, width)
+            points = fitted.transform(flat).reshape(count, blocks, 2).transpose(1, 0, 2)
+            panels.append(
+                {
+                    "checkpoint": name,
+                    "layer": layer,
+                    "explained": fitted.explained_variance_ratio_.round(4).tolist(),
+                    "points": np.round(points, 3).tolist(),
+                    "by_block": share_between(flat, list(range(blocks)) * count),
+                    "by_answer": share_between(flat, [a for a in answers for _ in range(blocks)]),
+                }
+            )
+    return panels
+
+
+def share_between(states_ND: np.ndarray, groups: Sequence[Any]) -> float:
+    """Share of the variance that lies between the means of groups (eta squared, all directions):
+    1 if a state depends on its group alone. Random groups reach about (groups - 1) / (N - 1).
+    """
+    centred_ND = states_ND - states_ND.mean(0)
+    total = float((centred_ND**2).sum())
+    if total < 1e-9:
+        return 0.0
+    names = np.array([str(group) for group in groups])
+    between = 0.0
+    for name in set(names.tolist()):
+        rows = centred_ND[names == name]
+        between += len(rows) * float((rows.mean(0) ** 2).sum())
+    return round(between / total, 4)

@@ -25,8 +25,8 @@ ARRAYS = ("mean_D", "scale_D", "weights_DC", "bias_C")
 
 @dataclass(frozen=True)
 class Placed:
-    """A probe, the block and layer that it reads (block 0 here: any block), what it is about, and
-    its accuracy on test questions.
+    """A probe, the block and layer that it reads (block 0 here: any block), what it is about, its
+    accuracy on test questions, and the kind of its labels (`rim.evaluate.probes.Target`).
     """
 
     probe: LinearProbe
@@ -34,6 +34,7 @@ class Placed:
     layer: int
     name: str
     accuracy: float
+    kind: str = "value"
 
 
 def write_probes(probes: Sequence[Placed], file: Path, about: Mapping[str, Any]) -> None:
@@ -43,7 +44,9 @@ def write_probes(probes: Sequence[Placed], file: Path, about: Mapping[str, Any])
         for field in ARRAYS:
             array = np.ascontiguousarray(getattr(placed.probe, field), dtype=np.float32)
             tensors[f"{number}.{field}"] = array
-        places = {key: getattr(placed, key) for key in ("block", "layer", "name", "accuracy")}
+        places = {
+            key: getattr(placed, key) for key in ("block", "layer", "name", "accuracy", "kind")
+        }
         described.append(places | {"classes": placed.probe.classes})
     partial = file.with_suffix(".partial")
     save_file(tensors, partial, {"probes": json.dumps(described), "about": json.dumps(dict(about))})

@@ -74,8 +74,14 @@ def targets_of(examples: Sequence[Example]) -> list[Target]:
 def _classes(values: Sequence[str | None]) -> tuple[list[str | None], str]:
     if len(set(values) - {None}) <= MOST_CLASSES:
         return list(values), "value"
-    digits = [None if v is None else v.partition(".")[0][-1] for v in values]
-    return digits, "last digit"
+    return [label_of(v, "last digit") for v in values], "last digit"
+
+
+def label_of(value: str | None, kind: str) -> str | None:
+    """A value as a probe of this kind (see `Target`) has it."""
+    if value is None or kind == "value":
+        return value
+    return value.partition(".")[0][-1]
 
 
 def control_labels(examples: Sequence[Example], labels: Sequence[str | None]) -> list[str | None]:
@@ -99,6 +105,13 @@ def split(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     """
     is_test = np.array([_hash(example.same_question) % 2 == 1 for example in examples], dtype=bool)
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def is_untouched(example: Example) -> bool:
+    """Half of the test questions choose a block's layer; on the other half, these, nothing was
+    trained or chosen. By the question's own hash, so the same in every file.
+    """
+    return _hash(example.same_question) % 4 == 3
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -63,6 +63,14 @@ def mcnemar(first: str, second: str) -> McNemar:
     return McNemar(only_first, only_second, p)
 
 
+def fisher_p(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Fisher's exact test, two-sided: (hits, total) of two groups that share no question."""
+    from scipy.stats import fisher_exact
+
+    table = [[hits, total - hits] for hits, total in (first, second)]
+    return float(fisher_exact(table)[1])  # type: ignore[arg-type]
+
+
 def joint_p(tests: Sequence[McNemar]) -> float:
     """One p for several seeds: the largest, and 1 where they point in different directions.
 

@@ -42,6 +42,23 @@ def sentences(found: dict[str, Any]) -> Iterator[str]:
         said += f"; control labels {control:.0f} %"
         yield said + f", always the commonest {100 * row['majority']:.0f} %"
     yield trust_sentence(found["trust"])
+    yield from checkpoint_sentences(found.get("checkpoints", {}).get("panels", []))
+
+
+def checkpoint_sentences(panels: list[dict[str, Any]]) -> list[str]:
+    """What the variance of the last layer's states goes with, checkpoint by checkpoint."""
+    last = max((panel["layer"] for panel in panels), default=0)
+    shown = [panel for panel in panels if panel["layer"] == last]
+    if len(shown) < 2:
+        return []
+    said = [
+        f"{p['checkpoint']} {100 * p['by_block']:.0f} and {100 * p['by_answer']:.0f} %"
+        for p in shown
+    ]
+    return [
+        f"over training: of the variance of the last layer's states, that between blocks and that "
+        f"between answers is: {'; '.join(said)}"
+    ]
 
 
 def trust_sentence(trust: dict[str, Any]) -> str:

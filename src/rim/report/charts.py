@@ -47,6 +47,7 @@ DASHES = (
 )
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
+_GROUND = "--page"
 #: Text on cells of a heat map; no variable, for the cells keep their colours in the dark.
 _DARK_TEXT, _LIGHT_TEXT = "#101820", "#fdfdfd"
 
@@ -60,6 +61,8 @@ def themed(svg: str, label: str) -> str:
     element = re.sub(r"<title>.*?</title>", "", element, count=1, flags=re.DOTALL)
     # Groups' own numbers are the same in every chart, and an id stands for one thing.
     element = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", element)
+    # The figure's own ground comes first; the page shows through, so that shadows of its edges do.
+    element = element.replace(f"fill: {PAPER}", f"fill: var({_GROUND})", 1)
     for colour, variable in _VARIABLES.items():
         element = element.replace(colour, f"var({variable})")
     attributes = f'role="img" aria-label="{escape(printable(label), quote=True)}" class="chart" '
@@ -68,7 +71,8 @@ def themed(svg: str, label: str) -> str:
 
 def standalone(element: str) -> str:
     """A themed chart as a file of its own, on white paper."""
-    for colour, variable in _VARIABLES.items():
+    variables = [*_VARIABLES.items(), (PAPER, _GROUND)]
+    for colour, variable in variables:
         element = element.replace(f"var({variable})", colour)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + element
 
@@ -142,15 +146,25 @@ def lines_chart(
             )
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if len(lines) > 1:
-            _legend(axes)
+            _legend(axes, below=0.17)
         figure.tight_layout()
 
-    return chart(draw, size, f"{title}: {ylabel} by {xlabel}")
+    return chart(draw, _taller(size, len(lines)), f"{title}: {ylabel} by {xlabel}")
 
 
-def _legend(axes: Axes) -> None:
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
-    legend.set_in_layout(True)
+def _legend(axes: Axes, *, below: float | None = None) -> None:
+    """Under the axes, so many of their heights below, where a narrow screen shows it first; else
+    beside them.
+    """
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    if below is not None:
+        place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -below), "ncols": 2}
+    axes.legend(fontsize=8.5, **place).set_in_layout(True)
+
+
+def _taller(size: tuple[float, float], entries: int) -> tuple[float, float]:
+    """Room for a legend of two columns under a chart."""
+    return size[0], size[1] + (0.21 * -(-entries // 2) if entries > 1 else 0.0)
 
 
 def bars_chart(
@@ -188,10 +202,11 @@ def bars_chart(
         axes.grid(axis="x", visible=False)
         axes.set(title=title, xlabel=xlabel, ylabel="accuracy, %")
         if len(series) > 1:
-            _legend(axes)
+            lines = max(name.count("\n") for name in groups) + 1
+            _legend(axes, below=0.12 + 0.055 * lines)
         figure.tight_layout()
 
-    return chart(draw, size, f"{title}: accuracy by {xlabel}")
+    return chart(draw, _taller(size, len(series)), f"{title}: accuracy by {xlabel}")
 
 
 def heat_maps(
@@ -254,12 +269,25 @@ def heat_maps(
     return chart(draw, size, f"{title}: {', '.join(name for name, _ in maps)}")
 
 
-def scatter_panels(panels: Sequence[Mapping[str, Any]], title: str) -> str:
-    """Principal components at several layers; a colour and a marker for every block."""
+def scatter_panels(
+    panels: Sequence[Mapping[str, Any]], title: str, *, across: int | None = None
+) -> str:
+    """Principal components; a colour and a marker for every block. A panel's name is its `title`,
+    or its layer.
+
+    Args:
+        across: panels a row, all of which then share their axes; all in one row if left out.
+    """
+    columns = across or len(panels)
+    down = -(-len(panels) // columns)
 
     def draw(figure: Figure) -> None:
+        one: Axes | None = None
         for number, panel in enumerate(panels, 1):
-            axes = figure.add_subplot(1, len(panels), number)
+            first_of_row = (number - 1) % columns == 0
+            shared = {} if across is None or one is None else {"sharex": one, "sharey": one}
+            axes = figure.add_subplot(down, columns, number, **shared)
+            one = one or axes
             for block, points in enumerate(panel["points"]):
                 axes.scatter(
                     [p[0] for p in points],
@@ -272,13 +300,13 @@ def scatter_panels(panels: Sequence[Mapping[str, Any]], title: str) -> str:
                     label=f"block {block + 1}",
                 )
             first, second = (100 * share for share in panel["explained"])
-            axes.set_title(f"layer {panel['layer']}", fontsize=9.5)
+            axes.set_title(panel.get("title", f"layer {panel['layer']}"), fontsize=9.5)
             axes.set_xlabel(f"1st component ({first:.0f} %)", fontsize=8.5)
-            axes.set_ylabel(f"2nd ({second:.0f} %)", fontsize=8.5)
+            axes.set_ylabel(f"2nd ({second:.0f} %)" if first_of_row else "", fontsize=8.5)
             axes.tick_params(labelsize=7)
-            if number == len(panels):
+            if number == columns:
                 _legend(axes)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         figure.tight_layout()
 
-    return chart(draw, (3.0 * len(panels) + 0.9, 3.3), title)
+    return chart(draw, (3.0 * columns + 0.9, 2.9 * down + 0.4), title)

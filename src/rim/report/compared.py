@@ -9,6 +9,7 @@ from rim.report.comparison import notes, short
 from rim.report.plot import accuracy_latency_svg
 from rim.report.section import Section, percent
 from rim.report.style import method_marks
+from rim.report.words import METHODS, TASKS
 
 
 def comparison_sections(result: dict[str, Any]) -> list[Section]:
@@ -18,12 +19,21 @@ def comparison_sections(result: dict[str, Any]) -> list[Section]:
         methods = content["methods"]
         if not methods:
             continue
+        if not sections:
+            sections.append(_what_is_compared(result))
         one = Section(f"task-{number}", f"{task}: accuracy and cost")
         one.tables.append(_methods_table(methods, result["reference"]))
         deeper = Section(f"depth-{number}", f"{task}: depth and blocks")
         _pictures(one, deeper, task, methods)
         tested = Section(f"controls-{number}", f"{task}: do the blocks compute? Controls")
-        tested.lines += [verdict["line"] + "." for verdict in content["controls"]]
+        tested.lines += [_control_line(verdict, methods) for verdict in content["controls"]]
+        if tested.lines:
+            tested.lines.insert(
+                0,
+                f"The trained {result['reference']} was asked again after something was done to "
+                "its blocks, or another model was trained without a part of the method. Where "
+                "the blocks compute, accuracy falls.",
+            )
         sections += [one, *([deeper] if deeper.figures else [])]
         sections += [tested] if tested.lines else []
     about = Section("comparison-made", "How the comparison was made", lines=notes(result))
@@ -45,6 +55,49 @@ def comparison_sections(result: dict[str, Any]) -> list[Section]:
     return [*sections, about]
 
 
+def _what_is_compared(result: dict[str, Any]) -> Section:
+    """Methods and tasks in words, for who has never seen them."""
+    section = Section("what", "What is compared")
+    given = result.get("settings", {})
+    for task in result["tasks"]:
+        source = given.get("tasks", {}).get(task, {}).get("data", {}).get("train") or {}
+        words = TASKS.get(source.get("format", task)) or TASKS.get(task)
+        section.lines.append(f"The task {task}: {words or 'a data set of your own'}.")
+    seeds = len(result["seeds"])
+    section.lines.append(
+        f"Every method was trained {seeds} times, from other random numbers each time, and asked "
+        "the same held-out questions."
+        if seeds > 1
+        else "Every method was trained once and asked the same held-out questions."
+    )
+    named = {name: row for own in result["tasks"].values() for name, row in own["methods"].items()}
+    rows = []
+    for name, row in named.items():
+        recipe = given.get("methods", {}).get(name, {}).get("recipe") or {}
+        method = recipe.get("method", name)
+        words = METHODS.get(method, "a method of your own")
+        stages = list(dict.fromkeys(str(s["name"]) for s in recipe.get("stages") or []))
+        trained = f"the method {method}, stages: {', '.join(stages) or 'its own'}"
+        if row.get("control_of"):
+            words = f"a control for {row['control_of']}: {trained}"
+        elif method != name:
+            words = f"a variant: {trained}"
+        rows.append([name, words])
+    section.tables.append(("The methods", ["", ""], rows))
+    return section
+
+
+def _control_line(verdict: dict[str, Any], methods: dict[str, Any]) -> str:
+    """The verdict; of a training control whose seeds differ, also each seed's accuracy."""
+    name, instead, reference = verdict["name"].partition(" instead of ")
+    line = verdict["line"] + "."
+    if not instead or verdict.get("p", 0) < 0.05 or not {name, reference} <= set(methods):
+        return line
+    pairs = zip(methods[reference]["per_seed"], methods[name]["per_seed"], strict=True)
+    each = ", ".join(f"{100 * a['accuracy']:.1f} to {100 * b['accuracy']:.1f}" for a, b in pairs)
+    return f"{line} Seed by seed: from {each} %."
+
+
 def _methods_table(
     methods: dict[str, Any], reference: str
 ) -> tuple[str, list[str], list[list[str]]]:
@@ -62,7 +115,7 @@ def _methods_table(
                 _p(row.get("p")),
             ]
         )
-    heading = ["method", "final block", "any block", "ms", "tokens out", "tokens trained", "p"]
+    heading = ["method", "accuracy", "any block", "ms", "tokens out", "tokens trained", "p"]
     return f"Accuracy and cost; p against {reference}", heading, rows
 
 

@@ -70,13 +70,18 @@ def _run_folders(path: Path) -> list[Path]:
 
 
 def kind_of(content: Any) -> str | None:
-    """comparison, demo, controls, analysis or evaluation; None for anything else."""
+    """comparison, demo, controls, protocol, protocols (of several runs), faithfulness, analysis or
+    evaluation; None for anything else.
+    """
     if not isinstance(content, dict):
         return None
     for kind, keys in {
         "comparison": ("tasks", "reference"),
         "demo": ("methods", "seconds"),
         "controls": ("controls", "verdicts"),
+        "protocols": ("protocol", "runs"),
+        "protocol": ("protocol", "task", "data"),
+        "faithfulness": ("faithfulness", "data"),
         "analysis": ("analysis", "data"),
         "evaluation": ("summary", "data"),
     }.items():
@@ -93,10 +98,12 @@ def _add_file(file: Path, material: Material, loose: dict[str, Run]) -> None:
     elif kind == "demo":
         material.demos.append(content)
     elif kind is not None:
-        name = str(content.get("run", file.stem))
-        run = next((r for r in material.runs if r.name == name), None)
-        run = run or loose.setdefault(name, Run(name, file.parent))
-        _add_result(run, kind, content, file, material.problems)
+        single = content["runs"] if kind == "protocols" else [content]
+        for own in single:
+            name = str(own.get("run", file.stem))
+            run = next((r for r in material.runs if r.name == name), None)
+            run = run or loose.setdefault(name, Run(name, file.parent))
+            _add_result(run, str(kind_of(own)), own, file, material.problems)
     elif content is not None:
         material.problems.append(f"{file} is no result that a report knows")
 
@@ -122,7 +129,7 @@ def _read_run(folder: Path, problems: list[str]) -> Run:
             continue
         content = _read_json(file, problems)
         kind = kind_of(content)
-        if kind in ("evaluation", "controls", "analysis"):
+        if kind in ("evaluation", "controls", "analysis", "protocol", "faithfulness"):
             _add_result(run, kind, content, file, problems)
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rim.report.causal import verdict_call
 from rim.report.gather import Material, Run, main_evaluation
 from rim.report.section import percent
 
@@ -39,19 +40,28 @@ def _comparison_headline(
     if "latency" in own:
         line += f", in {own['latency']['answer_ms']['mean']:.1f} ms a question"
     lines = [line + "."]
-    for name, row in others.items():
-        gap = 100 * (own["final"]["mean"] - row["final"]["mean"])
-        word = "better" if gap > 0 else "worse"
-        said = (
-            f"{reference} is {abs(gap):.1f} points {word} than {name} "
-            f"({100 * row['final']['mean']:.1f} %"
-        )
-        if "latency" in row and "latency" in own:
-            ratio = row["latency"]["answer_ms"]["mean"] / own["latency"]["answer_ms"]["mean"]
-            said += f", in {ratio:.1f} times the time of {reference}"
-        sure = row.get("p") is not None and row["p"] < 0.05
-        lines.append(said + ("), sure in every seed." if sure else "), and that is not sure."))
+    for word in ("better", "worse"):
+        found = []
+        for name, row in others.items():
+            gap = 100 * (own["final"]["mean"] - row["final"]["mean"])
+            if (gap > 0) == (word == "better"):
+                found.append(f"{name} by {abs(gap):.1f} points{_beside(row, own)}")
+        if found:
+            lines.append(f"It is {word} than {'; '.join(found)}.")
     return lines
+
+
+def _beside(row: dict[str, Any], own: dict[str, Any]) -> str:
+    """In brackets: the other's time, and whether every seed alone shows the difference."""
+    about = []
+    if "latency" in row and "latency" in own:
+        ratio = row["latency"]["answer_ms"]["mean"] / own["latency"]["answer_ms"]["mean"]
+        if not 0.8 <= ratio <= 1.25:
+            times = f"{ratio:.1f} times as long" if ratio > 1 else f"{ratio:.1f} of the time"
+            about.append(f"which takes {times}")
+    if row.get("p") is None or row["p"] >= 0.05:
+        about.append("not sure")
+    return f" ({', '.join(about)})" if about else ""
 
 
 def _run_headline(run: Run) -> list[str]:
@@ -74,4 +84,20 @@ def _run_headline(run: Run) -> list[str]:
             if falls
             else "No control changes its accuracy for sure."
         )
+    return lines + _what_blocks_do(run)
+
+
+def _what_blocks_do(run: Run) -> list[str]:
+    """The calls of the transplants, and of reading the blocks."""
+    lines = []
+    for result in [r for r in run.of("protocol") if r["protocol"] == "transplant"][-1:]:
+        calls = [verdict_call(verdict) for verdict in result["verdicts"]]
+        lines.append("Parts of its blocks exchanged between questions: " + "; ".join(calls) + ".")
+    for result in run.of("faithfulness")[-1:]:
+        for reader in result["faithfulness"]["readers"]:
+            if "transplant" in reader:
+                lines.append(
+                    f"Steps read off its blocks by {reader['kind']}: all of a question's right in "
+                    f"{percent(reader['all_steps'])}; {reader['transplant']['verdict']}."
+                )
     return lines

@@ -1,53 +1,24 @@
-"""Heat maps of the causal protocols: blocks by layers, one panel a step or a question asked."""
+"""The causal protocols' results as heat maps: parts of the cache by layers, one map a step or a
+question asked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rim.report.style import INK, PAPER, render
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_DARK = 0.55  # cells from here on have light text
+from rim.report.charts import heat_maps, standalone
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Shares from 0 to 1 (None: nothing measured), by row (from below) and column."""
+    """Shares from 0 to 1 (None: nothing measured), by row and column."""
 
     title: str
     rows: Sequence[str]
     columns: Sequence[str]
     shares: Sequence[Sequence[float | None]]
-
-
-def heat_map_svg(title: str, panels: Sequence[Panel]) -> str:
-    """All panels side by side; every cell has its number in per cent."""
-    widths = [max(2, len(panel.columns)) for panel in panels]
-    size = (1.3 + sum(0.62 * width + 1.0 for width in widths), 1.6 + 0.42 * len(panels[0].rows))
-    return render(lambda figure: _draw(figure, title, panels, widths), size, title).decode()
-
-
-def _draw(figure: Figure, title: str, panels: Sequence[Panel], widths: Sequence[int]) -> None:
-    figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=12)
-    places = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for axes, panel in zip(places, panels, strict=True):
-        numbers = [[-1.0 if s is None else s for s in row] for row in panel.shares]
-        axes.imshow(numbers, cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
-        axes.set(title=panel.title)
-        axes.set_xticks(range(len(panel.columns)), panel.columns, fontsize=8, rotation=30)
-        axes.set_yticks(range(len(panel.rows)), panel.rows, fontsize=8)
-        axes.grid(visible=False)
-        for y, row in enumerate(panel.shares):
-            for x, share in enumerate(row):
-                if share is not None:
-                    colour = PAPER if share >= _DARK else INK
-                    text = f"{100 * share:.0f}"
-                    axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=8)
-    figure.subplots_adjust(left=0.11, right=0.98, top=0.8, bottom=0.2, wspace=0.45)
 
 
 def interchange_panels(result: dict[str, Any]) -> list[Panel]:
@@ -109,10 +80,23 @@ def _span(layers: Sequence[int], whole: int) -> str:
     return f"layer {first}" if first == last else f"{first}-{last}"
 
 
-def protocol_svg(result: dict[str, Any], title: str) -> str | None:
-    """The picture of a protocol's result; None where it has no map."""
+def protocol_chart(result: dict[str, Any], title: str) -> str | None:
+    """The picture of a protocol's result for a page; None where it has no map."""
     draw = {"interchange": interchange_panels, "transplant": transplant_panels}
-    if result["protocol"] not in draw:
+    panels = draw[result["protocol"]](result) if result["protocol"] in draw else []
+    if not panels:
         return None
-    panels = draw[result["protocol"]](result)
-    return heat_map_svg(title, panels) if panels else None
+    return heat_maps(
+        [(panel.title, panel.shares) for panel in panels],
+        title,
+        rows=panels[0].rows,
+        columns=panels[0].columns,
+        xlabel="what of it",
+        ylabel="",
+    )
+
+
+def protocol_svg(result: dict[str, Any], title: str) -> str | None:
+    """The same as a file of its own."""
+    chart = protocol_chart(result, title)
+    return None if chart is None else standalone(chart)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rim.report.analysis import best_place, question_best, trust_sentence
+from rim.report.analysis import best_place, checkpoint_sentences, question_best, trust_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
 from rim.report.gather import Run
 from rim.report.section import Section, command, percent
 from rim.report.selectors import ONE_ANSWER
+
+#: Questions in a picture of several checkpoints; the JSON has more.
+SHOWN = 50
 
 
 def selectors(run: Run) -> Section:
@@ -207,6 +210,7 @@ def geometry_and_attention(run: Run) -> Section:
             "A point is one test question after one block.",
         )
     )
+    _checkpoints(section, run, found)
     needed = found["geometry"]["components_for_90_percent"]
     top = max(v for row in needed for v in row)
     axes = _axes(found)
@@ -250,6 +254,29 @@ def geometry_and_attention(run: Run) -> Section:
         )
     )
     return section
+
+
+def _checkpoints(section: Section, run: Run, found: dict[str, Any]) -> None:
+    panels = found.get("checkpoints", {}).get("panels", [])
+    names = list(dict.fromkeys(panel["checkpoint"] for panel in panels))
+    if len(names) < 2:
+        section.missing.append(command(run, "rim analyze RUN DATA --beside RUN2 --overwrite"))
+        return
+    last = max(panel["layer"] for panel in panels)
+    section.lines += checkpoint_sentences(panels)
+    titled = [
+        panel | {"title": panel["checkpoint"], "points": [own[:SHOWN] for own in panel["points"]]}
+        for panel in panels
+        if panel["layer"] == last
+    ]
+    section.figures.append(
+        (
+            scatter_panels(
+                titled, f"The same questions over training, layer {last}", across=min(3, len(names))
+            ),
+            f"One basis for all checkpoints, {SHOWN} test questions: places can be compared.",
+        )
+    )
 
 
 def walk(run: Run) -> Section:

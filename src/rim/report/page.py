@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from rim.report.compared import comparison_sections, demo_section
 from rim.report.gather import Material, Run, gather
@@ -39,6 +39,7 @@ def build_page(material: Material, title: str, version: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = _shown
+    environment.filters["breakable"] = _breakable
     parts: list[tuple[str, str, list[Section]]] = []
     for number, comparison in enumerate(material.comparisons):
         sections = comparison_sections(comparison)
@@ -67,13 +68,19 @@ def _present(run: Run, sections: Sequence[Section]) -> list[Section]:
     if not run.config or run.config.get("method") in (None, "rim") or run.of("analysis"):
         return list(sections)
     has_blocks = any("per_block" in e["summary"] for e in run.of("evaluation"))
-    about_blocks = ("blocks", "selectors", "controls", "probes", "inside", "walk")
+    about_blocks = ("blocks", "selectors", "controls", "protocols", "faithfulness")
+    about_blocks += ("probes", "inside", "walk")
     return [s for s in sections if has_blocks or s.id not in about_blocks]
 
 
 def _shown(text: Any) -> str:
     """Text of others, without characters that turn or hide what stands beside them."""
     return printable(str(text), keep="\n")
+
+
+def _breakable(text: Any) -> Markup:
+    """A name, escaped, that a narrow column may break behind its underscores."""
+    return Markup(str(escape(_shown(text))).replace("_", "_<wbr>"))
 
 
 def write_report(

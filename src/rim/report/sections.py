@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rim.report.causal import faithfulness, protocols
 from rim.report.charts import bars_chart, lines_chart
 from rim.report.gather import Run, by_blocks, main_evaluation, stages_of
 from rim.report.inside import controls, geometry_and_attention, probes, selectors, walk
@@ -23,6 +24,8 @@ def run_sections(run: Run) -> list[Section]:
         depth(run),
         selectors(run),
         controls(run),
+        protocols(run),
+        faithfulness(run),
         probes(run),
         geometry_and_attention(run),
         walk(run),

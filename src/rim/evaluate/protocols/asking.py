@@ -136,6 +136,19 @@ class Asking:
         max_new_tokens: int = 16,
     ) -> list[str]:
         """Freely decoded answers; "" where the text did not end."""
+        texts = self.texts(questions, between, live=live, max_new_tokens=max_new_tokens)
+        encoder = self.reasoner.encoder
+        return [parse_answer(text, encoder) if text else "" for text in texts]
+
+    def texts(
+        self,
+        questions: Sequence[str],
+        between: Between | None = None,
+        *,
+        live: int = 0,
+        max_new_tokens: int = 16,
+    ) -> list[str]:
+        """Freely decoded texts; "" where one did not end."""
         trunk_blocks = self._in_trunk(live)
         encoder = _Continued(self.reasoner.encoder, live)
         texts = [""] * len(questions)
@@ -150,7 +163,7 @@ class Asking:
                 between=between,
             )
             for i, (answer,) in zip(chosen, rows, strict=True):
-                texts[i] = parse_answer(answer.text, encoder) if answer.finished else ""
+                texts[i] = answer.text if answer.finished else ""
         return texts
 
     def chosen(self, logprobs_NA: Tensor) -> list[str]:

@@ -34,14 +34,22 @@ def task_of(run: Path, name: str | None = None, knobs: Sequence[str] = ()) -> Da
     """
     if name is not None:
         return task_source(name, {}, knobs)
-    recipe = run / "config.yaml"
-    source = load_recipe(recipe).data.train if recipe.exists() else None
-    if source is None or source.task is None:
+    source = trained_task(run)
+    if source is None:
         raise ConfigError(
             f"{run} does not say which generated task it was trained on: name it (--task), with "
             "the knobs that differ from its defaults (--set)"
         )
     return source
+
+
+def trained_task(run: Path) -> DataSource | None:
+    """The generated task that a run was trained on; None where it was another data set, or nobody
+    knows.
+    """
+    recipe = run / "config.yaml"
+    source = load_recipe(recipe).data.train if recipe.exists() else None
+    return None if source is None or source.task is None else source
 
 
 def run_protocol(
