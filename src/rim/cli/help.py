@@ -36,8 +36,8 @@ SHARED = """
     fallback (RUN): With --select: a run that is asked where the selector is not sure enough, for
         example one that writes its steps.
     file (FILE): Data file.
-    format_ (NAME): One of jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa,
-        multiplication_file; guessed from the first record if left out.
+    format_ (NAME): One of jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm8k_aug_json, gsm_hard,
+        svamp, prosqa, multiplication_file; guessed from the first record if left out.
     json_: Print one JSON document; text for people goes to stderr.
     limit (N): Read only so many examples.
     max_new_tokens (N): Longest answer, in tokens.
