@@ -24,6 +24,7 @@ from rim.cli import (
     harness,
     looking,
     reporting,
+    reproduce,
     serving,
     training,
 )
@@ -43,6 +44,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Train and compare": {
         "train": training.train,
         "compare": compare.compare,
+        "reproduce": reproduce.reproduce,
         "demo": training.demo,
         "bench": bench.bench,
     },

@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 Positive = Annotated[int, typer.Option(min=1)]
 PositiveOrNone = Annotated[int | None, typer.Option(min=1)]
+MinutesOrNone = Annotated[float | None, typer.Option(min=0.01)]
 Natural = Annotated[int, typer.Option(min=0)]
 NotNegative = Annotated[float, typer.Option(min=0)]
 Dtype = Literal["float32", "bfloat16"] | None
