@@ -37,6 +37,27 @@ def test_every_recipe_of_the_project_is_valid_and_survives_writing(path, tmp_pat
     assert load_recipe(write(tmp_path, dump_yaml(recipe))) == recipe
 
 
+PAPER = [
+    p
+    for p in sorted(ROOT.glob("recipes/paper/*/*.yaml"))
+    if p.stem != "base" and p.parent.name != "methods"
+]
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_recipe_of_the_paper_is_valid_and_never_reads_a_test_split(path, tmp_path):
+    recipe = load_recipe(path)
+    assert recipe.name == f"paper_{path.parent.name}_{path.stem}"
+    assert recipe.data.train.split == "train" and recipe.data.validation is None
+    assert load_recipe(write(tmp_path, dump_yaml(recipe))) == recipe
+
+
+def test_the_paper_has_every_base_with_every_method():
+    found = {(p.parent.name, p.stem) for p in PAPER}
+    for base in ("gpt2", "llama3.2-1b", "llama3.2-3b", "qwen3-0.6b"):
+        assert {(base, m) for m in ("direct", "cot", "coconut", "rim", "rim_own_step")} <= found
+
+
 def test_a_recipe_says_which_folder_to_name(monkeypatch):
     monkeypatch.delenv("RIM_DATA", raising=False)
     with pytest.raises(ConfigError, match="environment variable RIM_DATA, which is not set"):
@@ -68,6 +89,33 @@ def test_a_variant_states_only_its_difference(tmp_path):
     circle = write(tmp_path, {"extends": "c.yaml"}, "c.yaml")
     with pytest.raises(ConfigError, match="circle"):
         load_recipe(circle)
+
+
+def test_a_recipe_may_differ_from_several_and_in_one_stage(tmp_path):
+    stages = [{"name": "one", "objective": "steps", "max_steps": 5, "batch_size": 4}]
+    write(tmp_path, RAW | {"stages": stages}, "method.yaml")
+    write(tmp_path, {"model": {"base": "other"}, "seed": 3}, "size.yaml")
+    raw = {
+        "extends": ["method.yaml", "size.yaml"],
+        "stages": {"one": {"learning_rate": 1e-3}},
+    }
+    recipe = load_recipe(write(tmp_path, raw))
+    assert (recipe.model.base, recipe.seed) == ("other", 3)
+    assert (recipe.stages[0].learning_rate, recipe.stages[0].batch_size) == (1e-3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": {"two": {"max_steps": 1}}}, r"stages\.two: no item 'two' \(there are one\)"),
+        ({"stages": {"one": 3}}, r"stages\.one: a mapping of what changes, got 3"),
+        ({"extends": ["base.yaml", 3]}, "names a file, or several, got 3"),
+    ],
+)
+def test_what_cannot_be_laid_over_a_base_is_named(tmp_path, change, message):
+    write(tmp_path, RAW, "base.yaml")
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(write(tmp_path, {"extends": "base.yaml"} | change))
 
 
 def test_environment_variables_with_defaults(tmp_path, monkeypatch):

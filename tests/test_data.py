@@ -256,6 +256,7 @@ PROSQA = {"question": "Is Tom a lempus or zorpus?", "steps": ["Tom is a lempus."
         ("5 6 * 7 4||5 5 4 + 0 0 6 2 #### 5 5 0 3", "multiplication_file"),
         ("5 * 7||5 3 #### 5 3", "multiplication_file"),
         ("What is 5 6 * 7?||<<56*7=392>> #### 392", "gsm8k_aug"),
+        (json.dumps({"question": "q", "cot": "<<1+2=3>>", "answer": "3"}), "gsm8k_aug_json"),
         (json.dumps([PROSQA]), "prosqa"),
         (json.dumps([{"Body": "b", "Question": "q?", "Answer": 1}]), "svamp"),
         (json.dumps(PROSQA), "jsonl"),
@@ -264,6 +265,14 @@ PROSQA = {"question": "Is Tom a lempus or zorpus?", "steps": ["Tom is a lempus."
 def test_formats_are_told_apart_by_content(tmp_path, text, expected):
     assert guess_format(write(tmp_path, text)) == expected
     assert len(open_file(write(tmp_path, text))) == 1
+
+
+def test_steps_of_gsm8k_aug_are_the_same_from_a_line_and_from_an_object(tmp_path):
+    line = "What?||<<1 + 2=3>> <<3*4=12>> #### 12"
+    record = {"question": "What?", "cot": "<<1 + 2=3>> <<3*4=12>>", "answer": "12"}
+    (first,), (second,) = (open_file(write(tmp_path, text)) for text in (line, record))
+    assert first.steps == second.steps == ("<<1 + 2=3>>", "<<3*4=12>>")
+    assert first.answer == second.answer == "12"
 
 
 def test_a_step_of_a_product_is_a_partial_product_with_its_running_sum(tmp_path):
@@ -280,6 +289,8 @@ def test_a_step_of_a_product_is_a_partial_product_with_its_running_sum(tmp_path)
         ("56 * 74||1 #### 2", "multiplication_file", "line 1: expected digits such as"),
         ("5 * 7||5 3", "multiplication_file", "line 1: expected 'question"),
         ("What?||5 + 7 #### 2", "gsm8k_aug", "line 1: the steps hold no '<<...>>'"),
+        ('{"question": "q", "cot": "5+7", "answer": "2"}', "gsm8k_aug_json", "hold no '<<...>>'"),
+        ('{"question": "q", "cot": ["5+7"], "answer": "2"}', None, "'cot' must be a string"),
         ('[{"question": "q", "answer": "a"}]', "prosqa", "item 1: field 'steps' is missing"),
         ('[{"question": "q"}]', None, "read as SVAMP .* or ProsQA"),
     ],

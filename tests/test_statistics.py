@@ -64,6 +64,13 @@ def test_selection_never_scores_on_the_questions_it_chose_with():
     assert selected["mean"] < 0.45
 
 
+def test_a_chosen_candidate_is_scored_on_other_tests_as_a_whole():
+    good, bad = "1" * 90 + "0" * 10, "0" * 60 + "1" * 40
+    others = {"hard": {"good": "1000", "bad": "1111"}}
+    selected = select({"bad": bad, "good": good}, splits=4, held_out=40, seed=0, others=others)
+    assert selected["others"] == {"hard": {"mean": 0.25, "standard_error": 0.0}}
+
+
 def test_selection_refuses_to_hold_out_every_question():
     with pytest.raises(ConfigError, match=r"264 leaves nothing to score of 4"):
         select({"a": "1010"}, splits=16, held_out=264, seed=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli import common
-from rim.cli.help import Positive
+from rim.cli.help import MinutesOrNone, Positive, PositiveOrNone
 
 
 def compare(
@@ -17,6 +17,8 @@ def compare(
     seeds: str | None = None,
     only: list[str] | None = None,
     jobs: Positive = 1,
+    steps: PositiveOrNone = None,
+    minutes: MinutesOrNone = None,
     out: Path | None = None,
     table_only: bool = False,
     json_: bool = False,
@@ -32,6 +34,8 @@ def compare(
         seeds (N,...): The recipe's if left out.
         only (NAME): Run this method only (with its start). Repeatable.
         jobs (N): Runs at a time, each with its share of the cores.
+        steps (N): A trial: so many optimizer steps a run, in a folder of its own.
+        minutes (X): Save and stop after so long, with exit code 143; the same command continues.
         out (FILE): Result JSON; comparison.json in its folder if left out.
         table_only: Run nothing: sum up what is finished.
     """
@@ -49,6 +53,10 @@ def compare(
         numbers = comma_separated("--seeds", seeds)
         chosen = [] if numbers is None else [f"seeds={numbers}"]
         settings = load_comparison(recipe, (*(set_ or ()), *chosen))
+        if steps is not None:
+            from rim.study.compare.trial import trial
+
+            settings = trial(settings, steps)
         target = out or settings.folder / "comparison.json"
         check_target(target)
         if not table_only:
@@ -56,13 +64,15 @@ def compare(
         common.quiet_libraries()
         from rim.results import write_json
         from rim.study.compare.runner import run_comparison, sum_up
+        from rim.train.stopping import time_limit
 
         person = common.console_for(json_)
         failures: list[Any] = []
         if table_only:
             result = sum_up(settings)
         else:
-            result, failures = run_comparison(settings, person, only=only or (), jobs=jobs)
+            with time_limit(minutes):
+                result, failures = run_comparison(settings, person, only=only or (), jobs=jobs)
         write_json(target, result)
         _show(common.printable_tree(result), person)
         plots = _write_plots(result, target)
@@ -70,12 +80,22 @@ def compare(
         common.say("\n".join(written), person)
         if json_:
             common.print_json(result)
-        if failures:
-            reasons = "; ".join(f"{f.run.name}: {f.reason}" for f in failures)
-            raise ConfigError(f"{len(failures)} of the runs failed. {reasons}")
+        fail_for(failures)
 
 
-def check_runs(settings: Any, only: Sequence[str]) -> None:
+def fail_for(failures: Sequence[Any]) -> None:
+    """
+    Raises:
+        ConfigError: there are failures; it names them.
+    """
+    from rim.config import ConfigError
+
+    if failures:
+        reasons = "; ".join(f"{f.run.name}: {f.reason}" for f in failures)
+        raise ConfigError(f"{len(failures)} of the runs failed. {reasons}")
+
+
+def check_runs(settings: Any, only: Sequence[str] = ()) -> None:
     """Whether every run that is asked for could begin (starts of others are made on the way)."""
     from rim.cli.checks import check_recipe
     from rim.study.compare.plan import choose, resolve_runs

@@ -21,6 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 Positive = Annotated[int, typer.Option(min=1)]
 PositiveOrNone = Annotated[int | None, typer.Option(min=1)]
+MinutesOrNone = Annotated[float | None, typer.Option(min=0.01)]
 Natural = Annotated[int, typer.Option(min=0)]
 NotNegative = Annotated[float, typer.Option(min=0)]
 Dtype = Literal["float32", "bfloat16"] | None
@@ -38,8 +39,8 @@ SHARED = """
     fallback (RUN): With --select: a run that is asked where the selector is not sure enough, for
         example one that writes its steps.
     file (FILE): Data file (JSONL, CSV, Parquet or a published format), or hub:OWNER/NAME:SPLIT.
-    format_ (NAME): One of jsonl, csv, parquet, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp,
-        prosqa, multiplication_file; told by the content if left out.
+    format_ (NAME): One of jsonl, csv, parquet, gsm8k, gsm8k_sentences, gsm8k_aug, gsm8k_aug_json,
+        gsm_hard, svamp, prosqa, multiplication_file; told by the content if left out.
     json_: Print one JSON document; text for people goes to stderr.
     limit (N): Read only so many examples.
     max_new_tokens (N): Longest answer, in tokens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rim.cli import common
-from rim.cli.compare import check_runs
+from rim.cli.compare import check_runs, fail_for
 from rim.cli.help import Positive
 
 
@@ -50,7 +50,7 @@ def study(
         if not table_only:
             for _, comparison in points:
                 if comparison is not None:
-                    check_runs(comparison, ())
+                    check_runs(comparison)
         common.quiet_libraries()
         from rim.report.sweep import study_notes, study_svg, study_tables, study_tasks
         from rim.results import write_json
@@ -75,6 +75,4 @@ def study(
         common.say("\n".join(written), person)
         if json_:
             common.print_json(result)
-        if failures:
-            reasons = "; ".join(f"{f.run.name}: {f.reason}" for f in failures)
-            raise ConfigError(f"{len(failures)} of the runs failed. {reasons}")
+        fail_for(failures)

@@ -81,6 +81,8 @@ def _demo_smollm2(seed: int, runs_dir: Path, out: Path | None, json_: bool) -> N
         seeds=None,
         only=None,
         jobs=1,
+        steps=None,
+        minutes=None,
         out=out,
         table_only=False,
         json_=json_,

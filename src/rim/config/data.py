@@ -16,6 +16,7 @@ DataFormat = Literal[
     "gsm8k",
     "gsm8k_sentences",
     "gsm8k_aug",
+    "gsm8k_aug_json",
     "gsm_hard",
     "svamp",
     "prosqa",
@@ -32,7 +33,9 @@ DataFormat = Literal[
     "word_problems",
 ]
 #: Published formats whose records are JSON objects; a hub set may hold the same records.
-RecordFormat = Literal["jsonl", "gsm8k", "gsm8k_sentences", "gsm_hard", "svamp", "prosqa"]
+RecordFormat = Literal[
+    "jsonl", "gsm8k", "gsm8k_sentences", "gsm8k_aug_json", "gsm_hard", "svamp", "prosqa"
+]
 Operation = Literal["add", "subtract", "multiply", "divide", "together"]
 Wording = Literal["plain", "paraphrased", "mixed"]
 

@@ -20,7 +20,7 @@ S = TypeVar("S", bound=Settings)
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe. `extends: other.yaml` (relative to the file) gives the base that it differs
-    from.
+    from; of several, each is laid over those before it.
 
     Raises:
         ConfigError: a missing file, YAML that does not parse, an unknown key or a value out of
@@ -87,20 +87,40 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a readable YAML file: lists without end") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
-    base = raw.pop("extends", None)
-    if base is None:
-        return raw
-    if not isinstance(base, str) or "\0" in base:
-        raise ConfigError(f"{path}: 'extends' names a file, got {base!r}")
-    return merge(_read_yaml(path.parent / base, (*chain, path.resolve())), raw)
+    bases = raw.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or "\0" in base:
+            raise ConfigError(f"{path}: 'extends' names a file, or several, got {base!r}")
+        merged = merge(merged, _read_yaml(path.parent / base, (*chain, path.resolve())))
+    return merge(merged, raw)
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`change` laid over `base`: mappings are merged key by key, anything else is replaced."""
+    """`change` laid over `base`: mappings are merged key by key, anything else is replaced.
+
+    A mapping laid over a list of named items (stages) changes the items that it names.
+    """
     merged = dict(base)
     for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        old = merged.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = merge(old, value)
+        elif isinstance(value, dict) and isinstance(old, list):
+            merged[key] = _merge_named(old, value, key)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _merge_named(items: list[Any], changes: dict[str, Any], key: str) -> list[Any]:
+    merged = list(items)
+    for name, change in changes.items():
+        where = f"{key}.{name}"
+        index = _index(merged, str(name), where)
+        if not isinstance(change, dict) or not isinstance(merged[index], dict):
+            raise ConfigError(f"{where}: a mapping of what changes, got {change!r}")
+        merged[index] = merge(merged[index], change)
     return merged
 
 
@@ -114,7 +134,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         node = _child(node, part, override)
     value = _override_value(text)
     if isinstance(node, list):
-        node[_index(node, last, override)] = value
+        node[_index(node, last, f"--set {override}")] = value
     else:
         node[last] = value
 
@@ -130,7 +150,7 @@ def _override_value(text: str) -> Any:
 
 def _child(node: Any, part: str, override: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, override)]
+        return node[_index(node, part, f"--set {override}")]
     if not isinstance(node, dict):
         raise ConfigError(f"--set {override}: {part!r} lies below a plain value")
     if not isinstance(node.get(part), dict | list):
@@ -138,7 +158,7 @@ def _child(node: Any, part: str, override: str) -> Any:
     return node[part]
 
 
-def _index(node: list[Any], part: str, override: str) -> int:
+def _index(node: list[Any], part: str, where: str) -> int:
     """A list is entered by number, or by the name of an item (`stages.grounding.max_steps`)."""
     names = [item.get("name") if isinstance(item, dict) else None for item in node]
     if part in names:
@@ -146,7 +166,7 @@ def _index(node: list[Any], part: str, override: str) -> int:
     if part.isdigit() and int(part) < len(node):
         return int(part)
     known = ", ".join(str(n) for n in names if n) or f"0..{len(node) - 1}"
-    raise ConfigError(f"--set {override}: no item {part!r} (there are {known})")
+    raise ConfigError(f"{where}: no item {part!r} (there are {known})")
 
 
 def _number(value: Any) -> Any:

@@ -68,6 +68,8 @@ def guess_format(path: Path, by_columns: bool = False) -> str:
         return "jsonl"
     if fields.issuperset(FILE_FORMATS["gsm_hard"].fields):
         return "gsm_hard"
+    if fields.issuperset(FILE_FORMATS["gsm8k_aug_json"].fields) and "steps" not in fields:
+        return "gsm8k_aug_json"
     if (
         {"question", "answer"} <= fields
         and "steps" not in fields

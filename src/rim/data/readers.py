@@ -179,10 +179,24 @@ def _solution(record: dict[str, Any], origin: str) -> tuple[str, str]:
 def _gsm8k_aug(line: str, origin: str) -> Example:
     """`question||<<a+b=c>> <<...>> #### answer`."""
     question, steps, answer = _bar_parts(line, origin)
+    return make_example(question, _annotations(steps, origin), answer, origin)
+
+
+def _gsm8k_aug_json(record: dict[str, Any], origin: str) -> Example:
+    """The same as an object, the steps one text in the field `cot` (the hub's zen-E/GSM8k-Aug)."""
+    if not isinstance(record["cot"], str):
+        raise DataError(f"{origin}: field 'cot' must be a string, got {record['cot']!r}")
+    return make_example(
+        record["question"], _annotations(record["cot"], origin), record["answer"], origin
+    )
+
+
+def _annotations(steps: str, origin: str) -> list[str]:
+    """The steps of `<<a+b=c>> <<...>>`; blanks alone are none."""
     found = [f"<<{equation}>>" for equation in _ANNOTATION.findall(steps)]
-    if steps and not found:
+    if steps.strip() and not found:
         raise DataError(f"{origin}: the steps hold no '<<...>>', got {steps[:60]!r}")
-    return make_example(question, found, answer, origin)
+    return found
 
 
 def _multiplication(line: str, origin: str) -> Example:
@@ -231,6 +245,7 @@ FILE_FORMATS = {
     "gsm8k": FileFormat("objects", _QA, _gsm8k),
     "gsm8k_sentences": FileFormat("objects", _QA, _gsm8k_sentences),
     "gsm8k_aug": FileFormat("text", (), _gsm8k_aug),
+    "gsm8k_aug_json": FileFormat("objects", (*_QA, "cot"), _gsm8k_aug_json),
     "gsm_hard": FileFormat("objects", ("input", "target"), _gsm_hard),
     "svamp": FileFormat("array", ("Body", "Question", "Answer"), _svamp),
     "prosqa": FileFormat("array", ("question", "steps", "answer"), _prosqa),

@@ -28,6 +28,7 @@ def prepare_for_training(
         modules: a method's own modules: they are new, so they train whole and get no adapter.
     """
     if config.tuning == "full":
+        model.requires_grad_(True)  # a merged adapter leaves its base frozen
         set_dropout(model, dropout)
         return model
     # peft gives two targets "all-linear": every linear layer but the head, Conv1D included.

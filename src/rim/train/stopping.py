@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import TrainerCallback
@@ -63,3 +66,22 @@ class Termination(TrainerCallback):
         self._training = False
         if process_count() == 1 and self._asked:  # the last step has been saved
             raise TerminatedError(f"Terminated; step {state.global_step} is saved.")
+
+
+@contextlib.contextmanager
+def time_limit(minutes: float | None) -> Iterator[None]:
+    """After so many minutes this process is sent the SIGTERM of a scheduler: a training step ends
+    and is saved; anything else stops at once. Ctrl-C and SIGTERM from outside work as ever.
+
+    Raises:
+        TerminatedError: it was sent, and what was in progress did not catch it.
+    """
+    with Termination():
+        timer = threading.Timer(60 * (minutes or 0), os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        if minutes is not None:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

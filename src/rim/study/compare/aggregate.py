@@ -41,13 +41,20 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
             name: {r["seed"]: r["results"]["test"]["right"]["final"] for r in rows}
             for name, rows in by_method.items()
         }
+        others = {
+            test: {
+                name: {r["seed"]: r["results"][test]["right"]["final"] for r in rows}
+                for name, rows in by_method.items()
+            }
+            for test in settings.tasks[task].extra_tests
+        }
         starts = [r for r in plan if r.task == task and r.result is None and r.done]
         tasks[task] = {
             **_origin(starts, records),
             "methods": {n: _method(settings, n, by_method) for n in by_method},
             "starts": _starts(settings, starts),
             "controls": _controls(settings, by_method),
-            "selection": selections(settings, right),
+            "selection": selections(settings, right, others),
         }
     return {
         "name": settings.name,

@@ -35,6 +35,9 @@ from rim.train.trainer import TrainingDivergedError
 #: A mistake in one run: the others go on.
 _RUN_ERRORS = (ConfigError, DataError, TrainingDivergedError, CheckpointError)
 
+#: What a worker has, once asked to end, for its step and its checkpoint.
+SECONDS_TO_SAVE = 60
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -163,7 +166,7 @@ def _side_by_side(
                 waiting.remove(run)
                 gpu = _free_gpu(gpus, workers)
                 process = stack.enter_context(_start(recipe, run, threads, gpu))
-                stack.callback(process.terminate)
+                stack.callback(_stop, process)
                 workers.append(_Worker(run, process, time.monotonic(), gpu))
             names = ", ".join(w.run.name for w in workers)
             bar.update(task, completed=len(runs) - len(waiting) - len(workers), note=names)
@@ -185,6 +188,13 @@ def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subp
             | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
             | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
         )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and time to save: closing the worker's standard input would end it at once."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(SECONDS_TO_SAVE)
 
 
 def _ended(worker: _Worker, console: Console) -> list[Failure]:
