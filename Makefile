@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVE_STAMP := $(VENV)/.installed-serve
 REAL_STAMP := $(VENV)/.installed-real
+DOCS_STAMP := $(VENV)/.installed-docs
 export RIM_DATA ?= $(wildcard ../shared/data)
 ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo demo-real test crash bad-inputs check test-real test-serve llama-server lint clean
+.PHONY: demo demo-real docs test crash bad-inputs check test-real test-serve llama-server lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,8 +24,9 @@ help:
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
 	@echo "make crash  stop trainings at 60 random moments, continue them, compare bit for bit (about 10 minutes)"
 	@echo "make bad-inputs   1,000 generated bad inputs of every kind"
+	@echo "make docs   build the site into site/; a link that leads nowhere stops it"
 	@echo "make lint   ruff and pyright"
-	@echo "make clean  remove .venv (run folders stay)"
+	@echo "make clean  remove .venv and the site (run folders stay)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Making $(VENV) and downloading the packages pinned in constraints.txt (about 1 GB with torch)."
@@ -81,5 +83,12 @@ llama-server: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,docs]"
+	@touch $(DOCS_STAMP)
+
+docs: $(DOCS_STAMP)
+	$(BIN)/python docs/site.py
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site build

@@ -502,6 +502,15 @@ def test_a_failed_self_check_leaves_nothing_behind(plain_tokenizer, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_template_that_adds_nothing_to_a_question_is_exported(plain_tokenizer, tmp_path):
+    """As the demo's: the empty question of the self-check has no tokens there."""
+    templates = TemplatesConfig(question="{question}", answer="{answer}")
+    wanted = prompt_format("gpt2").model_copy(update={"templates": templates})
+    run = make_run("gpt2", plain_tokenizer, tmp_path / "run", wanted=wanted)
+    with checked_in_process():
+        assert export_run(run, tmp_path / "out").folder.exists()
+
+
 def test_a_model_too_small_for_its_blocks_is_told_so(plain_tokenizer, tmp_path):
     encoder = encoder_of("gpt2", plain_tokenizer)
     model = tiny_model("gpt2", encoder.tokenizer, max_positions=16)

@@ -88,3 +88,11 @@ def test_files_stay_readable_in_one_sitting():
         p for p in SOURCE.rglob("*.py") if len(p.read_text(encoding="utf-8").splitlines()) > 320
     ]
     assert not long
+
+
+def test_the_packages_of_the_library_hide_none_of_its_public_names():
+    """`rim.train` is a package; a function of that name is gone once anything imports it."""
+    import rim
+
+    assert not set(rim.__all__) & {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert all(callable(getattr(rim, name)) for name in rim.__all__ if name != "__version__")

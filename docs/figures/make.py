@@ -3,7 +3,8 @@
 layout.svg                  one example's flat sequence and its attention mask, from rim.core
 schedules.svg               lambda and alpha, from rim.core.schedules
 inside_*.svg                pictures of the report, of the demo's model, from results/inside_*.json
-results/compare_*.svg       accuracy against latency, from the JSON beside it
+demo.svg                    accuracy against latency, from results/demo_seed*.json
+results/compare_*.svg       the same of comparisons, from the JSON beside it
 
 With --check nothing is written: it ends with code 1 where a committed picture is another one.
 """
@@ -25,6 +26,7 @@ from rim.core.collate import collate
 from rim.core.layout import Trunk, build_layout
 from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
+from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
 from rim.report.causal import faithfulness, protocols
 from rim.report.charts import standalone
@@ -155,6 +157,22 @@ def _lambda(kind: Any, progress: float) -> list[float]:
     return readout_weights(kind, torch.tensor([4]), torch.tensor([3]), **sizes)[0].tolist()
 
 
+# --- the demo ------------------------------------------------------------------------------------
+
+
+def demo_methods() -> dict[str, dict[str, Any]]:
+    """Accuracy and time of a whole answer over the demo's seeds, as a comparison has them."""
+    files = sorted(RESULTS.glob("demo_seed*.json"))
+    runs = [json.loads(file.read_text(encoding="utf-8"))["methods"] for file in files]
+    return {
+        method: {
+            "final": value_spread([run[method]["accuracy"] for run in runs]),
+            "latency": {"answer_ms": value_spread([run[method]["answer_ms"] for run in runs])},
+        }
+        for method in runs[0]
+    }
+
+
 # --- all of them ---------------------------------------------------------------------------------
 
 
@@ -164,6 +182,7 @@ def pictures() -> dict[Path, str]:
         HERE / "layout.svg": render(draw_layout, (7.9, 8.05), layout).decode(),
         HERE / "schedules.svg": render(draw_schedules, (10.4, 3.1), schedules).decode(),
     }
+    drawn[HERE / "demo.svg"] = accuracy_latency_svg("the demo", demo_methods())
     for name in COMPARISONS:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         ((task, content),) = result["tasks"].items()

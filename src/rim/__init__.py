@@ -31,7 +31,8 @@ _EXPORTS = {
     "load_examples": "rim.data.sources",
     "load_recipe": "rim.config.recipe_yaml",
     "score": "rim.evaluate.accuracy",
-    "train": "rim.train.curriculum",
+    # Not `train`: that is the package's name, and whatever imports it would hide the function.
+    "train_recipe": "rim.train.curriculum:train",
 }
 
 __all__ = [
@@ -52,7 +53,7 @@ __all__ = [
     "load_examples",
     "load_recipe",
     "score",
-    "train",
+    "train_recipe",
 ]
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ if TYPE_CHECKING:
     from rim.evaluate.accuracy import Evaluation, score
     from rim.infer.reasoner import Answer, Reasoner, load
     from rim.infer.sampling import Sampling
-    from rim.train.curriculum import train
+    from rim.train.curriculum import train as train_recipe
 
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
+        module, _, inside = _EXPORTS[name].partition(":")
+        return getattr(importlib.import_module(module), inside or name)
     raise AttributeError(f"module 'rim' has no attribute {name!r}")

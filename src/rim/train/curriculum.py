@@ -44,7 +44,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
 
     Raises:
         ConfigError, DataError: the recipe or its data are wrong; found before training begins where
-        possible.
+            possible.
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
     """
     with Termination() as termination:

@@ -134,6 +134,8 @@ def _cases(model: Any, encoder: PromptEncoder, questions: Sequence[str]) -> list
     trained = encoder.format.trained_blocks
     counts = sorted({0, 2, 8, trained} if trained else {0})
     limit = position_limit(model)
+    # An empty question has no tokens under some templates, and cannot be asked.
+    questions = [q for q in questions if encoder.question(q, bool(trained))[0]]
     cases = [
         *(_Case(question, trained, {}) for question in questions),
         *(_Case(question, k, {"blocks": k}) for question in questions[:2] for k in counts),
@@ -142,8 +144,7 @@ def _cases(model: Any, encoder: PromptEncoder, questions: Sequence[str]) -> list
     fitting = [
         case
         for case, length in zip(cases, lengths, strict=True)
-        # An empty question without blocks is no prompt at all under some templates.
-        if length > 0 and (limit is None or length + MAX_NEW_TOKENS <= limit)
+        if limit is None or length + MAX_NEW_TOKENS <= limit
     ]
     if not fitting:
         raise ConfigError(

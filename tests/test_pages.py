@@ -1,0 +1,134 @@
+"""The guides' commands run as they are written, and the site has every page."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import tiny_model
+from export_models import checked_in_process, make_run
+from test_cli import SHORT, lay_out, plain_console, rim_command  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+#: A fenced block of shell commands, and the reason not to run it, if the page gives one.
+BLOCK = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```bash\n(.*?)```", re.DOTALL)
+
+#: What no test runs, and why: a new one has to be entered here.
+NOT_RUN = {
+    "quickstart.md": ["downloads packages, trains for six minutes"],
+    "your-data.md": ["starts a server", "needs the server", "needs a network"],
+}
+
+
+def commands_of(page: str) -> tuple[list[str], list[str]]:
+    """A page's commands in order, and the reasons of the blocks that are left out."""
+    run: list[str] = []
+    left_out: list[str] = []
+    for reason, block in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+        if reason:
+            left_out.append(reason)
+        else:
+            run += block.replace("\\\n", " ").splitlines()
+    return run, left_out
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, plain_tokenizer):
+    """A clone after `make demo`; the hub's model is a tiny folder of its name."""
+    monkeypatch.chdir(tmp_path)
+    lay_out(tmp_path)
+    (tmp_path / "my.jsonl").unlink()  # the pages make theirs
+    (tmp_path / "my_test.jsonl").unlink()
+    base = tmp_path / "Qwen" / "Qwen3-0.6B"
+    tiny_model("qwen3", plain_tokenizer, max_positions=1024).save_pretrained(base)
+    plain_tokenizer.save_pretrained(base)
+    make_run("gpt2", plain_tokenizer, tmp_path / "runs" / "demo-seed0" / "rim")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", NOT_RUN)
+def test_every_command_of_a_guide_runs(page, clone):
+    commands, left_out = commands_of(page)
+    assert left_out == NOT_RUN[page]
+    assert len(commands) >= 6
+    for line in commands:
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "rim", f"{line}: only commands of rim are run here"
+        if arguments[0] == "train":
+            arguments += shlex.split(SHORT)  # settings that the page itself points to
+        if arguments[0] in ("eval", "controls"):
+            arguments += ["--limit", "12", "--max-new-tokens", "4"]
+        with checked_in_process():
+            rim_command(*arguments)
+    made = {"quickstart.md": "report.html", "your-data.md": "exported/model.safetensors"}
+    assert (clone / made[page]).exists()
+
+
+def test_settings_that_the_guides_name_exist():
+    """`--set key=value` of every page, tried on the recipe for one's own data."""
+    from rim.config.recipe_yaml import load_recipe
+
+    tried = 0
+    for page in ("your-data.md", "choosing.md", "troubleshooting.md"):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        for setting in set(re.findall(r"--set (\S+?)[`\s]", text)) - {"key=value"}:
+            load_recipe(ROOT / "recipes" / "my_data.yaml", (setting,))
+            tried += 1
+    assert tried >= 10
+
+
+def test_the_navigation_has_every_page():
+    def pages(entry):
+        if isinstance(entry, str):
+            return [entry]
+        parts = entry.values() if isinstance(entry, dict) else entry
+        return [page for part in parts for page in pages(part)]
+
+    listed = pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    own = {path.name for path in DOCS.glob("*.md")}
+    assert len(listed) == len(set(listed))
+    assert {page for page in listed if "/" not in page} == own | {"tour.md"}
+
+
+@pytest.fixture
+def site(monkeypatch):
+    spec = importlib.util.spec_from_file_location("docs_site", DOCS / "site.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_staged_pages_link_to_what_is_staged(site, tmp_path):
+    site.stage(tmp_path)
+    pages = list(tmp_path.rglob("*.md"))
+    assert tmp_path / "tour.md" in pages and tmp_path / "project" / "LOG.md" in pages
+    for page in pages:
+        for target in site.LINK.findall(page.read_text(encoding="utf-8")):
+            linked = (page.parent / target).resolve()
+            assert linked.is_relative_to(tmp_path) and linked.is_file(), f"{page.name}: {target}"
+
+
+def test_a_page_that_links_to_nothing_is_named(site, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        site.Staging(tmp_path).place(ROOT / "docs" / "nowhere.txt")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("zensical") is None, reason="the docs extra is missing (make docs)"
+)
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning():
+    result = subprocess.run(
+        [sys.executable, "docs/site.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Reasoner" in (ROOT / "site" / "api" / "index.html").read_text(encoding="utf-8")
