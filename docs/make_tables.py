@@ -54,9 +54,9 @@ def demo_table() -> str:
         f"{span(gap)} points better than direct, its first token comes after {span(ttft, 2)} x "
         f"direct's time, and its whole answer is {span(whole)} x faster than chain of thought.",
         "",
-        f"A whole demo took {seconds} s there. A seed "
-        "fixes a run on one kind of processor only: training goes in sudden steps, whose time "
-        "rounding shifts.",
+        f"A whole demo took {seconds} s there. Another kind of processor gives other numbers with "
+        "the same seed: accuracy jumps suddenly during training, and small rounding differences "
+        "change when.",
     ]
     return "\n".join(lines)
 

@@ -39,6 +39,16 @@ def test_links_lead_somewhere(document):
             assert (document.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_of_the_repository_that_are_named_exist(document):
+    if document.name in ("LOG.md", "CHANGELOG.md"):
+        return  # they tell what was
+    text = document.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:src|tests|docs|recipes|examples|benchmarks|rim)/[\w/.-]*\w)/?`", text)
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "src" / name).exists(), name
+
+
 def test_every_setting_is_documented():
     from rim.config import MemoryConfig, Recipe, StageConfig, TemplatesConfig
 
