@@ -112,7 +112,7 @@ def distill(
         max_new_tokens (N): Longest chain of thought, in tokens.
         prompt (FILE): Text with {question} in it, in place of the built-in prompt.
         by (NAME): What parts steps: auto, lines, sentences, marks or equations, as in split-steps.
-        price_per_million (IN,OUT): Price of a million tokens in and out, for the estimate.
+        price_per_million (X,Y): Price of a million tokens in and out, for the estimate; one number is both.
         yes: Do not ask whether to begin.
         resume: Continue what was begun, or begin it.
         redo: Have steps written for questions that have some, too.
