@@ -241,6 +241,7 @@ class DataSource(Settings):
     records: RecordFormat | None = None  # hub rows read as that format's records, not by columns
     step_separator: Annotated[str, Field(min_length=1)] = "\n"  # in steps that are one string
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
+    part: Literal["all", "train", "validation", "test"] = "all"  # of one file, parted by question
     exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source
     arithmetic: ArithmeticConfig = ArithmeticConfig()
     brackets: BracketsConfig = BracketsConfig()
@@ -262,6 +263,8 @@ class DataSource(Settings):
     def _path_given(self) -> Self:
         if self.task is None and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
+        if self.task is not None and self.part != "all":
+            raise ValueError(f"{self.format} is generated: its own split says which part it is")
         return self
 
 

@@ -27,10 +27,12 @@ def load_examples(source: DataSource) -> list[Example]:
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
-    reading = Reading(source.columns, source.step_separator)
-    files = [file_source(Path(path), reading=reading) for path in source.exclude]
+    questions = Reading(source.columns.model_copy(update={"steps": None}))
+    files = [file_source(Path(path), reading=questions) for path in source.exclude]
     excluded = {e.same_question for file in files for e in load_examples(file)}
     kept = (e for e in read_source(source, excluded=excluded) if e.same_question not in excluded)
+    if source.part != "all":
+        kept = iter(parted(list(kept), source.path or source.format)[source.part])
     examples = list(itertools.islice(kept, source.limit))
     if not examples:
         left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
@@ -127,6 +129,36 @@ def hold_out(
     for example in examples:
         (validation if example.same_question in held else train).append(example)
     return train, validation
+
+
+#: A tenth of a source's questions, but no more than this, are its validation part.
+MOST_VALIDATION = 200
+#: A fifth, but no more than this, are its test part.
+MOST_TEST = 1000
+
+
+def parted(examples: Sequence[Example], what: str) -> dict[str, list[Example]]:
+    """Train, validation and test part of one set. A question is on one side only, however often and
+    in whatever spelling it is there; the same questions give the same parts in any order.
+
+    Raises:
+        DataError: fewer than 10 different questions.
+    """
+    questions = {
+        e.same_question: hashlib.sha256(e.same_question.encode()).digest() for e in examples
+    }
+    if len(questions) < 10:
+        raise DataError(f"{what} has {len(questions)} different questions: too few to part")
+    order = sorted(questions, key=questions.__getitem__)
+    num_test = min(len(order) // 5, MOST_TEST)
+    num_validation = min(len(order) // 10, MOST_VALIDATION)
+    side = dict.fromkeys(order, "train")
+    side |= dict.fromkeys(order[:num_test], "test")
+    side |= dict.fromkeys(order[num_test : num_test + num_validation], "validation")
+    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    for example in examples:
+        parts[side[example.same_question]].append(example)
+    return parts
 
 
 def data_hash(examples: Sequence[Example]) -> str:
