@@ -54,16 +54,16 @@ def commands(run: Path, files: dict[str, Path], page: Path) -> dict[str, list[ob
     with test.open(encoding="utf-8") as lines:
         first = json.loads(next(lines))["question"]
     return {
-        "eval": ["eval", run, test, "--blocks", "1,2,3,4,5", "--overwrite"],
-        "controls": ["controls", run, test],
         "transplant": ["controls", run, test, "--protocol", "transplant"],
-        "interchange": ["controls", run, test, "--protocol", "interchange"],
-        "content": ["controls", run, test, "--protocol", "content"],
         "analysis": ["analyze", run, test, "--overwrite"],
+        "faithfulness": ["explain", run, "--data", other],
         "calibration": ["eval", run, validation, "--select", "all", "--calibrate", "--overwrite"],
         "selection": ["eval", run, other, "--select", "all", "--overwrite"],
+        "interchange": ["controls", run, test, "--protocol", "interchange"],
+        "content": ["controls", run, test, "--protocol", "content"],
+        "controls": ["controls", run, test],
         "explain": ["explain", run, first],
-        "faithfulness": ["explain", run, "--data", other],
+        "eval": ["eval", run, test, "--blocks", "1,2,3,4,5", "--overwrite"],
         "report": ["report", run, "--out", page],
     }
 
@@ -103,24 +103,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         files = write_data(run, folder)
-        rows = {}
+        record: dict[str, Any] = {
+            "run": run.name,
+            "questions": COUNTS,
+            "commands": {},
+            "environment": environment(),
+        }
+        rows = record["commands"]
         for name, command in commands(run, files, run / "report.html").items():
             print(f"--- {name}", flush=True)
             shown = " ".join(Path(str(w)).name if isinstance(w, Path) else str(w) for w in command)
             rows[name] = {"command": f"rim {shown}", **timed(command)}
-    record = {
-        "run": run.name,
-        "questions": COUNTS,
-        "commands": rows,
-        "total_processor_seconds": round(sum(r["processor_seconds"] for r in rows.values()), 1),
-        "environment": environment(),
-    }
-    write_json(arguments.out, record)
-    if arguments.keep is not None:
-        for name, place in RESULTS.items():
-            kept = arguments.keep / f"inside_{name}.json"
-            shutil.copyfile(run / place.format(blocks=blocks), kept)
-    print(json.dumps({"out": str(arguments.out), "seconds": record["total_processor_seconds"]}))
+            spent = sum(row["processor_seconds"] for row in rows.values())
+            write_json(arguments.out, record | {"total_processor_seconds": round(spent, 1)})
+            if arguments.keep is not None and name in RESULTS:
+                kept = arguments.keep / f"inside_{name}.json"
+                shutil.copyfile(run / RESULTS[name].format(blocks=blocks), kept)
+    print(json.dumps({"out": str(arguments.out), "commands": len(rows)}))
 
 
 if __name__ == "__main__":

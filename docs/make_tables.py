@@ -586,60 +586,6 @@ def inside_lines() -> str:
     return "\n".join(f"- {line}" for line in sentences(result["analysis"]))
 
 
-def inside_times() -> str:
-    """What each command takes, in processor time of one thread."""
-    (result,) = read("results/inside_times.json")
-    lines = ["| command | processor seconds | wall seconds |", "|---|---|---|"]
-    for row in result["commands"].values():
-        lines.append(
-            f"| `{row['command']}` | {row['processor_seconds']:.0f} | {row['wall_seconds']:.0f} |"
-        )
-    machine = result["environment"]
-    lines += [
-        "",
-        f"One thread of {machine['processor']}, which others used too (hence the wall time); "
-        f"{result['total_processor_seconds']:.0f} s of processor time in all.",
-    ]
-    return "\n".join(lines)
-
-
-def inside_protocols() -> str:
-    """Verdicts of the three protocols on the demo's model."""
-    from rim.report.causal import verdict_lines
-
-    lines = []
-    for name in ("transplant", "interchange", "content"):
-        (result,) = read(f"results/inside_{name}.json")
-        lines += [f"- **{name}**: {line}" for line in verdict_lines(result)]
-    return "\n".join(lines)
-
-
-def inside_faithfulness() -> str:
-    """What `rim explain --data` prints of the demo's model, and its table."""
-    (result,) = read("results/inside_faithfulness.json")
-    found = result["faithfulness"]
-    lines = [f"- {line}" for reader in found["readers"] for line in reader["lines"]]
-    lines += [f"- {cost['line']}" for cost in found["costs"]]
-    lines += [
-        "",
-        "| read by | block | step | right % (95 %) | commonest value % "
-        "| answers right, step right | answers right, step wrong |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for reader in found["readers"]:
-        for row in reader["blocks"]:
-            own, right, wrong = (
-                row[k] for k in ("accuracy", "answers_if_right", "answers_if_wrong")
-            )
-            lines.append(
-                f"| {reader['kind']} | {row['block']} | {row['step']} "
-                f"| {100 * own['accuracy']:.1f} ({100 * own['low']:.1f}-{100 * own['high']:.1f}) "
-                f"| {100 * row['commonest']:.1f} | {right['right']} of {right['total']} "
-                f"| {wrong['right']} of {wrong['total']} |"
-            )
-    return "\n".join(lines)
-
-
 def inside_walk() -> str:
     """One test question of the analysis, a line a block."""
     (result,) = read("results/inside_analysis.json")
@@ -701,9 +647,6 @@ TABLES = {
     "relations-table": ("docs/tasks.md", relations_table),
     "inside-lines": ("docs/inside.md", inside_lines),
     "inside-walk": ("docs/inside.md", inside_walk),
-    "inside-times": ("docs/inside.md", inside_times),
-    "inside-protocols": ("docs/inside.md", inside_protocols),
-    "inside-faithfulness": ("docs/inside.md", inside_faithfulness),
     "inside-selectors": ("docs/inside.md", inside_selectors),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }

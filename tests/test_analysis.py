@@ -15,6 +15,8 @@ from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
 from rim.core.prompt import PromptEncoder, add_memory_tokens
 from rim.data.examples import Example
 from rim.evaluate.attention import SPANS, attention_map
+from rim.evaluate.checkpoints import beside, own_checkpoints
+from rim.evaluate.geometry import over_checkpoints
 from rim.evaluate.probe_files import Placed, read_probes, write_probes
 from rim.evaluate.probes import (
     control_labels,
@@ -27,7 +29,7 @@ from rim.evaluate.probes import (
     value_of,
 )
 from rim.evaluate.states import SHARD, block_states, collect_states
-from rim.infer.reasoner import Reasoner
+from rim.infer.reasoner import Reasoner, load
 
 QUESTIONS = [example.question for example in EXAMPLES]
 
@@ -171,12 +173,60 @@ def test_analyze_and_explain(work, tmp_path, plain_tokenizer):  # noqa: F811
     assert "control" in found["values"]["answer"]
     assert len(found["geometry"]["pca"][0]["points"]) == blocks
     assert len(found["examples"]) == 12
+    again = rim_json(
+        *("analyze", run, data, "--max-new-tokens", 3, "--no-base", "--overwrite", "--beside", run)
+    )
+    shown = {panel["checkpoint"] for panel in again["analysis"]["checkpoints"]["panels"]}
+    assert shown == {"run", "finished"}
     stored = run / "analysis" / "data" / "analysis.json"
     assert json.loads(stored.read_text())["analysis"]["blocks"] == blocks
     explained = rim_json("explain", run, "7+1?", "--max-new-tokens", 3)
     assert [row["block"] for row in explained["blocks"]] == list(range(1, blocks + 1))
     assert explained["blocks"][0]["probed"]["step 1"]["value"]
     assert "probed" in rim_command("explain", run, "7+1?", "--max-new-tokens", 3)
+
+
+def test_checkpoints_are_shown_in_one_basis():
+    rng = np.random.default_rng(0)
+    means = 5 * rng.normal(size=(3, 1, 8))  # blocks tell everything
+    answers = [str(i % 4) for i in range(40)]
+    by_block = np.broadcast_to(means, (40, 3, 1, 8)).copy()
+    codes = {answer: rng.normal(size=8) for answer in "0123"}
+    by_answer = np.stack([codes[a] for a in answers])[:, None, None].repeat(3, 1)
+    noise = rng.normal(size=(40, 3, 1, 8))
+    states = {"a": by_block, "again": by_block, "b": by_answer, "c": noise}
+    panels = {p["checkpoint"]: p for p in over_checkpoints(states, [2], answers)}
+    assert panels["a"]["points"] == panels["again"]["points"] != panels["b"]["points"]
+    assert panels["a"]["layer"] == 2 and np.shape(panels["a"]["points"]) == (3, 40, 2)
+    assert panels["a"]["by_block"] == 1.0 and panels["a"]["by_answer"] < 0.05
+    assert panels["b"]["by_answer"] == 1.0 and panels["b"]["by_block"] < 0.05
+    assert panels["c"]["by_answer"] < 0.15 and panels["c"]["by_block"] < 0.1
+    assert sum(panels["a"]["explained"]) > 0.5
+
+
+def test_checkpoints_of_other_sizes_are_left_out_with_a_reason(plain_tokenizer, tmp_path):
+    run = tmp_path / "run"
+    make_run("gpt2", plain_tokenizer, run)
+    reasoner = load(run)
+    wide = tiny_model("gpt2", reasoner.encoder.tokenizer, width=16)
+
+    def gone():
+        raise ConfigError("its files are gone")
+
+    found = beside(
+        {
+            "same": lambda: reasoner,
+            "narrow": lambda: Reasoner(wide, reasoner.encoder),
+            "gone": gone,
+        },
+        reasoner,
+        ["1+1?", "2+1?", "3+1?"],
+        ["2", "3", "4"],
+        2,
+    )
+    assert {panel["checkpoint"] for panel in found.panels} == {"same"}
+    assert found.left_out["gone"] == "its files are gone" and "width 16" in found.left_out["narrow"]
+    assert own_checkpoints(run / "model", "cpu") == {}
 
 
 def test_too_few_questions_and_no_blocks_are_said(work, tmp_path, plain_tokenizer):  # noqa: F811

@@ -288,7 +288,9 @@ def test_the_command_measures_every_reader(trained):
     assert reader["transplant"]["pairs"] == 60
     assert record["faithfulness"]["costs"][0]["line"] in said
     assert all(line in said for line in reader["lines"])
-    rim_command("analyze", run, data, "--max-new-tokens", 8, "--no-base")
+    found = rim_json("analyze", run, data, "--max-new-tokens", 8)["analysis"]["checkpoints"]
+    names = dict.fromkeys(panel["checkpoint"] for panel in found["panels"])
+    assert list(names) == ["before training", "after grounding", "finished"], found["left_out"]
     both = rim_json("explain", run, "--data", data, *short, "--against", run)
     kinds = {r["kind"]: r for r in both["faithfulness"]["readers"]}
     assert set(kinds) == {"stage's read-out", "probe"}
@@ -298,7 +300,8 @@ def test_the_command_measures_every_reader(trained):
     page = run.parent / "report.html"
     rim_command("report", run, "--out", page)
     text = page.read_text()
-    assert "Can the blocks be read?" in text and "step accuracy" in text.lower()
+    assert "Can the blocks be read?" in text and "step accuracy" in text
+    assert "The same questions over training" in text
 
 
 def test_data_and_questions_that_cannot_be_explained(trained, tmp_path):

@@ -12,6 +12,7 @@ from browser import Browser
 from export_models import make_run
 from test_cli import plain_console, rim_command, work  # noqa: F401
 
+from rim.report import style
 from rim.report.charts import lines_chart
 from rim.report.gather import gather, kind_of
 from rim.report.page import build_page
@@ -99,6 +100,50 @@ def test_broken_files_are_named_and_the_rest_is_shown(tmp_path):
     said = " ".join(material.problems)
     assert "broken.json" in said and "odd.json" in said and "metrics.jsonl" in said
     assert "broken.json" in build_page(material, "t", "0")
+
+
+def test_what_a_run_lacks_stands_in_one_place(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("{method: rim, memory: {blocks: 3}}")
+    page = page_of(tmp_path / "run")
+    assert page.count("Not here yet") == 2, "in the contents, and once as a section"
+    assert "Learning curves" not in re.findall(r"<h3>(.*?)</h3>", page)
+
+
+def test_transplants_of_several_runs_are_shown_with_their_calls():
+    page = page_of(ROOT / "results" / "blind_share_transplant.json")
+    runs = json.loads((ROOT / "results" / "blind_share_transplant.json").read_text())["runs"]
+    assert page.count("Parts of its blocks exchanged between questions") == len(runs) == 3
+    held = sum(v["holds"] for run in runs for v in run["verdicts"] if v["aim"] == "answer")
+    assert page.count("The blocks carry the answer.") == held
+    assert page.count(">answer follows the value<") == 3
+    assert "rim controls RUN DATA --protocol interchange" in page
+
+
+def test_a_comparison_says_what_it_compares_to_a_stranger():
+    page = page_of(ROOT / "results" / "compare_arithmetic.json")
+    for text in ("chain of thought: writes its steps", "chains such as 3+4-5=", "trained 3 times"):
+        assert text in page
+    # The seeds of this control differ, so that its mean alone would mislead.
+    assert "Seed by seed: from 97.9 to 19.2, 98.4 to 19.3, 94.6 to 96.7 %." in page
+    assert "It is worse than cot by 3.0 points" in page
+
+
+def test_every_method_and_task_has_words():
+    from rim.data.sources import GENERATORS
+    from rim.methods import BUILT_IN
+    from rim.report.words import METHODS, TASKS
+
+    assert set(METHODS) == set(BUILT_IN)
+    assert set(TASKS) == set(GENERATORS)
+
+
+def test_compact_pictures_say_the_same():
+    svg = style.render(
+        lambda figure: figure.add_subplot().text(0.5, 0.5, "1.23456 -- <b>"), (3, 2), "t"
+    ).decode()
+    assert "1.23456" in svg and "&lt;b&gt;" in svg and "rotate(-0" not in svg
+    assert not re.search(r'="[^"]*\.\d{3}', svg) and len(svg) < 12_000
 
 
 def test_no_result_at_all_is_a_page_too(tmp_path):

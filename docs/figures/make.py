@@ -28,10 +28,9 @@ from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
 from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
-from rim.report.causal import faithfulness, protocols
 from rim.report.charts import standalone
 from rim.report.gather import gather
-from rim.report.inside import geometry_and_attention, probes, selectors
+from rim.report.inside import probes, selectors
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 
@@ -194,16 +193,11 @@ def pictures() -> dict[Path, str]:
 
 def inside_figures() -> dict[str, str]:
     """The report's own pictures of the analysed demo model."""
-    kinds = ("analysis", "selection", "transplant", "interchange", "content", "faithfulness")
+    kinds = ("analysis", "selection")
     (run,) = gather(RESULTS / f"inside_{kind}.json" for kind in kinds).runs
-    exchanged = [svg for svg, _ in protocols(run).figures]
     return {
         "probes": probes(run).figures[0][0],
         "selectors": selectors(run).figures[0][0],
-        "transplant": exchanged[0],
-        "interchange": exchanged[1],
-        "faithfulness": faithfulness(run).figures[0][0],
-        "checkpoints": geometry_and_attention(run).figures[1][0],
     }
 
 

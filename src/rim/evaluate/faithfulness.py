@@ -114,7 +114,7 @@ def faithfulness(
 
 
 def _score(
-    reasoner: Reasoner, examples: Sequence[Example], blocks: Any, settings: dict[str, int]
+    reasoner: Reasoner, examples: Sequence[Example], blocks: Any, settings: dict[str, Any]
 ) -> Evaluation:
     return score(reasoner, examples, blocks=blocks, all_blocks=False, **settings)
 
@@ -212,7 +212,7 @@ def _costs(
     finished: Evaluation,
     against: Reasoner | None,
     blocks: int,
-    settings: dict[str, int],
+    settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Answers of the model that can be read, beside those of the one that is not."""
     found = []

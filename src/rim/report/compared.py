@@ -175,6 +175,7 @@ def demo_section(demo: dict[str, Any]) -> Section:
         rows.append(
             [name, percent(right), f"{row['ttft_ms']:.1f}", f"{ms:.1f}", f"{row['tokens']:.1f}"]
         )
+    section.lines += [f"{name}: {METHODS[name]}." for name in demo["methods"] if name in METHODS]
     heading = ["method", "accuracy (95 %)", "first token, ms", "whole answer, ms", "tokens"]
     section.tables.append(("Held-out questions", heading, rows))
     svg = themed(accuracy_latency_svg("demo", points), "accuracy against latency")

@@ -102,7 +102,7 @@ def _add_file(file: Path, material: Material, loose: dict[str, Run]) -> None:
         for own in single:
             name = str(own.get("run", file.stem))
             run = next((r for r in material.runs if r.name == name), None)
-            run = run or loose.setdefault(name, Run(name, file.parent))
+            run = run or loose.setdefault(name, Run(name, Path("RUN")))
             _add_result(run, str(kind_of(own)), own, file, material.problems)
     elif content is not None:
         material.problems.append(f"{file} is no result that a report knows")

@@ -8,6 +8,7 @@ from rim.report.causal import verdict_call
 from rim.report.gather import Material, Run, main_evaluation
 from rim.report.section import percent
 from rim.report.verdict import verdict
+from rim.report.words import METHODS
 
 
 def headline(material: Material) -> list[str]:
@@ -68,8 +69,10 @@ def _beside(row: dict[str, Any], own: dict[str, Any]) -> str:
 
 def _run_headline(run: Run) -> list[str]:
     found = main_evaluation(run)
+    method = run.config.get("method")
+    told = [f"Method {method}: {METHODS[method]}."] if method in METHODS else []
     if found is None:
-        return [f"{run.name} has not been evaluated yet."]
+        return [*told, f"{run.name} has not been evaluated yet.", *_what_blocks_do(run)]
     summary = found["summary"]
     asked = f" with {summary['blocks']} memory blocks" if summary.get("blocks") else ""
     lines = [
@@ -86,7 +89,7 @@ def _run_headline(run: Run) -> list[str]:
             if falls
             else "No control changes its accuracy for sure."
         )
-    return lines + _what_blocks_do(run)
+    return told + lines + _what_blocks_do(run)
 
 
 def _what_blocks_do(run: Run) -> list[str]:

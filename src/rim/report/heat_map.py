@@ -46,7 +46,7 @@ def transplant_panels(result: dict[str, Any]) -> list[Panel]:
     found = [c for c in result["carriers"] if not c["live"]]
     found = [c for c in found if c["part"] in ("question", "block", "blocks", "everything")]
     parts = list(dict.fromkeys((c["part"], c["number"]) for c in found))
-    names = {"question": "question", "blocks": "all blocks", "everything": "both"}
+    names = {"question": "question", "blocks": "all blocks", "everything": "question, blocks"}
     bands = sorted({tuple(c["layers"]) for c in found if c["layers"]})
     columns = ["all", "keys", "values", *(_span(band, -1) for band in bands)]
 

@@ -93,7 +93,7 @@ def controls(run: Run) -> Section:
     section = Section("controls", "Do the blocks compute? Controls")
     found = run.of("controls")
     if not found:
-        section.missing.append(command(run, "rim controls RUN DATA --out RUN/controls.json"))
+        section.missing.append(command(run, "rim controls RUN DATA"))
         return section
     rows = [["control", v["line"]] for v in found[-1]["verdicts"]]
     section.lines += [line for _, line in rows]

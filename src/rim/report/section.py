@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,4 +33,4 @@ def percent(row: dict[str, Any]) -> str:
 
 def command(run: Run, words: str) -> str:
     """A command that a person may paste, `RUN` being the run."""
-    return words.replace("RUN", shlex.quote(str(run.path)))
+    return re.sub(r"\bRUN\b", lambda _: shlex.quote(str(run.path)), words)
