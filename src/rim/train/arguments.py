@@ -92,7 +92,7 @@ def training_arguments(
         adam_beta1=stage.betas[0],
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
-        bf16=_mixed_precision(recipe, stage),
+        bf16=mixed_precision(stage, recipe.model.dtype),
         **_checkpointing(stage),
         eval_strategy="steps",
         eval_steps=every,
@@ -134,9 +134,10 @@ def multiplies_bfloat16() -> bool:
     )
 
 
-def _mixed_precision(recipe: Recipe, stage: StageConfig) -> bool:
+def mixed_precision(stage: StageConfig, weights: str) -> bool:
+    """Whether a stage computes in bfloat16 over weights of this type (`model.dtype`)."""
     if stage.bf16 == "auto":
-        return recipe.model.dtype == "float32" and multiplies_bfloat16()
+        return weights == "float32" and multiplies_bfloat16()
     return stage.bf16
 
 

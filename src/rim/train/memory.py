@@ -31,7 +31,7 @@ from rim.core.layout import LaidOut
 from rim.core.prompt import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
-from rim.train.arguments import CHECKPOINTING
+from rim.train.arguments import CHECKPOINTING, mixed_precision
 from rim.train.processes import micro_batch, process_count
 from rim.train.trainer import batch_maker, logits_chunk
 
@@ -203,7 +203,9 @@ class _Step:
             if checkpointing:
                 getattr(self.model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
             try:
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.stage.bf16):
+                weights = str(unwrap(self.model).dtype).removeprefix("torch.")
+                mixed = mixed_precision(self.stage, weights)
+                with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
                     yield
             finally:
                 if checkpointing:
