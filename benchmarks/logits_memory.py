@@ -14,6 +14,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,34 +34,46 @@ KINDS = ("all_positions", "target_positions", "chunks")
 
 def measure(kind: str) -> int:
     """Bytes by which the process grew at most."""
-    torch.manual_seed(0)
     torch.set_num_threads(1)
+    step = prepare(kind)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+def prepare(kind: str, device: str = "cpu", vocabulary: int = VOCABULARY) -> Callable[[], None]:
+    """One forward and backward pass of a kind, its model and batch in place."""
+    torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=64,
         intermediate_size=64,
         num_hidden_layers=1,
         num_attention_heads=2,
         num_key_value_heads=2,
     )
-    model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config).to(device)
     for parameter in model.parameters():  # theirs is no memory of the logits
         parameter.grad = torch.zeros_like(parameter)
     trunk = Trunk.build(range(QUESTION), (1, 2, 2, 3), BLOCKS)
     targets = tuple(range(10, 10 + TARGETS))
     layout = build_layout(trunk, [Readout(k, targets) for k in range(1, BLOCKS + 1)])
-    batch = collate([layout] * EXAMPLES)
-    weights_BR = torch.ones(EXAMPLES, BLOCKS)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if kind == "all_positions":
-        logits = model(input_ids=batch["input_ids"].long().clamp(min=0), use_cache=False).logits
-        tokens = token_loss(logits.flatten(0, 1)[batch["target_positions"]], batch["target_ids"])
-        loss = readout_loss(tokens, batch["target_cells"], batch["target_counts"], weights_BR)
-    else:
-        chunk = MOST_LOGITS // VOCABULARY if kind == "chunks" else None
-        loss = forward_readouts(model, batch, MemoryConfig(), weights_BR, chunk=chunk)
-    loss.per_example_B.sum().backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    batch = {name: x.to(device) for name, x in collate([layout] * EXAMPLES).items()}
+    weights_BR = torch.ones(EXAMPLES, BLOCKS, device=device)
+
+    def step() -> None:
+        if kind == "all_positions":
+            ids = batch["input_ids"].long().clamp(min=0)
+            logits = model(input_ids=ids, use_cache=False).logits
+            targets = logits.flatten(0, 1)[batch["target_positions"]]
+            tokens = token_loss(targets, batch["target_ids"])
+            loss = readout_loss(tokens, batch["target_cells"], batch["target_counts"], weights_BR)
+        else:
+            chunk = MOST_LOGITS // vocabulary if kind == "chunks" else None
+            loss = forward_readouts(model, batch, MemoryConfig(), weights_BR, chunk=chunk)
+        loss.per_example_B.sum().backward()
+
+    return step
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from rim.data.sources import load_training_data
 from rim.methods import METHODS
 from rim.models.loading import load_base
 from rim.results import environment, write_json
+from rim.study.bench.timing import timed
 
 EXAMPLES = 3000
 
@@ -57,44 +58,11 @@ def main() -> None:
     model, tokenizer = load_base(config, recipe.prompt_format, texts, 0)
     encoder = PromptEncoder(tokenizer, recipe.prompt_format)
     step = functools.partial(rim_step, model, torch.optim.AdamW(model.parameters(), 1e-4))
-    rows: dict[str, Any] = {}
-    for stage in recipe.stages:
-        layouts = [lay_out(METHODS["rim"], e, stage, encoder) for e in train_set[:EXAMPLES]]
-        rows[stage.name] = filled(layouts, args.batch)
-        if not args.repeats:
-            continue
-        chosen = layouts[: args.batch]
-        step(collate(chosen[:8]), stage, encoder)  # warms up
-        packed = collate(chosen, pack=True)
-        variants: dict[str, Callable[[], None]] = {
-            "one_row_each": lambda s=stage, c=chosen: step(collate(c), s, encoder),
-            "packed": lambda s=stage, c=chosen: step(collate(c, pack=True), s, encoder),
-            "packed_bf16": lambda s=stage, c=chosen: step(
-                collate(c, pack=True), s, encoder, bf16=True
-            ),
-            "language_modelling": functools.partial(
-                language_modelling, model, step.args[1], packed["input_ids"].shape
-            ),
-        }
-        if args.compile:
-            compiled = torch.compile(model, dynamic=True)
-            again = functools.partial(rim_step, compiled, step.args[1])
-            variants["packed_compiled"] = lambda s=stage, c=chosen, f=again: f(
-                collate(c, pack=True), s, encoder
-            )
-        seconds = take_turns(variants, args.repeats)
-        plain = seconds["language_modelling"] / packed["input_ids"].numel()
-        rows[stage.name] |= {
-            "seconds": seconds,
-            "packed_to_one_row_each": seconds["packed"] / seconds["one_row_each"],
-            "bf16_to_float32": seconds["packed_bf16"] / seconds["packed"],
-            "tokens_per_second_to_language_modelling": plain
-            / (seconds["packed"] / sum(len(x.fields_TF) for x in chosen)),
-        }
-        if args.compile:
-            rows[stage.name]["compiled_to_not"] = seconds["packed_compiled"] / seconds["packed"]
+    rows = stage_rows(
+        step, encoder, recipe.stages, train_set[:EXAMPLES], args.batch, args.repeats, args.compile
+    )
     if args.repeats:
-        rows["separate_sequences"] = separate(model, encoder, recipe.stages[1], step, args.repeats)
+        rows["separate_sequences"] = separate(encoder, recipe.stages[1], step, args.repeats)
     result = {
         "benchmark": "training_step",
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -106,6 +74,60 @@ def main() -> None:
     print(json.dumps(result))
     if args.out:
         write_json(args.out, result)
+
+
+def stage_rows(
+    step: Any,
+    encoder: Any,
+    stages: Sequence[Any],
+    examples: Sequence[Example],
+    batch: int,
+    repeats: int,
+    compile_too: bool = False,
+) -> dict[str, Any]:
+    """For each stage: how full rows are, and what the variants of a step take.
+
+    Args:
+        step: `rim_step` with its model and optimizer.
+    """
+    model, optimizer = step.args
+    rows: dict[str, Any] = {}
+    for stage in stages:
+        layouts = [lay_out(METHODS["rim"], e, stage, encoder) for e in examples]
+        rows[stage.name] = filled(layouts, batch)
+        if not repeats:
+            continue
+        chosen = layouts[:batch]
+        step(collate(chosen[:8]), stage, encoder)  # warms up
+        packed = collate(chosen, pack=True)
+        variants: dict[str, Callable[[], None]] = {
+            "one_row_each": lambda s=stage, c=chosen: step(collate(c), s, encoder),
+            "packed": lambda s=stage, c=chosen: step(collate(c, pack=True), s, encoder),
+            "packed_bf16": lambda s=stage, c=chosen: step(
+                collate(c, pack=True), s, encoder, bf16=True
+            ),
+            "language_modelling": functools.partial(
+                language_modelling, model, optimizer, packed["input_ids"].shape
+            ),
+        }
+        if compile_too:
+            compiled = torch.compile(model, dynamic=True)
+            again = functools.partial(rim_step, compiled, optimizer)
+            variants["packed_compiled"] = lambda s=stage, c=chosen, f=again: f(
+                collate(c, pack=True), s, encoder
+            )
+        seconds = take_turns(variants, repeats, model.device)
+        plain = seconds["language_modelling"] / packed["input_ids"].numel()
+        rows[stage.name] |= {
+            "seconds": seconds,
+            "packed_to_one_row_each": seconds["packed"] / seconds["one_row_each"],
+            "bf16_to_float32": seconds["packed_bf16"] / seconds["packed"],
+            "tokens_per_second_to_language_modelling": plain
+            / (seconds["packed"] / sum(len(x.fields_TF) for x in chosen)),
+        }
+        if compile_too:
+            rows[stage.name]["compiled_to_not"] = seconds["packed_compiled"] / seconds["packed"]
+    return rows
 
 
 def filled(layouts: list[Layout], batch: int) -> dict[str, float]:
@@ -124,6 +146,7 @@ def filled(layouts: list[Layout], batch: int) -> dict[str, float]:
 def rim_step(
     model: Any, optimizer: Any, batch: Any, stage: Any, encoder: Any, bf16: bool = False
 ) -> None:
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     weights_BR = readout_weights(
         stage.weighting,
         batch["num_readouts"],
@@ -132,7 +155,7 @@ def rim_step(
         max_readouts=9,
         progress=0.0,
     )
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
         loss = forward_readouts(model, batch, encoder.format.memory, weights_BR)
     loss.per_example_B.mean().backward()
     optimizer.step()
@@ -141,14 +164,15 @@ def rim_step(
 
 def language_modelling(model: Any, optimizer: Any, shape: torch.Size) -> None:
     """What transformers' Trainer does with full rows: no mask, the model's own loss everywhere."""
-    ids = torch.randint(0, model.config.vocab_size, shape)
+    ids = torch.randint(0, model.config.vocab_size, shape, device=model.device)
     model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
-def separate(model: Any, encoder: Any, stage: Any, step: Any, repeats: int) -> dict[str, float]:
+def separate(encoder: Any, stage: Any, step: Any, repeats: int) -> dict[str, float]:
     """Stage 2, K = 8, questions of 64 tokens: one pass with all read-outs, and K sequences."""
+    model, optimizer = step.args
     word = " a"
     question = word * 200
     while len(encoder.question(question, True)[0]) > 64:
@@ -163,17 +187,19 @@ def separate(model: Any, encoder: Any, stage: Any, step: Any, repeats: int) -> d
         ids[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
         labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
 
+    ids, labels = ids.to(model.device), labels.to(model.device)
+
     def one_sequence_each() -> None:
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         F.cross_entropy(logits[labels[:, 1:] >= 0], labels[:, 1:][labels[:, 1:] >= 0]).backward()
-        step.args[1].step()
-        step.args[1].zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     variants = {
         "parallel": lambda: step(collate(layouts, pack=True), stage, encoder),
         "separate": one_sequence_each,
     }
-    seconds = take_turns(variants, repeats)
+    seconds = take_turns(variants, repeats, model.device)
     tokens = len(encoder.question(question, True)[0])
     return {
         "question_tokens": tokens,
@@ -182,14 +208,15 @@ def separate(model: Any, encoder: Any, stage: Any, step: Any, repeats: int) -> d
     }
 
 
-def take_turns(variants: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median processor seconds of each."""
+def take_turns(
+    variants: dict[str, Callable[[], None]], repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each: the processor's on a CPU, the clock's elsewhere."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, run in variants.items():
-            began = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - began)
+            seconds[name].append(timed(run, device, clock)[0] / 1000)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

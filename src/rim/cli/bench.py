@@ -36,8 +36,8 @@ def bench(
     Lengths are fixed, so neither weights nor words matter.
 
     Args:
-        model (MODEL): gpt2-small-size (124 M) or sizes such as layers=6,width=256, both with
-            random weights; or the folder of a trained run.
+        model (MODEL): gpt2-small-size (124 M), llama-3.2-1b-size, llama-3.2-3b-size, or sizes such
+            as layers=6,width=256, all with random weights; or the folder of a trained run.
         methods (NAME,...): Or all; direct, rim, coconut and cot if left out.
         batch_sizes (N,...): Questions at a time; 1 if left out.
         question_tokens (N,...): Lengths; 128 if left out.

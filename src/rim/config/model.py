@@ -18,6 +18,7 @@ class ScratchConfig(Settings):
     layers: PositiveInt = 6
     width: PositiveInt = 96
     heads: PositiveInt = 4
+    key_value_heads: PositiveInt | None = None  # as many as heads if left out; not for gpt2
     feed_forward: PositiveInt | None = None
     max_positions: PositiveInt = 512
     vocab_size: PositiveInt = 512
@@ -30,6 +31,11 @@ class ScratchConfig(Settings):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.key_value_heads and (self.family == "gpt2" or self.heads % self.key_value_heads):
+            raise ValueError(
+                f"key_value_heads {self.key_value_heads} must divide heads {self.heads}, and "
+                "gpt2 has none of its own"
+            )
         return self
 
 

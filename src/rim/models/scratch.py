@@ -52,7 +52,7 @@ def build_model(
             "intermediate_size": feed_forward,
             "num_hidden_layers": scratch.layers,
             "num_attention_heads": scratch.heads,
-            "num_key_value_heads": scratch.heads,
+            "num_key_value_heads": scratch.key_value_heads or scratch.heads,
             "max_position_embeddings": scratch.max_positions,
         }
         if scratch.family == "qwen3":

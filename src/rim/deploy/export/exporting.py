@@ -65,7 +65,10 @@ def export_run(
     try:
         progress("loading")
         # On the CPU: there the check's numbers are the same everywhere.
-        model, tokenizer = load_trained(source, merge=True, attention="sdpa", device="cpu")
+        # Not every family has sdpa, which is a stock engine's first choice where it is.
+        trained = read_model_config(source).attention
+        attention = "eager" if trained == "eager" else "sdpa"
+        model, tokenizer = load_trained(source, merge=True, attention=attention, device="cpu")
         encoder = PromptEncoder(tokenizer, read_prompt_format(source))
         progress("writing")
         write_model(model, encoder, draft)

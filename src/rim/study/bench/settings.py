@@ -13,7 +13,22 @@ from rim.methods import BUILT_IN
 GPT2_SMALL = ScratchConfig(
     family="gpt2", layers=12, width=768, heads=12, max_positions=1024, vocab_size=50257
 )
-PRESETS = {"gpt2-small-size": GPT2_SMALL}
+LLAMA_1B = ScratchConfig(
+    family="llama",
+    layers=16,
+    width=2048,
+    heads=32,
+    key_value_heads=8,
+    feed_forward=8192,
+    max_positions=4096,
+    vocab_size=128256,
+)
+LLAMA_3B = LLAMA_1B.model_copy(update={"layers": 28, "width": 3072, "heads": 24})
+PRESETS = {
+    "gpt2-small-size": GPT2_SMALL,
+    "llama-3.2-1b-size": LLAMA_1B,
+    "llama-3.2-3b-size": LLAMA_3B,
+}
 
 
 class BenchmarkSettings(Settings):
