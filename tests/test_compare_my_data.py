@@ -120,6 +120,9 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     trained = {e.question for e in load_examples(task.data.train)}
     assert len(trained) == 55 and not trained & {e.question for e in rows[:5]}
     assert any("more steps than 2 blocks hold" in line for line in own.told)
+    two = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=2)
+    steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in two.settings.methods.values()]
+    assert steps == [[2], [2], [1, 1]]
     with pytest.raises(ConfigError, match="less than the stages of rim"):
         compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
 

@@ -309,3 +309,34 @@ def test_any_language_model_can_teach(tmp_path, plain_tokenizer):
     assert "could not be loaded" in missing
     both = rim_command("data", "distill", source, "--out", out, code=2)
     assert "--server URL, or --teacher MODEL" in both
+
+
+def test_trouble_in_the_middle_of_a_question_does_not_make_it_wrong(tmp_path):
+    """A right sample is kept; wrong ones alone do not speak for those that never came."""
+
+    def say(question, body):
+        if body["seed"] == 1 and ("What is 1 " in question or "What is 2 " in question):
+            return Said("overloaded", 503)
+        return Said(solution(question, wrong="What is 2 " in question))
+
+    source, out = problems(tmp_path, 4), tmp_path / "steps.jsonl"
+    with teacher(say) as server:
+        options = ("--out", out, "--server", server.url, "--yes", "--samples", 2, "--retries", 1)
+        summary = rim_json("data", "distill", source, *options)
+    assert (summary["kept"], summary["samples"]) == (3, 6)
+    (row,) = rows_of(tmp_path / "steps-failed.jsonl")
+    assert "answered 503: overloaded" in row["reason"]
+    assert summary["reasons"] == {"the teacher did not answer": 1}
+
+
+def test_a_server_that_fails_at_everything_ends_the_job(tmp_path):
+    source, out = problems(tmp_path, 30), tmp_path / "steps.jsonl"
+    with teacher(lambda question, body: Said("overloaded", 503)) as server:
+        options = ("--out", out, "--server", server.url, "--yes", "--retries", 0)
+        told = rim_command("data", "distill", source, *options, code=2)
+        assert "the server fails at every question" in " ".join(told.split())
+        assert len(server.bodies) < 60
+    assert not out.exists()
+    assert not rows_of(work_folder(out) / "samples.jsonl")
+    told = rim_command("data", "distill", source, *options, "--resume", code=2)
+    assert "no server at" in told

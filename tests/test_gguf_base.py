@@ -305,3 +305,20 @@ def test_the_real_models_demo_says_what_to_install(tmp_path, monkeypatch):
 
 def missing(name):
     raise importlib.metadata.PackageNotFoundError(name)
+
+
+def test_a_file_can_be_the_base_of_a_comparison_on_own_data_and_a_teacher(file, tmp_path):
+    from rim.data.sources import file_source
+    from rim.prepare.teachers import PROMPT, load_teacher
+    from rim.study import COMPARE_MY_DATA
+    from rim.study.compare.my_data import compare_my_data
+
+    data = tmp_path / "my.csv"
+    rows = (f"{i}+4?,{i}+4={i + 4},{i + 4}" for i in range(20))
+    data.write_text("question,steps,answer\n" + "\n".join(rows))
+    mine = compare_my_data(COMPARE_MY_DATA, file_source(data), str(file), steps=8)
+    assert mine.settings.common["model"]["base"] == str(file)
+    assert 8 < mine.settings.evaluation.max_new_tokens < 60
+    teacher = load_teacher(str(file), PROMPT, device="cpu")
+    assert teacher.encoder.is_chat
+    assert teacher.ask("3+4?", max_new_tokens=3).num_tokens <= 3

@@ -179,7 +179,7 @@ def distill_file(
 def _write(work: Work, out: Path, keep: Keep, by: By) -> dict[str, Any]:
     rows = samples_file(out).read_text(encoding="utf-8").split("\n")
     told = [json.loads(row) for row in rows if row]
-    found: dict[str, Example | str] = {}
+    found: dict[str, Example | tuple[str, str]] = {}
     counts: Counter[str] = Counter()
     for example, row in zip(work.asked, told, strict=True):
         samples = row.get("samples", [])
@@ -190,17 +190,20 @@ def _write(work: Work, out: Path, keep: Keep, by: By) -> dict[str, Any]:
         if right:
             shortest = min(right, key=lambda e: (len(e.steps), sum(map(len, e.steps))))
             found[example.question] = shortest if keep == "shortest" else right[0]
+        elif "error" in row:
+            found[example.question] = "the teacher did not answer", row["error"]
         else:
-            found[example.question] = row.get("error") or why
+            found[example.question] = why.partition(":")[0], why
     kept, failed, reasons = [], [], Counter[str]()
     for example in work.examples:
         taken = found.get(example.question, example)
         if isinstance(taken, Example):
             kept.append(Example(example.question, taken.steps, example.answer, example.origin))
         else:
-            row = {"question": example.question, "answer": example.answer, "reason": taken}
+            kind, reason = taken
+            row = {"question": example.question, "answer": example.answer, "reason": reason}
             failed.append({"origin": example.origin, **row})
-            reasons[taken.partition(":")[0]] += 1
+            reasons[kind] += 1
     write_file(out, kept)
     write_failed(out, failed)
     return {

@@ -51,13 +51,13 @@ def _share(spread: dict[str, Any]) -> str:
 def _times(methods: dict[str, Any], reference: str) -> str:
     own = methods[reference].get("latency")
     said = []
-    for name in ("cot", "direct"):
+    for name, called in (("cot", "chain of thought"), ("direct", "direct answers")):
         timed = methods.get(name, {}).get("latency")
         if name == reference or not own or not timed:
             continue
         ratio = timed["answer_ms"]["mean"] / own["answer_ms"]["mean"]
         word = f"{ratio:.1f} x faster than" if ratio >= 1 else f"{1 / ratio:.1f} x slower than"
-        said.append(f"{word} {_word(name)}")
+        said.append(f"{word} {called}")
     if not said:
         return ""
     both = " and ".join(said)

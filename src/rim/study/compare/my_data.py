@@ -145,9 +145,12 @@ def _share_steps(raw: dict[str, Any], steps: int) -> None:
             raise ConfigError(f"methods.{name}: every stage needs max_steps, which --steps divides")
         if steps < len(stages):
             raise ConfigError(f"--steps {steps} is less than the stages of {name}")
-        given = [max(1, round(steps * count / sum(written))) for count in written[:-1]]
-        for stage, count in zip(stages, [*given, steps - sum(given)], strict=True):
-            stage["max_steps"] = count
+        left, parts = steps, sum(written)
+        for number, (stage, count) in enumerate(zip(stages, written, strict=True), 1):
+            # At least one for this stage, and one for each behind it.
+            most = left - (len(stages) - number)
+            stage["max_steps"] = min(max(1, round(left * count / parts)), most)
+            left, parts = left - stage["max_steps"], parts - count
         method["stages"] = stages
 
 
