@@ -144,7 +144,7 @@ def test_environment_variables_with_defaults(tmp_path, monkeypatch):
         ("seed", "wants key=value"),
         ("name.first=1", "name"),
         ("method=rum", r"method"),
-        ("model.attention=flash_attention_2", "cannot express the read-out mask"),
+        ("model.attention=flash_attention_2", "is for dtype: bfloat16 only"),
         ("model.scratch={}", "exactly one of 'base' and 'scratch'"),
         ("stages.one.epochs=2", "exactly one of 'max_steps' and 'epochs'"),
         ("stages.one.objective=solution", "does not belong to method 'rim'"),

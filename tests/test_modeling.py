@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
 
+import rim
 from rim.config import (
     ConfigError,
     LoraSettings,
@@ -214,3 +217,72 @@ def test_bases_that_cannot_be_loaded_say_why(tmp_path, plain_tokenizer):
         load_base(
             ModelConfig(base=str(tmp_path / "gpt2"), attention="flex_attention"), FORMAT, (), seed=0
         )
+
+
+def flash_stand_in(seen):
+    """An attention function that, like the flash kernels, takes a 2-D mask or none."""
+
+    def attend(module, query, key, value, attention_mask, scaling=None, **kwargs):
+        seen.append(attention_mask)
+        length, start = query.shape[2], key.shape[2] - query.shape[2]
+        columns = torch.arange(key.shape[2])
+        mask = columns[None, None] <= torch.arange(start, start + length)[None, :, None]
+        if attention_mask is not None:
+            assert attention_mask.ndim == 2, "flash attention takes no mask of ours"
+            mask = mask & attention_mask[:, None, :].bool()
+        groups = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+        scores = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
+        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+        return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+    return attend
+
+
+@pytest.mark.parametrize("method", ["direct", "rim"])
+def test_flash_attention_gets_plain_rows(method, tmp_path, monkeypatch):
+    """No kernel runs on a CPU: what is played here is what one may be given, in training, in
+    validation and when the model is asked.
+    """
+    from test_training import raw_recipe, run
+    from transformers import AttentionInterface, PreTrainedModel
+
+    seen = []
+    check = "_check_and_adjust_attn_implementation"
+    monkeypatch.setattr(PreTrainedModel, check, lambda self, attention, *_, **__: attention)
+    mapping = AttentionInterface._global_mapping
+    monkeypatch.setitem(mapping, "flash_attention_2", flash_stand_in(seen))
+    raw = raw_recipe(tmp_path, method=method)
+    raw["model"] |= {"attention": "flash_attention_2", "dtype": "bfloat16"}
+    raw["stages"] = [
+        {"name": "a", "objective": "answer", "max_steps": 2, "batch_size": 8, "evaluate_every": 2}
+    ]
+    folder = run(raw)
+    assert len(seen) > 10
+    record = json.loads((folder.path / "readouts.json").read_text())["a"]
+    assert record["readouts"] == "separate"
+    assert record["reason"] == "flash_attention_2 takes no mask of ours"
+    assert record["ratio"] == 1 if method == "direct" else record["ratio"] > 1
+    before = len(seen)
+    model = rim.load(folder.path)
+    assert model.model.config._attn_implementation == "sdpa"
+    assert model.ask("1+2=") and len(seen) == before
+
+
+def test_flash_attention_is_refused_where_it_cannot_be(tmp_path):
+    from test_training import raw_recipe, run
+
+    raw = raw_recipe(tmp_path)
+    raw["model"] |= {"attention": "flash_attention_2", "dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match=r"model\.attention 'flash_attention_2': .*sdpa runs"):
+        run(raw)
+    assert not (tmp_path / "runs" / "run").exists()
+    bidirectional = raw | {"memory": {"blocks": 5, "attention": "bidirectional"}}
+    with pytest.raises(ConfigError, match=r"attention: flash_attention_2 cannot express memory"):
+        run(bidirectional)
+    raw["model"]["dtype"] = "float32"
+    with pytest.raises(ConfigError, match="is for dtype: bfloat16 only"):
+        run(raw)
+    raw["model"]["readouts"] = "parallel"
+    with pytest.raises(ConfigError, match="cannot express the read-out mask"):
+        run(raw)

@@ -275,7 +275,7 @@ def test_a_validation_answer_that_was_cut_off_is_wrong(tmp_path, monkeypatch, en
     monkeypatch.setattr("rim.train.curriculum.generate", fake)
     layouts = [SimpleNamespace(trunk=SimpleNamespace(num_blocks=k)) for k in (1, 2, 3)]
     curriculum = Curriculum(recipe_from_dict(raw_recipe(tmp_path)), None, QUIET)
-    scorer = curriculum._scorer(encoder, examples, layouts)
+    scorer = curriculum.scorer(encoder, examples, layouts)
     assert scorer(None) == {"accuracy": pytest.approx(2 / 3)}
 
 

@@ -26,6 +26,7 @@ _EXPORTS = {
     "Recipe": "rim.config",
     "Sampling": "rim.infer.sampling",
     "answer_file": "rim.deploy.answer.job",
+    "dry_run": "rim.train.dry_run",
     "export_run": "rim.deploy.export",
     "load": "rim.infer.reasoner",
     "load_examples": "rim.data.sources",
@@ -48,6 +49,7 @@ __all__ = [
     "Sampling",
     "__version__",
     "answer_file",
+    "dry_run",
     "export_run",
     "load",
     "load_examples",
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from rim.infer.reasoner import Answer, Reasoner, load
     from rim.infer.sampling import Sampling
     from rim.train.curriculum import train as train_recipe
+    from rim.train.dry_run import dry_run
 
 
 def __getattr__(name: str) -> Any:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rim.cli import common
 from rim.cli.help import Natural
 
 
-def train(recipe: Path, *, set_: list[str] | None = None, resume: bool = False) -> None:
+def train(
+    recipe: Path,
+    *,
+    set_: list[str] | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    json_: bool = False,
+) -> None:
     """Train a model as a recipe says, stage by stage, into a run folder.
 
     Args:
         recipe (RECIPE): Recipe YAML, for example recipes/gsm8k_tiny.yaml.
         set_ (KEY=VALUE): Change a setting: seed=1, or model.tuning=full. Repeatable.
         resume: Continue an interrupted run.
+        dry_run: Write nothing; say what would be trained, how long it would take here, and what
+            looks wrong, from a few real steps.
     """
+    if dry_run:
+        _look_only(recipe, set_, resume, json_)
+        return
     with common.clear_errors("The same command with --resume continues."):
         from rim.cli.checks import check_recipe
         from rim.config.recipe_yaml import load_recipe
@@ -29,9 +41,59 @@ def train(recipe: Path, *, set_: list[str] | None = None, resume: bool = False) 
         common.quiet_libraries()
         from rim.train.curriculum import train as run_training
 
-        run = run_training(settings, resume=resume, console=common.console)
+        run = run_training(settings, resume=resume, console=common.console_for(json_))
+        summary = _summary(run)
+        if json_:
+            common.print_json(summary)
+            return
+        if (share := summary["accuracy"]) is not None:
+            common.say(
+                f"Validation:  {100 * share:.1f} % ({100 * summary['low']:.1f}-"
+                f"{100 * summary['high']:.1f}, 95 %) of {summary['questions']} questions. They "
+                "chose the checkpoint, so other questions may do a little worse"
+            )
+        common.say(f"Curves:      {run.curves_file}")
         common.say(f'Ask it:      rim ask {common.quoted(run.path)} "your question"')
         common.say(f"Evaluate it: rim eval {common.quoted(run.path)} DATA")
+        common.say(f"Export it:   rim export {common.quoted(run.path)} --out exported")
+
+
+def _summary(run: Any) -> dict[str, Any]:
+    """Where a finished run lies and how its last stage validated, with Wilson's interval."""
+    from rim.evaluate.statistics import wilson_interval
+    from rim.results import read_json
+
+    training = read_json(run.training_file)
+    last = training["stages"][-1].get("validation") if training["stages"] else None
+    share = last["accuracy"] if last else None
+    found = {"accuracy": share, "low": None, "high": None, "questions": None}
+    if last and share is not None:
+        questions = last["questions"]
+        low, high = wilson_interval(round(share * questions), questions)
+        found |= {"low": low, "high": high, "questions": questions}
+    where = {"run": run.path, "model": run.model_dir, "curves": run.curves_file}
+    return where | found | {"training": training["total"]}
+
+
+def _look_only(recipe: Path, set_: list[str] | None, resume: bool, json_: bool) -> None:
+    with common.clear_errors("Nothing was written."):
+        from rim.cli import dry_running
+        from rim.cli.checks import check_recipe
+        from rim.config import ConfigError
+        from rim.config.recipe_yaml import load_recipe
+
+        if resume:
+            raise ConfigError("--dry-run looks at a run before it begins; leave out --resume")
+        settings = load_recipe(recipe, tuple(set_ or ()))
+        check_recipe(settings)
+        common.quiet_libraries()
+        from rim.train.dry_run import dry_run
+
+        result = dry_run(settings, console=common.console_for(json_))
+        if json_:
+            common.print_json(result)
+        else:
+            dry_running.show(result)
 
 
 def demo(

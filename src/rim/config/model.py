@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from rim.config.base import PositiveFloat, PositiveInt, Settings
 
-Attention = Literal["sdpa", "eager", "flex_attention"]
+Attention = Literal["sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3"]
 
 
 class ScratchConfig(Settings):
@@ -69,15 +69,21 @@ class ModelConfig(Settings):
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
     trust_remote_code: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_flash(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "flash" in str(data.get("attention", "")):
+    @property
+    def takes_our_mask(self) -> bool:
+        """Whether attention can express the mask of parallel read-outs; flash attention cannot."""
+        return not self.attention.startswith("flash")
+
+    @model_validator(mode="after")
+    def _flash_is_plain(self) -> Self:
+        if not self.takes_our_mask and self.readouts == "parallel":
             raise ValueError(
-                f"attention {data['attention']!r} cannot express the read-out mask; "
-                f"use one of {', '.join(get_args(Attention))}"
+                f"attention {self.attention!r} cannot express the read-out mask; use sdpa, eager "
+                "or flex_attention, or readouts: separate"
             )
-        return data
+        if not self.takes_our_mask and self.dtype != "bfloat16":
+            raise ValueError(f"attention {self.attention!r} is for dtype: bfloat16 only")
+        return self
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

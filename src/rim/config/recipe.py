@@ -79,9 +79,13 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _separate_readouts_are_causal(self) -> Self:
-        if self.model.readouts == "separate" and (setting := self.parallel_only):
+        separate = self.model.readouts == "separate" or not self.model.takes_our_mask
+        if separate and (setting := self.parallel_only):
+            way = "readouts: separate"
+            if not self.model.takes_our_mask:
+                way = f"attention: {self.model.attention}"
             raise ValueError(
-                f"model.readouts: separate cannot express {setting}; its rows are ordinary causal "
+                f"model.{way} cannot express {setting}; its rows are ordinary causal "
                 "sequences that see their whole question"
             )
         return self

@@ -100,7 +100,8 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
     if config.validation is None:
         if config.holdout >= len(train):
             raise DataError(
-                f"holdout {config.holdout} leaves nothing of {len(train)} training examples"
+                f"data.holdout {config.holdout} leaves nothing of {len(train)} training examples; "
+                f"set a smaller one (data.holdout={max(1, len(train) // 5)}) or data.validation"
             )
         return hold_out(train, config.holdout, seed)
     validation = _training_part(config.validation, config)

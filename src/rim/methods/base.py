@@ -104,6 +104,10 @@ class Method(ABC):
             ValueError: which setting, and what it has to be.
         """
 
+    def blocks_needed(self, steps: int, stage: StageConfig) -> int:
+        """Blocks that a stage of objective "steps" takes to say so many steps and the answer."""
+        return steps + 1 if stage.alignment == "own_step" else max(1, steps)
+
     def extra_loss(self, stage: StageConfig) -> ExtraLoss | None:
         """A loss on hidden states, added to that of the read-outs."""
         return None

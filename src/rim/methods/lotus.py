@@ -33,6 +33,9 @@ class Lotus(Method):
         if memory.framing != "once":
             raise ValueError("lotus needs memory.framing: once (its latents stand side by side)")
 
+    def blocks_needed(self, steps: int, stage: StageConfig) -> int:
+        return max(1, steps)  # in place; the answer comes behind them
+
     def readouts(
         self, example: Example, stage: StageConfig, encoder: PromptEncoder
     ) -> list[Readout]:

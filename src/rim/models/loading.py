@@ -52,7 +52,13 @@ def load_base(
         tokenizer = train_tokenizer(texts, config.scratch.vocab_size, config.scratch.alphabet)
         add_memory_tokens(tokenizer, prompt_format.memory)
         with _seeded(seed):
-            model = build_model(config.scratch, tokenizer, config.attention)
+            try:
+                model = build_model(config.scratch, tokenizer, config.attention)
+            except (ValueError, ImportError) as error:
+                raise ConfigError(
+                    f"model.attention {config.attention!r}: {error}; model.attention: sdpa runs "
+                    "everywhere"
+                ) from None
             _complete(model, prompt_format)
         check_attention(model, config.attention)
         return model, tokenizer
@@ -229,6 +235,8 @@ def load_trained(
         dtype: a number format other than the trained one; adapters are merged before.
     """
     config = read_model_config(folder)
+    if not (attention or trainable or config.takes_our_mask or torch.cuda.is_available()):
+        attention = "sdpa"  # the same but for rounding, and asked where there is no such kernel
     if attention:
         config = config.model_copy(update={"attention": attention})
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)

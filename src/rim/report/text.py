@@ -19,3 +19,12 @@ def printable(text: str, keep: str = "\n\t") -> str:
         else character
         for character in text
     )
+
+
+def duration(seconds: float) -> str:
+    """`80 s`, `25 min` or `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

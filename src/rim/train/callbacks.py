@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+from rim.report.curves import curves_svg
+from rim.report.text import duration
+from rim.results import write_text
+from rim.train.run_folder import RunFolder
+
+#: A picture takes a part of a second.
+REDRAW_SECONDS = 60
 
 
 def progress_bar(console: Console) -> Progress:
@@ -43,8 +52,10 @@ class StageProgress(TrainerCallback):
         self.console = console
         self.title = title
         self.bar: Progress | None = None
+        self._began = (time.monotonic(), 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = (time.monotonic(), state.global_step)
         self.bar = progress_bar(self.console)
         self.bar.start()
         self.task = self.bar.add_task(
@@ -70,9 +81,17 @@ class StageProgress(TrainerCallback):
             self.console.print(
                 f"  step {state.global_step}: validation accuracy "
                 f"{100 * logs['eval_accuracy']:.1f} %, "
-                f"loss {logs['eval_token_loss']:.3f} a token",
+                f"loss {logs['eval_token_loss']:.3f} a token{self._left(state)}",
                 highlight=False,
             )
+
+    def _left(self, state: Any) -> str:
+        """How long the stage will go on, by its pace so far, validations included."""
+        began, first = self._began
+        done, left = state.global_step - first, state.max_steps - state.global_step
+        if done <= 0 or left <= 0:
+            return ""
+        return f", about {duration((time.monotonic() - began) * left / done)} left of this stage"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.stop()
@@ -82,6 +101,26 @@ class StageProgress(TrainerCallback):
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+class Curves(TrainerCallback):
+    """Draws the learning curves after a validation, if the last picture is some time old."""
+
+    def __init__(self, run: RunFolder):
+        self.run = run
+        self._drawn = time.monotonic()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and time.monotonic() - self._drawn > REDRAW_SECONDS:
+            draw_curves(self.run)
+            self._drawn = time.monotonic()
+
+
+def draw_curves(run: RunFolder) -> None:
+    """Write the learning curves of what is done of a run."""
+    picture = curves_svg(run.path.name, run.metrics_file) if run.metrics_file.exists() else None
+    if picture is not None:
+        write_text(run.curves_file, picture)
 
 
 class EvaluateAtEnd(TrainerCallback):

@@ -27,11 +27,13 @@ from rim.models.loading import load_base, load_for_training, load_trained, save_
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train.arguments import check_trainer_settings, training_arguments
-from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
+from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgress, draw_curves
 from rim.train.checkpoints import last_whole_checkpoint
 from rim.train.cost import total_cost
 from rim.train.failures import explained
 from rim.train.layouts import store_layouts
+from rim.train.look_ahead import look_ahead
+from rim.train.memory import training_device
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
 from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
@@ -132,6 +134,7 @@ class Curriculum:
         # The finished model is written last and under its own name: its presence means "done".
         model, tokenizer = load_trained(previous)
         self._record_cost()
+        draw_curves(self.run)
         partial = self.run.path / "model.partial"
         prompt_format = read_prompt_format(previous)
         save_trained(model, tokenizer, prompt_format, self.recipe.model, partial)
@@ -153,18 +156,23 @@ class Curriculum:
     ) -> None:
         recipe, folder = self.recipe, self.run.stage_dir(index, stage)
         set_seed(stage_seed(recipe.seed, index))
-        model, tokenizer = self._starting_model(stage, previous, train_set)
+        model, tokenizer = self.starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
         refuse_answers_without_opening(stage, encoder, train_set[0])
+        if previous is None:
+            for sentence in look_ahead(self, model, encoder, train_set):
+                self.console.print(f"[bold]Note:[/] {escape(sentence)}", highlight=False)
         validation = list(validation_set[: recipe.validation.num_examples])
         train_layouts = in_turn(
             lambda: store_layouts(
-                self._lay_out(train_set, stage, encoder), train_set, stage, encoder
+                self.lay_out(train_set, stage, encoder), train_set, stage, encoder
             )
         )
-        validation_layouts = list(self._lay_out(validation, stage, encoder))
+        validation_layouts = list(self.lay_out(validation, stage, encoder))
         refuse_too_long(train_set, train_layouts.column("max_position"), model)
         refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
+        if not recipe.model.takes_our_mask:  # a kernel of the device that trains
+            model.to(training_device(stage))
         way = settle_readouts(
             recipe, self.run, stage, model, encoder, train_set, train_layouts, self.console
         )
@@ -186,7 +194,7 @@ class Curriculum:
         trainer = ReadoutTrainer(
             stage=stage,
             encoder=encoder,
-            score=self._scorer(encoder, validation, validation_layouts),
+            score=self.scorer(encoder, validation, validation_layouts),
             model=model,
             args=training_arguments(recipe, stage, index, folder, len(train_layouts)),
             train_dataset=LayoutDataset(train_layouts),
@@ -195,6 +203,7 @@ class Curriculum:
                 progress,
                 EvaluateAtEnd(),
                 metrics,
+                Curves(self.run),
                 self.termination,
             ],
         )
@@ -220,6 +229,7 @@ class Curriculum:
                 metrics.write(state.global_step, {"ended": ending, "planned": state.max_steps})
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
             cost |= {"planned_steps": state.max_steps, "ended_early": ending}
+            cost["validation"] = _best_validation(state) | {"questions": len(validation)}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
@@ -235,7 +245,7 @@ class Curriculum:
 
         return last_whole_checkpoint(self.run.stage_dir(index, stage), tell)
 
-    def _starting_model(
+    def starting_model(
         self, stage: StageConfig, previous: Path | None, train_set: Sequence[Example]
     ) -> tuple[Any, Any]:
         recipe = self.recipe
@@ -256,10 +266,10 @@ class Curriculum:
         model = prepare_for_training(model, recipe.model, memory_ids, stage.dropout, modules)
         return model, tokenizer
 
-    def _lay_out(
+    def lay_out(
         self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder
     ) -> Iterator[Layout]:
-        """Encode a data set once."""
+        """A data set for a stage, laid out while it is read."""
         method = METHODS[self.recipe.method]
         # track() shows itself only on a terminal, and only work of some seconds is worth a bar.
         shown = track(
@@ -268,7 +278,7 @@ class Curriculum:
         for example in shown:
             yield lay_out(method, example, stage, encoder)
 
-    def _scorer(
+    def scorer(
         self, encoder: PromptEncoder, examples: list[Example], layouts: list[Layout]
     ) -> Score:
         """Validation accuracy after the last block that the stage trains for each example."""
@@ -291,6 +301,13 @@ class Curriculum:
             return {"accuracy": right / len(examples)}
 
         return score
+
+
+def _best_validation(state: Any) -> dict[str, Any]:
+    """Accuracy of the step whose weights a stage ends with."""
+    step = state.best_global_step
+    logs = [log for log in state.log_history if log["step"] == step and "eval_accuracy" in log]
+    return {"step": step, "accuracy": logs[-1]["eval_accuracy"] if logs else None}
 
 
 def _length(stage: StageConfig, num_examples: int) -> str:

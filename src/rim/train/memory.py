@@ -38,7 +38,7 @@ from rim.train.trainer import batch_maker, logits_chunk
 #: Examples of the forward pass that a CPU's need is worked out from.
 LOOKED_AT = 4
 #: What a step takes at its peak, as a multiple of what the forward pass keeps: gradients of
-#: activations and temporary results come on top (measured: docs/training.md).
+#: activations and temporary results come on top (our allowance).
 PEAK = 1.5
 #: Share of the free memory that may be planned with.
 PLANNED = 0.8

@@ -109,6 +109,8 @@ def decide_readouts(
     if kinds := state_kinds(unwrap(model).config):
         way = "separate"
         reason = f"layers of kind {', '.join(kinds)} carry a state that no mask divides"
+    elif not recipe.model.takes_our_mask:
+        way, reason = "separate", f"{recipe.model.attention} takes no mask of ours"
     elif wanted == "auto":
         way, reason = _measure_parallel(model, layout, tolerance, errors)
     assert way != "auto"

@@ -6,6 +6,7 @@ runs/NAME/
   readouts.json       which way the read-outs of each stage run, and why (`rim.train.readouts`)
   micro_batches.json  how many examples entered the model at a time (`rim.train.memory`)
   metrics.jsonl       every log record of every stage
+  curves.svg          learning curves
   training.json       what training cost: steps, tokens and seconds of every stage
   stages/01-NAME/     checkpoints of a stage; `final/` is its best, there once the stage is done
   model/              the finished model: weights, tokenizer, rim.json
@@ -45,6 +46,10 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def curves_file(self) -> Path:
+        return self.path / "curves.svg"
 
     @property
     def training_file(self) -> Path:

@@ -72,9 +72,8 @@ def _made_with(run: Run) -> dict[str, Any]:
     """The part of `asked` that is known of what is there: a result, a model or a part of one."""
     if run.result is not None and run.result.exists():
         record = read_record(run)
-        made = {key: record.get(key) for key in (*TRAINED_WITH, "tests", "evaluation")}
-        # Settings that came later have their defaults there, as in a recipe that is read.
-        return made | {key: _as_now(made[key]) for key in TRAINED_WITH if made[key] is not None}
+        made = {key: _as_now(record.get(key)) for key in TRAINED_WITH}
+        return made | {key: record.get(key) for key in ("tests", "evaluation")}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
     files = {"recipe": run.folder.config_file, "start_recipe": run.start_file}
@@ -84,7 +83,10 @@ def _made_with(run: Run) -> dict[str, Any]:
     }
 
 
-def _as_now(recipe: dict[str, Any]) -> dict[str, Any]:
+def _as_now(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A recorded recipe with the defaults of settings that came later."""
+    if recipe is None:
+        return None
     return recipe_from_dict(recipe, "a result").model_dump(mode="json")
 
 

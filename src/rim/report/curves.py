@@ -1,0 +1,91 @@
+"""Learning curves of a run: loss and validation accuracy over its stages, from metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rim.report.style import BLUE, MUTED, SLATE, VERMILION, render
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Key of a metrics record: label and colour.
+LOSSES = {"token_loss": ("training", SLATE), "eval_token_loss": ("validation", VERMILION)}
+ACCURACY = "eval_accuracy"
+Points = list[tuple[float, float]]
+
+
+def read_curves(metrics: Path) -> tuple[dict[str, Points], list[tuple[str, int]]]:
+    """Values by metric, over the steps of all stages in a row; name and last step of each stage.
+
+    A resumed run writes the steps since its checkpoint again: the last word counts. The torn line
+    of a process that was killed is left out.
+    """
+    values: dict[tuple[str, str, int], float] = {}
+    last: dict[str, int] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        stage, step = record["stage"], record["step"]
+        last[stage] = max(step, last.get(stage, 0))
+        for name in (*LOSSES, ACCURACY):
+            if name in record:
+                values[name, stage, step] = record[name]
+    begins, done = {}, 0
+    for stage, steps in last.items():
+        begins[stage], done = done, done + steps
+    curves: dict[str, Points] = {}
+    for (name, stage, step), value in sorted(values.items(), key=lambda item: item[0][2]):
+        curves.setdefault(name, []).append((begins[stage] + step, value))
+    ends = [(stage, begins[stage] + steps) for stage, steps in last.items()]
+    return {name: sorted(points) for name, points in curves.items()}, ends
+
+
+def curves_svg(title: str, metrics: Path) -> str | None:
+    """The picture of a run; None as long as there is nothing to draw."""
+    curves, ends = read_curves(metrics)
+    if not curves:
+        return None
+    name = f"{title}: learning curves"
+    return render(lambda figure: _draw(figure, name, curves, ends), (7.6, 5.2), name).decode()
+
+
+def _draw(
+    figure: Figure, title: str, curves: dict[str, Points], ends: list[tuple[str, int]]
+) -> None:
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.1, hspace=0.12)
+    for name, (label, colour) in LOSSES.items():
+        if name in curves:
+            _line(top, curves[name], colour, label, marked=name.startswith("eval"))
+    top.set(title=title, ylabel="loss a token")
+    if top.lines:
+        top.legend(loc="upper right", fontsize=9)
+    accuracy = [(step, 100 * share) for step, share in curves.get(ACCURACY, [])]
+    _line(bottom, accuracy, BLUE, "validation", marked=True)
+    bottom.set(xlabel="optimizer step", ylabel="validation accuracy, %", ylim=(0, 105))
+    begin = 0
+    for stage, end in ends:
+        for axes in (top, bottom):
+            if begin:
+                axes.axvline(begin, color=MUTED, linewidth=0.8, linestyle=":")
+        place = bottom.get_xaxis_transform()
+        bottom.text(
+            begin, 1.0, f" {stage}", transform=place, va="bottom", fontsize=8.5, color=MUTED
+        )
+        begin = end
+    bottom.set_xlim(0, max(1, begin))
+
+
+def _line(axes: Axes, points: Points, colour: str, label: str, *, marked: bool) -> None:
+    steps, values = [x for x, _ in points], [y for _, y in points]
+    marker = "o" if marked else None
+    axes.plot(
+        steps, values, color=colour, label=label, marker=marker, markersize=4, linewidth=1.4,
+        clip_on=not marked,
+    )  # fmt: skip

@@ -1,0 +1,96 @@
+"""What a person should hear before the first step: not wrong, but seldom meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rim.config import Recipe, StageConfig
+from rim.core.prompt import PromptEncoder
+from rim.data.examples import Example
+from rim.methods import METHODS
+from rim.models.folder import FORMAT_FILE
+from rim.train.refusals import refuse_too_long
+
+if TYPE_CHECKING:
+    from rim.train.curriculum import Curriculum
+
+#: Examples, the longest by characters, that every stage is tried on before the first one begins.
+LONGEST = 20
+#: Share of the training examples that a smaller number of blocks than the largest covers.
+MOST = 0.99
+
+
+def look_ahead(
+    curriculum: Curriculum, model: Any, encoder: PromptEncoder, examples: Sequence[Example]
+) -> list[str]:
+    """Sentences about a recipe, its data and its base.
+
+    Raises:
+        DataError: an example that a later stage has no positions for.
+    """
+    recipe = curriculum.recipe
+    longest = longest_examples(examples, LONGEST)
+    for stage in recipe.stages:
+        if stage.objective == "answer" or all(e.steps for e in longest):
+            layouts = curriculum.lay_out(longest, stage, encoder)
+            refuse_too_long(longest, (layout.max_position for layout in layouts), model)
+    sentences = [_about_chat(recipe, encoder)]
+    sentences += [_about_blocks(recipe, stage, examples) for stage in recipe.stages]
+    return [sentence for sentence in sentences if sentence]
+
+
+def longest_examples(examples: Sequence[Example], count: int) -> list[Example]:
+    def characters(example: Example) -> int:
+        return len(example.question) + sum(map(len, example.steps)) + len(example.answer)
+
+    return sorted(examples, key=characters, reverse=True)[:count]
+
+
+def _about_chat(recipe: Recipe, encoder: PromptEncoder) -> str | None:
+    """A base's chat template: missing, or one that thinks."""
+    base = recipe.model.base
+    if base is None or recipe.templates.chat == "never":
+        return None
+    if any((Path(base) / place / FORMAT_FILE).exists() for place in (".", "model")):
+        return None  # of an earlier run: that was said then
+    if not encoder.is_chat:
+        return (
+            f"{base} has no chat template, so it is probably a base model without instruction "
+            "tuning: questions are written as plain text (templates.question)"
+        )
+    opening = encoder.tokenizer.decode(list(encoder.question("?", True)[1]))
+    if "<think>" in opening and "</think>" not in opening:
+        return (
+            f"the chat template of {base} opens a thought (<think>) before the answer, so servers "
+            "will take the answer for a thought; set templates.chat: never, or take a base that "
+            "does not think"
+        )
+    if "enable_thinking" in str(encoder.tokenizer.chat_template):
+        return (
+            f"the chat template of {base} has a thinking mode (enable_thinking). Training leaves "
+            "it at its default and teaches to answer at once; leave it there when you serve, too"
+        )
+    return None
+
+
+def _about_blocks(recipe: Recipe, stage: StageConfig, examples: Sequence[Example]) -> str | None:
+    """Examples with more steps than the blocks have room for."""
+    if stage.objective != "steps":
+        return None
+    method, blocks = METHODS[recipe.method], recipe.memory.blocks
+    needed = sorted(method.blocks_needed(len(e.steps), stage) for e in examples)
+    over = sum(count > blocks for count in needed)
+    if not over:
+        return None
+    most = needed[math.ceil(MOST * len(needed)) - 1]
+    enough = f"{needed[-1]} would be enough for all"
+    if blocks < most < needed[-1]:
+        enough += f", {most} for {MOST:.0%} of them"
+    return (
+        f"{over:,} of {len(needed):,} training examples ({over / len(needed):.1%}) have more steps "
+        f"than memory.blocks: {blocks} has room for in stage {stage.name!r} (alignment: "
+        f"{stage.alignment}); {enough}"
+    )
