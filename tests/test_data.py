@@ -13,10 +13,10 @@ from conftest import real_data
 
 from rim.config import ArithmeticConfig, DataConfig, DataSource
 from rim.data.examples import DataError
+from rim.data.guessing import guess_format
 from rim.data.sources import (
     check_file,
     describe,
-    guess_format,
     hold_out,
     load_examples,
     load_training_data,
@@ -207,7 +207,7 @@ def test_jsonl_is_read_with_numbers_blank_lines_and_unicode(tmp_path):
         ({"question": " ", "answer": "1"}, r"line 2: field 'question' must be a non-empty string"),
         ({"question": "q", "answer": ""}, r"line 2: field 'answer' must be a non-empty"),
         ({"question": "q", "answer": None}, r"line 2: field 'answer' must be a string or a number"),
-        ({"question": "q", "steps": "a", "answer": "1"}, r"line 2: field 'steps' must be a list"),
+        ({"question": "q", "steps": 5, "answer": "1"}, r"line 2: field 'steps' must be a list"),
         ({"question": "q", "steps": ["a", ""], "answer": "1"}, r"line 2: field 'steps', item 2"),
         ({"question": 5, "answer": "1"}, r"line 2: field 'question'"),
     ],
@@ -232,22 +232,6 @@ def test_validation_lists_every_problem(tmp_path):
     ]
     assert found.without_steps == [f"{path}, line 4"]
     assert describe(open_file(write(tmp_path, GOOD, respelled)))["distinct_questions"] == 1
-
-
-@pytest.mark.parametrize("content", [b"question,answer\n1+1?,2\n", b"PAR1\x15\x04\xff\xfePAR1"])
-def test_a_table_is_told_the_formats_there_are(tmp_path, content):
-    (tmp_path / "table").write_bytes(content)
-    with pytest.raises(DataError, match=r"formats read from files \(jsonl, gsm8k,.*path: csv"):
-        check_file(tmp_path / "table", None)
-
-
-def test_a_table_is_read_as_the_message_says(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("question,answer\n1+1?,2\n")
-    columns = {"steps": None}
-    source = {"format": "hub", "path": "csv", "data_files": str(path), "columns": columns}
-    (example,) = load_examples(DataSource.model_validate(source))
-    assert (example.question, example.steps, example.answer) == ("1+1?", (), "2")
 
 
 def test_missing_files_folders_and_unknown_formats(tmp_path):

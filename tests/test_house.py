@@ -22,6 +22,7 @@ FLOORS = (
     "evaluate",
     "report",
     "deploy",
+    "prepare",
     "study",
     "cli",
 )

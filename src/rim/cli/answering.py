@@ -8,6 +8,7 @@ from typing import Any
 
 from rim.cli import common, selecting
 from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
+from rim.cli.reading import reading
 
 
 def ask(
@@ -167,6 +168,8 @@ def evaluate(
     data: Path,
     *,
     format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     blocks: str | None = None,
     limit: PositiveOrNone = None,
     samples: Positive = 1,
@@ -205,7 +208,7 @@ def evaluate(
 
         asked = block_counts(blocks)
         sampling = common.sampling(temperature, 0, top_p, samples, seed)
-        examples = open_file(data, format_, limit)
+        examples = open_file(data, format_, limit, reading(column, separator))
         trained = read_prompt_format(check_model(run, asked, device)).trained_blocks
         counts = [trained if count is None else count for count in asked]
         names = selecting.check_select(select, run, min(counts))

@@ -138,11 +138,13 @@ def check_recipe(recipe: Recipe, *, needs_base: bool = True) -> None:
     Raises:
         ConfigError, DataError: one of them is not.
     """
+    from rim.data.sources import is_hub
+
     check_folder(Path(recipe.runs_dir))
     for source in filter(None, (recipe.data.train, recipe.data.validation)):
         files = [source.path] if source.path and source.format != "hub" else []
         for name in (*files, *source.exclude):
-            if not Path(name).exists():
+            if not is_hub(name) and not Path(name).exists():
                 raise DataError(f"no such file: {name}")
     _check_trackers(recipe.report_to)
     if recipe.model.base is not None and needs_base:

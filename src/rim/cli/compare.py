@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli import common
-from rim.cli.help import Positive
+from rim.cli.help import Positive, PositiveOrNone
+from rim.cli.reading import reading
 
 
 def compare(
-    recipe: Path,
+    recipe: Path | None = None,
     *,
+    data: Path | None = None,
+    base: str | None = None,
+    test: Path | None = None,
+    steps: PositiveOrNone = None,
+    blocks: PositiveOrNone = None,
+    format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     set_: list[str] | None = None,
     seeds: str | None = None,
     only: list[str] | None = None,
@@ -23,11 +32,24 @@ def compare(
 ) -> None:
     """Train methods side by side, seed by seed, and compare accuracy, cost and latency.
 
+    Is it worth it for my data? `rim compare --data my.jsonl --base MODEL` says so in words: direct
+    answers, chain of thought and RiM, the same steps of the same examples, on questions of your
+    file that none of them was trained on.
+
     Interrupt it at any time: the same command continues. Writes one JSON a run, one for the whole,
-    and a plot of accuracy against latency beside it.
+    and a plot of accuracy against latency beside it; with --data a page, too.
 
     Args:
-        recipe (RECIPE): Comparison YAML, e.g. recipes/compare_arithmetic.yaml.
+        recipe (RECIPE): Comparison YAML, e.g. recipes/compare_arithmetic.yaml; with --data our own
+            if left out.
+        data (DATA): Your questions, steps and answers: JSONL, CSV, Parquet, hub:OWNER/NAME:SPLIT. A
+            fifth of the questions is the test.
+        base (MODEL): With --data: the model all begin with; folder, GGUF file, package:NAME or hub
+            id.
+        test (DATA): With --data: test questions of their own.
+        steps (N): With --data: training steps of each method; five epochs if left out.
+        blocks (K): With --data: memory blocks; the steps of 95 % of the examples and one if left
+            out.
         set_ (KEY=VALUE): Change a setting: budget.kind=tokens. Repeatable.
         seeds (N,...): The recipe's if left out.
         only (NAME): Run this method only (with its start). Repeatable.
@@ -48,31 +70,88 @@ def compare(
             )
         numbers = comma_separated("--seeds", seeds)
         chosen = [] if numbers is None else [f"seeds={numbers}"]
-        settings = load_comparison(recipe, (*(set_ or ()), *chosen))
+        overrides, person = (*(set_ or ()), *chosen), common.console_for(json_)
+        if data is not None:
+            read = (format_, reading(column, separator))
+            mine = _my_data(recipe, data, base, test, (steps, blocks), read, overrides)
+            settings = mine.settings
+            for line in mine.told:
+                common.say(line, person)
+        elif recipe is not None:
+            given = {"base": base, "test": test, "steps": steps, "blocks": blocks, "column": column}
+            for name, value in (given | {"format": format_, "separator": separator}).items():
+                if value is not None:
+                    raise ConfigError(f"--{name} goes with --data; a recipe says it itself")
+            settings = load_comparison(recipe, overrides)
+        else:
+            raise ConfigError("give a comparison's YAML, or --data FILE --base MODEL")
         target = out or settings.folder / "comparison.json"
         check_target(target)
         if not table_only:
             _check_runs(settings, only or ())
         common.quiet_libraries()
+        from rim.report.verdict import verdict
         from rim.results import write_json
         from rim.study.compare.runner import run_comparison, sum_up
 
-        person = common.console_for(json_)
         failures: list[Any] = []
         if table_only:
             result = sum_up(settings)
         else:
             result, failures = run_comparison(settings, person, only=only or (), jobs=jobs)
+        result["verdict"] = verdict(result)
         write_json(target, result)
         _show(common.printable_tree(result), person)
         plots = _write_plots(result, target)
         written = [f"Result: {target}", *(f"Plot: {plot}" for plot in plots)]
+        if data is not None:
+            written.append(f"All of it on one page: {_write_page(target, data)}")
         common.say("\n".join(written), person)
+        for line in (line for lines in result["verdict"].values() for line in lines):
+            common.say(line, person, style="bold")
         if json_:
             common.print_json(result)
         if failures:
             reasons = "; ".join(f"{f.run.name}: {f.reason}" for f in failures)
             raise ConfigError(f"{len(failures)} of the runs failed. {reasons}")
+
+
+def _my_data(
+    recipe: Path | None,
+    data: Path,
+    base: str | None,
+    test: Path | None,
+    counts: tuple[int | None, int | None],
+    read: tuple[str | None, Any],
+    overrides: Sequence[str],
+) -> Any:
+    from rim.cli.hub import check_base
+    from rim.config import ConfigError
+    from rim.data.sources import file_source
+    from rim.study import COMPARE_MY_DATA
+    from rim.study.compare.my_data import compare_my_data
+
+    if base is None:
+        raise ConfigError("--data needs --base, the model that every method begins with")
+    check_base(base)
+    return compare_my_data(
+        recipe or COMPARE_MY_DATA,
+        file_source(data, *read),
+        base,
+        test=None if test is None else file_source(test, *read),
+        steps=counts[0],
+        blocks=counts[1],
+        overrides=overrides,
+    )
+
+
+def _write_page(target: Path, data: Path) -> Path:
+    from rim import __version__
+    from rim.report.page import write_report
+
+    page = target.with_suffix(".html")
+    write_report([target], page, __version__, f"Is it worth it for {data.name}?")
+    return page
 
 
 def _check_runs(settings: Any, only: Sequence[str]) -> None:

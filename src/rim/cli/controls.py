@@ -9,6 +9,7 @@ import typer
 
 from rim.cli import common
 from rim.cli.help import Dtype, Positive, PositiveOrNone
+from rim.cli.reading import reading
 
 Pairs = Annotated[int, typer.Option(min=20)]
 
@@ -18,6 +19,8 @@ def controls(
     data: Path,
     *,
     format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     blocks: str | None = None,
     limit: PositiveOrNone = None,
     batch_size: Positive = 64,
@@ -54,7 +57,7 @@ def controls(
             _protocol(
                 protocol,
                 run,
-                (data, format_, limit),
+                (data, format_, limit, reading(column, separator)),
                 (blocks, pairs, seed, batch_size),
                 (task, tuple(set_ or ())),
                 out,
@@ -71,7 +74,7 @@ def controls(
         from rim.results import write_json
 
         asked = block_counts(blocks, least=1)
-        examples = open_file(data, format_, limit)
+        examples = open_file(data, format_, limit, reading(column, separator))
         own = read_prompt_format(check_model(run, asked, device))
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to control")
@@ -139,7 +142,7 @@ def _write(results: list[dict[str, Any]], files: list[Path], person: Any) -> Non
 def _protocol(
     protocol: Any,
     run: Path,
-    read: tuple[Path, Any, int | None],
+    read: tuple[Path, Any, int | None, Any],
     asked: tuple[str | None, int, int, int],
     task: tuple[str | None, tuple[str, ...]],
     out: Path | None,
@@ -154,7 +157,7 @@ def _protocol(
     from rim.report.heat_map import protocol_svg
     from rim.results import write_json
 
-    data, format_, limit = read
+    data, format_, limit, names = read
     text, pairs, seed, batch_size = asked
     counts = block_counts(text, least=1)
     if len(counts) > 1:
@@ -162,7 +165,7 @@ def _protocol(
     check_model(run, counts, where[0])
     check_target(out)
     source = task_of(run, *task)
-    examples = open_file(data, format_, limit)
+    examples = open_file(data, format_, limit, names)
     reasoner = common.load(run, *where)
     with person.status(f"{protocol}: asking"):
         result = run_protocol(

@@ -1,4 +1,6 @@
-"""`rim data`: look at a data set before training on it, or generate one."""
+"""`rim data`: look at a data set before training on it, convert it, have its steps written, or
+generate one.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,17 @@ from typing import Any, Literal
 
 import typer
 
-from rim.cli import common
+from rim.cli import common, steps
 from rim.cli.help import PlainGroup, Positive, PositiveOrNone, add_command
+from rim.cli.reading import reading
 
 
 def stats(
     file: Path,
     *,
     format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     limit: PositiveOrNone = None,
     json_: bool = False,
 ) -> None:
@@ -23,19 +28,26 @@ def stats(
         from rim.data.sources import describe, open_file
         from rim.report.tables import stats_table
 
-        counted = describe(open_file(file, format_, limit))
+        counted = describe(open_file(file, format_, limit, reading(column, separator)))
         if json_:
             common.print_json({"file": file.name, **counted})
         else:
             common.console.print(stats_table(common.printable(file.name, keep=""), counted))
 
 
-def validate(file: Path, *, format_: str | None = None, json_: bool = False) -> None:
+def validate(
+    file: Path,
+    *,
+    format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
+    json_: bool = False,
+) -> None:
     """Check every record; list each problem with line and field. Exit code 1 if there is any."""
     with common.clear_errors():
         from rim.data.sources import check_file
 
-        found = check_file(file, format_)
+        found = check_file(file, format_, reading(column, separator))
         if json_:
             common.print_json({"file": file.name, **vars(found)})
         else:
@@ -58,6 +70,39 @@ def _show_findings(found: Any) -> None:
         common.say(f"{len(found.problems)} problems in {found.records} records", style="red")
     else:
         common.say(f"{found.records} records, no problems", style="green")
+
+
+def convert(
+    file: Path,
+    *,
+    out: Path,
+    format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
+    limit: PositiveOrNone = None,
+    overwrite: bool = False,
+    json_: bool = False,
+) -> None:
+    """Write any data file, or a set of the hub, as a JSONL with question, steps and answer.
+
+    Args:
+        out (FILE): JSONL file to write.
+        overwrite: Replace the file.
+    """
+    with common.clear_errors():
+        from rim.cli.checks import check_target
+        from rim.data.sources import data_hash, open_file, write_file
+
+        check_target(out, overwrite=overwrite)
+        examples = open_file(file, format_, limit, reading(column, separator))
+        write_file(out, examples)
+        with_steps = sum(bool(example.steps) for example in examples)
+        common.say(
+            f"{len(examples)} examples, {with_steps} with steps: {out}", common.console_for(json_)
+        )
+        if json_:
+            counts = {"examples": len(examples), "with_steps": with_steps}
+            common.print_json({"out": out, **counts, "data_hash": data_hash(examples)})
 
 
 def generate(
@@ -124,9 +169,9 @@ def generate(
 
 
 app = typer.Typer(
-    help="Look at a data set before training on it, or generate one.",
+    help="Look at a data set, convert it, have its steps written, or generate one.",
     no_args_is_help=True,
     cls=PlainGroup,
 )
-for _command in (stats, validate, generate):
-    add_command(app, _command)
+for _command in (stats, validate, convert, steps.split_steps, steps.distill, generate):
+    add_command(app, _command, _command.__name__.replace("_", "-"))

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rim.cli import common
+from rim.cli.reading import reading
 
 
 def export(
@@ -14,6 +15,8 @@ def export(
     out: Path,
     data: Path | None = None,
     format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     json_: bool = False,
 ) -> None:
     """Write a trained model as a plain transformers folder that any engine serves, and check it.
@@ -33,7 +36,7 @@ def export(
         # What can be told without the heavy libraries is told before they are loaded.
         check_exportable(find_model_dir(run))
         check_new(out)
-        examples = [] if data is None else open_file(data, format_, 8)
+        examples = [] if data is None else open_file(data, format_, 8, reading(column, separator))
         common.quiet_libraries()
         from rim.deploy.export import export_run
         from rim.deploy.export.check import QUESTIONS

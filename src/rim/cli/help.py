@@ -29,15 +29,17 @@ SHARED = """
     batch_size (N): Questions at a time.
     blocks (K,...): Memory blocks; several numbers give a result for each. As in training if left
         out.
-    data (DATA): Data file.
+    column (ROLE=NAME): Which column of a CSV, a Parquet file or a set of the hub, or which field of
+        a JSONL, is the question, the steps or the answer: question=Problem. Repeatable.
+    data (DATA): Data file (JSONL, CSV, Parquet or a published format), or hub:OWNER/NAME:SPLIT.
     device (NAME): cpu, cuda, cuda:1, mps ...; the best if left out.
     dtype (NAME): float32 or bfloat16 weights; as trained if left out. bfloat16 is half the memory
         and less exact.
     fallback (RUN): With --select: a run that is asked where the selector is not sure enough, for
         example one that writes its steps.
-    file (FILE): Data file.
-    format_ (NAME): One of jsonl, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp, prosqa,
-        multiplication_file; guessed from the first record if left out.
+    file (FILE): Data file (JSONL, CSV, Parquet or a published format), or hub:OWNER/NAME:SPLIT.
+    format_ (NAME): One of jsonl, csv, parquet, gsm8k, gsm8k_sentences, gsm8k_aug, gsm_hard, svamp,
+        prosqa, multiplication_file; told by the content if left out.
     json_: Print one JSON document; text for people goes to stderr.
     limit (N): Read only so many examples.
     max_new_tokens (N): Longest answer, in tokens.
@@ -46,6 +48,7 @@ SHARED = """
     seed (N): Seed of sampling.
     select (NAME,...): Read out after every block and let a selector choose: final, first, highest,
         vote, weighted_vote, early, probe; `rim eval` takes several, or all.
+    separator (TEXT): Parts steps that stand in one string; a line break if left out.
     temperature (X): 0 is greedy.
     top_p (X): Sample from the likeliest tokens of this total probability; 1 is off.
 """

@@ -8,6 +8,7 @@ from typing import Any
 
 from rim.cli import common
 from rim.cli.help import Positive, PositiveOrNone
+from rim.cli.reading import reading
 
 
 def analyze(
@@ -15,6 +16,8 @@ def analyze(
     data: Path,
     *,
     format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     blocks: str | None = None,
     limit: PositiveOrNone = None,
     batch_size: Positive = 32,
@@ -51,7 +54,7 @@ def analyze(
         own = read_prompt_format(model_dir)
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no memory blocks to look into")
-        examples = open_file(data, format_, limit)
+        examples = open_file(data, format_, limit, reading(column, separator))
         folder = out or run / "analysis" / data.stem
         check_folder(folder)
         _check_sklearn()

@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from rim.config.base import NonNegativeInt, PositiveInt, Settings
 
 DataFormat = Literal[
+    "auto",
     "jsonl",
+    "csv",
+    "parquet",
     "gsm8k",
     "gsm8k_sentences",
     "gsm8k_aug",
@@ -34,7 +37,11 @@ Operation = Literal["add", "subtract", "multiply", "divide", "together"]
 Wording = Literal["plain", "paraphrased", "mixed"]
 
 
-class HubColumns(Settings):
+class Columns(Settings):
+    """Names of the columns of a table or a hub set, or of the fields of a JSONL. Steps may be left
+    out, and their default column may be absent.
+    """
+
     question: str = "question"
     steps: str | None = "steps"
     answer: str = "answer"
@@ -217,17 +224,21 @@ class PairMatchingConfig(GeneratorConfig):
 
 
 class DataSource(Settings):
-    """One data set: a file (`path`), a hub data set (`path` is its name) or a generator."""
+    """One data set: a file (`path`), a hub data set (`path` is its name) or a generator.
+
+    The format "auto" is told by the file's content, see `rim.data.guessing.guess_format`.
+    """
 
     format: DataFormat
     path: str | None = None
     limit: PositiveInt | None = None
     subset: str | None = None
     split: str = "train"
-    columns: HubColumns = HubColumns()
+    columns: Columns = Columns()  # of jsonl, csv, parquet and hub
     records: RecordFormat | None = None  # hub rows read as that format's records, not by columns
-    step_separator: str = "\n"  # hub columns that hold all steps in one string
+    step_separator: Annotated[str, Field(min_length=1)] = "\n"  # in steps that are one string
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
+    part: Literal["all", "train", "validation", "test"] = "all"  # of one file, parted by question
     exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source
     arithmetic: ArithmeticConfig = ArithmeticConfig()
     brackets: BracketsConfig = BracketsConfig()
@@ -249,6 +260,8 @@ class DataSource(Settings):
     def _path_given(self) -> Self:
         if self.task is None and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
+        if self.task is not None and self.part != "all":
+            raise ValueError(f"{self.format} is generated: its own split says which part it is")
         return self
 
 

@@ -1,20 +1,23 @@
-"""Files in, examples out: JSONL and published formats (GSM8K and its kin, SVAMP, ProsQA, products).
+"""Files in, examples out: JSONL, tables, and published formats (GSM8K and its kin, SVAMP, ProsQA,
+products).
 
 A format says how a file is split into records, which fields a record has, and how it becomes an
-`Example`; a `DataError` names file, line and field.
+`Example`; a `DataError` names file, line (or row) and field (or column).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rim.data.columns import PLAIN, Reading, check_fields, make_example
 from rim.data.examples import DataError, Example, check_text
+from rim.data.files import read_text
+from rim.data.tables import Misfit, column_names, table_rows
 
 _ANNOTATION = re.compile(r"<<(.+?)>>")
 _PRODUCT = re.compile(r"\d( \d)* \* \d( \d)*")  # digits apart, as in "5 6 3 2 * 7 4 3 4"
@@ -22,40 +25,64 @@ _PRODUCT = re.compile(r"\d( \d)* \* \d( \d)*")  # digits apart, as in "5 6 3 2 *
 
 @dataclass(frozen=True)
 class FileFormat:
-    """`holds`: lines of text, a JSON object a line, or one JSON array of objects; `fields`: what an
-    object must have; `parse`: from a line or an object, and its origin, to an example.
+    """`holds`: lines of text, a JSON object a line, one JSON array of objects, or a table's rows;
+    `fields`: what an object must have; `parse`: from a line or an object, and its origin, to an
+    example. Records of a format without `parse` are read by the names of their columns.
     """
 
-    holds: Literal["text", "objects", "array"]
-    fields: tuple[str, ...]
-    parse: Callable[[Any, str], Example]
+    holds: Literal["text", "objects", "array", "csv", "parquet"]
+    fields: tuple[str, ...] = ()
+    parse: Callable[[Any, str], Example] | None = None
 
-    def example(self, record: Any, origin: str) -> Example:
+    def example(self, record: Any, origin: str, reading: Reading = PLAIN) -> Example:
         """
         Raises:
             DataError: the record is malformed.
         """
+        if isinstance(record, Misfit):
+            raise record.problem(origin)
+        if self.parse is None:
+            return reading.example(record, origin)
         if self.holds != "text":
             record = check_fields(record, origin, self.fields)
         return self.parse(record, origin)
 
 
 def read_file(
-    path: Path, file_format: FileFormat, on_problem: Callable[[str], None] | None = None
+    path: Path,
+    file_format: FileFormat,
+    on_problem: Callable[[str], None] | None = None,
+    reading: Reading = PLAIN,
 ) -> Iterator[Example]:
     """Examples of a file in order.
 
     Args:
         on_problem: told of each malformed record, which is then left out; without it the first one
             raises.
+        reading: the columns of formats that are read by their names.
 
     Raises:
         DataError: a malformed record (unless `on_problem` takes it), or a file that cannot be read.
     """
-    for raw, origin in raw_records(path, file_format):
+    if file_format.holds == "csv" or file_format.holds == "parquet":
+        reading = reading.among(column_names(path, file_format.holds), str(path))
+
+    def parse(raw: Any, origin: str) -> Example:
+        record = parse_json(raw, origin) if file_format.holds == "objects" else raw
+        return file_format.example(record, origin, reading)
+
+    yield from parsed(raw_records(path, file_format), parse, on_problem)
+
+
+def parsed(
+    records: Iterable[tuple[Any, str]],
+    parse: Callable[[Any, str], Example],
+    on_problem: Callable[[str], None] | None = None,
+) -> Iterator[Example]:
+    """Examples of records with their origins; malformed ones as in `read_file`."""
+    for raw, origin in records:
         try:
-            record = parse_json(raw, origin) if file_format.holds == "objects" else raw
-            example = file_format.example(record, origin)
+            example = parse(raw, origin)
         except DataError as error:
             if on_problem is None:
                 raise
@@ -65,28 +92,6 @@ def read_file(
 
 
 # --- splitting -----------------------------------------------------------------------------------
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"no such file: {path}") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder, not a data file") from None
-    except UnicodeDecodeError as error:
-        if error.object.startswith(b"PAR1"):  # parquet's first bytes
-            raise unknown_format(path) from None
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
-
-
-def unknown_format(path: Path) -> DataError:
-    """For a file whose content is like none of the formats: which there are, and how tables go."""
-    return DataError(
-        f"{path} is in none of the formats read from files ({', '.join(FILE_FORMATS)}); a table is "
-        f"read by a recipe with format: hub, path: csv (or parquet), data_files: {path}, and "
-        "columns that name its question, steps and answer"
-    )
 
 
 def parse_json(text: str, origin: str) -> Any:
@@ -101,7 +106,10 @@ def parse_json(text: str, origin: str) -> Any:
 
 
 def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]]:
-    """Items of a file's JSON array, or its non-empty lines, each with its origin."""
+    """Items of a file's JSON array, a table's rows, or non-empty lines, each with its origin."""
+    if file_format.holds == "csv" or file_format.holds == "parquet":
+        yield from table_rows(path, file_format.holds)
+        return
     if file_format.holds != "array":
         # Not str.splitlines: JSON strings may hold U+2028 and its kin unescaped.
         for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -125,9 +133,9 @@ def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]
 # --- parsing -------------------------------------------------------------------------------------
 
 
-def _question_steps_answer(record: dict[str, Any], origin: str) -> Example:
-    """Also ProsQA's, whose steps and answer are sentences."""
-    return make_example(record["question"], record.get("steps", []), record["answer"], origin)
+def _prosqa(record: dict[str, Any], origin: str) -> Example:
+    """Steps and answer are sentences."""
+    return make_example(record["question"], record["steps"], record["answer"], origin)
 
 
 def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
@@ -217,28 +225,17 @@ def _svamp(record: dict[str, Any], origin: str) -> Example:
 
 _QA = ("question", "answer")
 FILE_FORMATS = {
-    "jsonl": FileFormat("objects", _QA, _question_steps_answer),
+    "jsonl": FileFormat("objects"),
+    "csv": FileFormat("csv"),
+    "parquet": FileFormat("parquet"),
     "gsm8k": FileFormat("objects", _QA, _gsm8k),
     "gsm8k_sentences": FileFormat("objects", _QA, _gsm8k_sentences),
     "gsm8k_aug": FileFormat("text", (), _gsm8k_aug),
     "gsm_hard": FileFormat("objects", ("input", "target"), _gsm_hard),
     "svamp": FileFormat("array", ("Body", "Question", "Answer"), _svamp),
-    "prosqa": FileFormat("array", ("question", "steps", "answer"), _question_steps_answer),
+    "prosqa": FileFormat("array", ("question", "steps", "answer"), _prosqa),
     "multiplication_file": FileFormat("text", (), _multiplication),
 }
-
-
-def make_example(question: Any, steps: Any, answer: Any, origin: str) -> Example:
-    """Check the types of one record. Numeric answers become text; the rest must be text already."""
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise DataError(f"{origin}: field 'answer' must be a string or a number, got {answer!r}")
-    if isinstance(answer, float) and not math.isfinite(answer):
-        raise DataError(f"{origin}: field 'answer' must be a finite number, got {answer!r}")
-    if not isinstance(steps, list | tuple):
-        raise DataError(f"{origin}: field 'steps' must be a list of strings, got {steps!r}")
-    if isinstance(answer, float) and answer.is_integer():
-        answer = int(answer)
-    return Example(question, tuple(steps), str(answer).strip(), origin)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -247,15 +244,4 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"field {max(names, key=names.count)!r} is given twice")
-    return record
-
-
-def check_fields(record: Any, origin: str, names: Iterable[str]) -> dict[str, Any]:
-    """The record, once it is known to be an object with these fields."""
-    if not isinstance(record, dict):
-        raise DataError(f"{origin}: expected a JSON object, got {type(record).__name__}")
-    for name in names:
-        if name not in record:
-            found = ", ".join(record) or "nothing"
-            raise DataError(f"{origin}: field {name!r} is missing (found {found})")
     return record

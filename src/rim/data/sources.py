@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from rim.config import DataConfig, DataSource
+from rim.config import DataConfig, DataSource, RecordFormat
 from rim.config.recipe_yaml import apply_override, settings_from_dict
+from rim.data.columns import PLAIN, Reading
 from rim.data.examples import DataError, Example
-from rim.data.readers import (
-    FILE_FORMATS,
-    is_multiplication,
-    make_example,
-    parse_json,
-    raw_records,
-    read_file,
-    read_text,
-    unknown_format,
-)
+from rim.data.guessing import known_format
+from rim.data.readers import FILE_FORMATS, parsed, read_file
 from rim.data.tasks import GENERATORS
 from rim.results import write_text
 
@@ -35,8 +27,12 @@ def load_examples(source: DataSource) -> list[Example]:
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
-    excluded = {e.same_question for path in source.exclude for e in open_file(Path(path))}
-    kept = (e for e in _iterate(source, excluded) if e.same_question not in excluded)
+    questions = Reading(source.columns.model_copy(update={"steps": None}))
+    files = [file_source(Path(path), reading=questions) for path in source.exclude]
+    excluded = {e.same_question for file in files for e in load_examples(file)}
+    kept = (e for e in read_source(source, excluded=excluded) if e.same_question not in excluded)
+    if source.part != "all":
+        kept = iter(parted(list(kept), source.path or source.format)[source.part])
     examples = list(itertools.islice(kept, source.limit))
     if not examples:
         left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
@@ -44,15 +40,34 @@ def load_examples(source: DataSource) -> list[Example]:
     return examples
 
 
-def _iterate(source: DataSource, excluded: Collection[str]) -> Iterator[Example]:
+def read_source(
+    source: DataSource,
+    on_problem: Callable[[str], None] | None = None,
+    excluded: Collection[str] = (),
+) -> Iterator[Example]:
+    """Examples of a source one by one, whatever its `limit` and `exclude`.
+
+    Args:
+        on_problem: told of each malformed record, which is then left out; without it the first one
+            raises.
+        excluded: questions in place of which a generated task draws others.
+
+    Raises:
+        DataError: a missing or malformed file.
+    """
     if source.task is not None:  # draws other questions in place of excluded ones
         return iter(GENERATORS[source.format](source.task, excluded))
+    reading = Reading(source.columns, source.step_separator)
     if source.format == "hub":
-        return _read_hub(source)
-    return read_file(Path(source.path or ""), FILE_FORMATS[source.format])
+        return _read_hub(source, reading, on_problem)
+    path = Path(source.path or "")
+    name = known_format(path, source.format, bool(source.columns.model_fields_set))
+    return read_file(path, FILE_FORMATS[name], on_problem, reading)
 
 
-def _read_hub(source: DataSource) -> Iterator[Example]:
+def _read_hub(
+    source: DataSource, reading: Reading, on_problem: Callable[[str], None] | None
+) -> Iterator[Example]:
     """A data set of the Hugging Face hub (or a loader name such as "json" with `data_files`)."""
     import datasets  # slow to import, and only hub users need it
     from datasets.exceptions import DatasetsError
@@ -68,23 +83,9 @@ def _read_hub(source: DataSource) -> Iterator[Example]:
         (dict(row), f"{source.path}, row {number}") for number, row in enumerate(table, 1)
     )
     if source.records is not None:
-        return (FILE_FORMATS[source.records].example(row, origin) for row, origin in rows)
-    columns = source.columns
-    wanted = [c for c in (columns.question, columns.steps, columns.answer) if c]
-    missing = [c for c in wanted if c not in table.column_names]
-    if missing:
-        raise DataError(
-            f"data set {source.path!r} has no column {missing[0]!r}; it has {table.column_names}"
-        )
-    return (_read_row(source, row, origin) for row, origin in rows)
-
-
-def _read_row(source: DataSource, row: Any, origin: str) -> Example:
-    columns = source.columns
-    steps = row[columns.steps] if columns.steps else []
-    if isinstance(steps, str):
-        steps = [part.strip() for part in steps.split(source.step_separator) if part.strip()]
-    return make_example(row[columns.question], steps, row[columns.answer], origin)
+        return parsed(rows, FILE_FORMATS[source.records].example, on_problem)
+    reading = reading.among(table.column_names, f"data set {source.path!r}")
+    return parsed(rows, reading.example, on_problem)
 
 
 def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], list[Example]]:
@@ -130,6 +131,36 @@ def hold_out(
     return train, validation
 
 
+#: A tenth of a source's questions, but no more than this, are its validation part.
+MOST_VALIDATION = 200
+#: A fifth, but no more than this, are its test part.
+MOST_TEST = 1000
+
+
+def parted(examples: Sequence[Example], what: str) -> dict[str, list[Example]]:
+    """Train, validation and test part of one set. A question is on one side only, however often and
+    in whatever spelling it is there; the same questions give the same parts in any order.
+
+    Raises:
+        DataError: fewer than 10 different questions.
+    """
+    questions = {
+        e.same_question: hashlib.sha256(e.same_question.encode()).digest() for e in examples
+    }
+    if len(questions) < 10:
+        raise DataError(f"{what} has {len(questions)} different questions: too few to part")
+    order = sorted(questions, key=questions.__getitem__)
+    num_test = min(len(order) // 5, MOST_TEST)
+    num_validation = min(len(order) // 10, MOST_VALIDATION)
+    side = dict.fromkeys(order, "train")
+    side |= dict.fromkeys(order[:num_test], "test")
+    side |= dict.fromkeys(order[num_test : num_test + num_validation], "validation")
+    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    for example in examples:
+        parts[side[example.same_question]].append(example)
+    return parts
+
+
 def data_hash(examples: Sequence[Example]) -> str:
     """SHA-256 of the examples' content, for results files: the same data gives the same hash
     anywhere.
@@ -144,16 +175,61 @@ def data_hash(examples: Sequence[Example]) -> str:
 
 
 def open_file(
-    path: Path, file_format: str | None = None, limit: int | None = None
+    path: Path,
+    file_format: str | None = None,
+    limit: int | None = None,
+    reading: Reading = PLAIN,
 ) -> list[Example]:
     """Examples of a file; the format is guessed from its content where it is not given.
+
+    Args:
+        path: a file, or `hub:OWNER/NAME`, see `file_source`.
+        reading: the columns of a JSONL, a table or a hub set.
 
     Raises:
         DataError: a missing or malformed file, or an unknown format.
     """
-    return load_examples(
-        DataSource(format=_known_format(path, file_format), path=str(path), limit=limit)
-    )
+    source = file_source(path, file_format, reading)
+    return load_examples(source.model_copy(update={"limit": limit}))
+
+
+def file_source(path: Path, file_format: str | None = None, reading: Reading = PLAIN) -> DataSource:
+    """The source of what a person names on the command line: a file, or a set of the hub as
+    `hub:OWNER/NAME`, `hub:OWNER/NAME:SPLIT` or `hub:OWNER/NAME:SUBSET:SPLIT`.
+
+    Raises:
+        DataError: a missing file, or an unknown format.
+    """
+    options: dict[str, Any] = {"columns": reading.columns, "step_separator": reading.step_separator}
+    if not is_hub(path):
+        name = known_format(path, file_format, bool(reading.columns.model_fields_set))
+        return DataSource(format=name, path=str(path), **options)
+    name, *more = str(path).removeprefix(HUB).split(":")
+    if not name or len(more) > 2 or not all(more):
+        raise DataError(
+            f"a set of the hub is hub:OWNER/NAME, hub:OWNER/NAME:SPLIT or "
+            f"hub:OWNER/NAME:SUBSET:SPLIT, got {str(path)!r}"
+        )
+    if more:
+        options["split"] = more[-1]
+    if len(more) == 2:
+        options["subset"] = more[0]
+    if file_format in get_args(RecordFormat):
+        options["records"] = file_format
+    elif file_format is not None:
+        raise DataError(
+            f"--format of a set of the hub is one of {', '.join(get_args(RecordFormat))}, whose "
+            "records its rows are; for others leave it out and name its columns"
+        )
+    return DataSource(format="hub", path=name, **options)
+
+
+#: What stands before the name of a data set of the hub where a file could be named.
+HUB = "hub:"
+
+
+def is_hub(path: Path | str) -> bool:
+    return str(path).startswith(HUB)
 
 
 def task_source(
@@ -181,63 +257,6 @@ def write_file(path: Path, examples: Sequence[Example]) -> None:
     write_text(path, "".join(lines))
 
 
-def _known_format(path: Path, file_format: str | None) -> Any:
-    if file_format is None:
-        return guess_format(path)
-    if file_format not in FILE_FORMATS:
-        nearest = difflib.get_close_matches(file_format, FILE_FORMATS, 1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise DataError(
-            f"unknown format {file_format!r}, known are {', '.join(FILE_FORMATS)}{hint}"
-        )
-    return file_format
-
-
-def guess_format(path: Path) -> str:
-    """The format of a file by the fields of its first record (never by its name).
-
-    Raises:
-        DataError: no known format looks like that.
-    """
-    first = next((line.strip() for line in read_text(path).split("\n") if line.strip()), "")
-    if not first:
-        raise DataError(f"{path} is empty")
-    if first.startswith("["):
-        fields = _fields(next(raw_records(path, FILE_FORMATS["svamp"]), ({}, ""))[0])
-        if "Body" in fields:
-            return "svamp"
-        if fields.issuperset(FILE_FORMATS["prosqa"].fields):
-            return "prosqa"
-        raise DataError(
-            f"{path}: a JSON array is read as SVAMP ('Body', 'Question', 'Answer') or ProsQA "
-            "('question', 'steps', 'answer') only; write one object a line"
-        )
-    if not first.startswith("{"):
-        if "||" in first:
-            return "multiplication_file" if is_multiplication(first) else "gsm8k_aug"
-        raise unknown_format(path)
-    record = parse_json(first, f"{path}, line 1")
-    fields = _fields(record)
-    if fields.issuperset(FILE_FORMATS["gsm_hard"].fields):
-        return "gsm_hard"
-    if (
-        {"question", "answer"} <= fields
-        and "steps" not in fields
-        and "####" in str(record["answer"])
-    ):
-        return "gsm8k"
-    if fields & {"question", "steps", "answer"}:
-        return "jsonl"  # its parser says what else is missing
-    raise DataError(
-        f"{path}, line 1: no known format has the fields {sorted(fields)}; "
-        "a JSONL needs 'question', 'steps' and 'answer'"
-    )
-
-
-def _fields(record: Any) -> set[str]:
-    return set(record) if isinstance(record, dict) else set()
-
-
 def describe(examples: Sequence[Example]) -> dict[str, Any]:
     """Counts that a person wants to see before training."""
     steps = [len(example.steps) for example in examples]
@@ -262,7 +281,7 @@ class FileCheck:
     without_steps: list[str]
 
 
-def check_file(path: Path, file_format: str | None) -> FileCheck:
+def check_file(path: Path, file_format: str | None, reading: Reading = PLAIN) -> FileCheck:
     """Every problem of a file, not just the first: malformed records, repeated questions.
 
     A record without steps is no problem: it can be evaluated on, and methods that need no steps
@@ -271,11 +290,13 @@ def check_file(path: Path, file_format: str | None) -> FileCheck:
     problems: list[str] = []
     without_steps: list[str] = []
     seen: dict[str, str] = {}
-    chosen = FILE_FORMATS[_known_format(path, file_format)]
-    for example in read_file(path, chosen, problems.append):
+    records = repeated = 0
+    for example in read_source(file_source(path, file_format, reading), problems.append):
+        records += 1
         if not example.steps:
             without_steps.append(example.origin)
         first = seen.setdefault(example.same_question, example.origin)
         if first != example.origin:
             problems.append(f"{example.origin}: the question repeats that of {first}")
-    return FileCheck(sum(1 for _ in raw_records(path, chosen)), problems, without_steps)
+            repeated += 1
+    return FileCheck(records + len(problems) - repeated, problems, without_steps)

@@ -56,11 +56,7 @@ def load_base(
             _complete(model, prompt_format)
         check_attention(model, config.attention)
         return model, tokenizer
-    assert config.base is not None
-    file = find_gguf(config.base)
-    folder = folder_of(file, config.revision) if file else _model_folder(Path(config.base))
-    source = str(folder) if folder else config.base
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    source, folder, options = _origin(config)
     try:
         if folder and (folder / "adapter_config.json").exists():
             model, tokenizer = load_trained(folder, merge=True, attention=config.attention)
@@ -89,6 +85,30 @@ def load_base(
         resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
         _complete(model, prompt_format, folder)
     return model, tokenizer
+
+
+def _origin(config: ModelConfig) -> tuple[str, Path | None, dict[str, Any]]:
+    """What transformers loads a base from, its folder if it is here, and the options."""
+    assert config.base is not None
+    file = find_gguf(config.base)
+    folder = folder_of(file, config.revision) if file else _model_folder(Path(config.base))
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    return str(folder) if folder else config.base, folder, options
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base alone.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    source, _, options = _origin(config)
+    try:
+        return AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"the tokenizer of {config.base!r} could not be loaded: {error}"
+        ) from None
 
 
 def _complete(model: Any, prompt_format: PromptFormat, folder: Path | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rim.report.gather import Material, Run, main_evaluation
 from rim.report.section import percent
+from rim.report.verdict import verdict
 
 
 def headline(material: Material) -> list[str]:
@@ -14,6 +15,7 @@ def headline(material: Material) -> list[str]:
     for comparison in material.comparisons:
         for task, content in comparison["tasks"].items():
             lines += _comparison_headline(task, content["methods"], comparison)
+            lines += verdict(comparison).get(task, [])[1:]
     for demo in material.demos:
         rows = demo["methods"]
         said = [

@@ -16,7 +16,7 @@ from rim.deploy.answer.job import Chunk, Row
 from rim.infer.sampling import Sampling
 
 if TYPE_CHECKING:
-    from rim.deploy.serve.client import Client
+    from rim.deploy.serve.client import Client, ServerRefusal
     from rim.infer.reasoner import Reasoner
 
 #: Batches a chunk: within it, prompts of like length share a batch.
@@ -90,8 +90,9 @@ class ServerEngine:
     """A server of chat completions, asked by several threads.
 
     A question that it refuses becomes a row with the error. One that it fails at (after the
-    client's own retries) does too, once a later one is answered; several of them in a row, and a
-    server that is gone, end the job with nothing of that in the output.
+    client's own retries) does too, once a later one is answered; several of them in a row, a server
+    that is gone, and one that wants another key or model, end the job with nothing of that in the
+    output.
     """
 
     chunk_size = 1
@@ -126,8 +127,20 @@ class ServerEngine:
         try:
             told = vars(self.client.ask(chunk[0], **self.options))
         except ServerRefusal as error:
-            return [{"error": str(error), "failed": error.status >= 500}]
+            return [{"error": str(error), "failed": is_servers_fault(error)}]
         return [{name: told[name] for name in ("answer", "blocks", "text", "finished")}]
+
+
+def is_servers_fault(error: ServerRefusal) -> bool:
+    """Whether a later question may be answered, and this one too; False if the server refuses this
+    question.
+
+    Raises:
+        ServerRefusal: it refuses everybody who asks so: no key, no such model.
+    """
+    if error.status in (401, 403, 404):
+        raise error
+    return error.status >= 500 or error.status in (408, 429)
 
 
 def _in_order(

@@ -17,7 +17,7 @@ import yaml
 
 from rim.config import ConfigError, DataSource, PromptFormat
 from rim.config.recipe_yaml import settings_from_dict
-from rim.data.sources import guess_format, load_examples, write_file
+from rim.data.sources import file_source, is_hub, load_examples, write_file
 from rim.deploy.export.record import BlockRange, read_record
 from rim.results import read_json
 
@@ -121,7 +121,8 @@ def shipped_sources() -> dict[str, dict[str, Any]]:
 def _file_source(name: str, path: Path) -> dict[str, Any]:
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise ConfigError(f"a task's name is letters, digits and underscores, got {name!r}")
-    source = {"format": guess_format(path), "path": str(path.resolve())}
+    found = file_source(path if is_hub(path) else path.resolve())
+    source = found.model_dump(mode="json", exclude_defaults=True)
     load_examples(settings_from_dict(DataSource, source, name))  # a bad file is told of here
     return source
 

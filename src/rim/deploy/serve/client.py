@@ -43,7 +43,9 @@ class ServerAnswer:
 
 
 class ServerRefusal(ConfigError):
-    """A server's answer is an error; `status` is HTTP's, from 500 on the server's own fault."""
+    """A server's answer is an error; `status` is HTTP's, from 500 on the server's own fault. Of an
+    answer that never comes, or breaks off, it is what a gateway would say.
+    """
 
     def __init__(self, message: str, status: int):
         super().__init__(message)
@@ -167,7 +169,7 @@ class Client:
                     reason = choice.finish_reason or reason
         answer_ms = 1000 * (time.perf_counter() - begin)
         if reason is None:
-            raise ConfigError(f"{self.url} broke its answer off; its log says more")
+            raise self._broken()
         times = {"first_ms": first_ms or answer_ms, "answer_ms": answer_ms}
         return "".join(parts), reason, {"num_tokens": tokens, **times}
 
@@ -193,12 +195,13 @@ class Client:
         except ConfigError:
             raise
         except openai.APITimeoutError:
-            raise ConfigError(f"{self.url} gave no sign of life for {self.timeout:g} s") from None
+            silent = f"{self.url} gave no sign of life for {self.timeout:g} s"
+            raise ServerRefusal(silent, 504) from None
         except openai.APIStatusError as error:
             raise ServerRefusal(self._refusal(error), error.status_code) from None
         except openai.APIConnectionError as error:
             if type(error.__cause__).__name__ != "ConnectError":
-                raise ConfigError(f"{self.url} broke its answer off; its log says more") from None
+                raise self._broken() from None
             raise ConfigError(
                 f"no server at {self.url} ({error.__cause__}); start one with `rim serve RUN`"
             ) from None
@@ -210,6 +213,9 @@ class Client:
         except (AttributeError, KeyError, IndexError, TypeError, ValueError):
             # A part that every completion has is missing, or of another type.
             raise self._stranger("its answer is of another form") from None
+
+    def _broken(self) -> ServerRefusal:
+        return ServerRefusal(f"{self.url} broke its answer off; its log says more", 502)
 
     def _stranger(self, why: str) -> ConfigError:
         return ConfigError(f"{self.url} is no chat completions server: {why}")

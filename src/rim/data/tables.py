@@ -1,0 +1,124 @@
+"""Rows of CSV and Parquet files.
+
+A row of a CSV has the number that a spreadsheet shows: the header is row 1. Cells stay text, so
+that an answer such as 007 is not made a number. What parts the cells (comma, semicolon, tab, bar)
+is told by the header.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from rim.data.examples import DataError
+from rim.data.files import read_text
+
+TableKind = Literal["csv", "parquet"]
+_DELIMITERS = ",;\t|"
+
+
+def column_names(path: Path, kind: TableKind) -> list[str]:
+    """Names of a table's columns, in order.
+
+    Raises:
+        DataError: no such table.
+    """
+    if kind == "csv":
+        return _header(path, _read_csv(path))[1]
+    with _parquet(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def table_rows(path: Path, kind: TableKind) -> Iterator[tuple[Any, str]]:
+    """Rows by the names of their columns, each with its origin. A row of a CSV that has more or
+    fewer cells than the header is its list of cells (see `row_by_name`).
+    """
+    if kind == "parquet":
+        with _parquet(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield row, f"{path}, row {number}"
+        return
+    text = _read_csv(path)
+    delimiter, header = _header(path, text)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 0
+    try:
+        for number, cells in enumerate(rows, 1):
+            if number > 1 and any(cell.strip() for cell in cells):
+                same = len(cells) == len(header)
+                row = dict(zip(header, cells, strict=True)) if same else Misfit(cells, len(header))
+                yield row, f"{path}, row {number}"
+    except csv.Error as error:
+        raise DataError(f"{path}, row {number + 1}: not a readable CSV ({error})") from None
+
+
+class Misfit(list[str]):
+    """Cells of a row that are more or fewer than the columns."""
+
+    def __init__(self, cells: list[str], columns: int):
+        super().__init__(cells)
+        self.columns = columns
+
+    def problem(self, origin: str) -> DataError:
+        hint = (
+            "; a cell that holds the separator stands in double quotes"
+            if len(self) > self.columns
+            else ""
+        )
+        return DataError(f"{origin}: {len(self)} cells where the header has {self.columns}{hint}")
+
+
+def looks_like_csv(path: Path, first_line: str) -> bool:
+    """Whether the first line of a file could be a header of two columns or more."""
+    return len(_split_header(path, first_line)[1]) > 1
+
+
+def _header(path: Path, text: str) -> tuple[str, list[str]]:
+    delimiter, names = _split_header(path, text)
+    names = [name.strip() for name in names]
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(f"{path}, row 1: two columns are called {name!r}; rename one")
+    return delimiter, names
+
+
+def _split_header(path: Path, text: str) -> tuple[str, list[str]]:
+    """What parts the cells, and the first row: the separator that parts it into most cells."""
+    found: dict[str, list[str]] = {}
+    for delimiter in _DELIMITERS:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        try:
+            found[delimiter] = next(rows, [])
+        except csv.Error:
+            continue
+    if not found:
+        raise DataError(f"{path}, row 1: not a readable CSV; is a quote left open?")
+    best = max(found, key=lambda d: len(found[d]))
+    return best, found[best]
+
+
+def _read_csv(path: Path) -> str:
+    text = read_text(path)
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    return text
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a data file")
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except FileNotFoundError:
+        raise DataError(f"no such file: {path}") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None

@@ -1,0 +1,116 @@
+"""Is it worth it? A comparison in words: accuracy, time, the blocks, and what follows.
+
+A difference is called sure if McNemar's test says so in every seed (p < 0.05), as in the tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LEVEL = 0.05
+_WORDS = {"direct": "direct", "cot": "chain of thought", "rim": "RiM"}
+#: With fewer questions a difference must be large to be sure.
+_FEW = 100
+
+
+def verdict(result: dict[str, Any]) -> dict[str, list[str]]:
+    """Sentences for each task whose reference method is finished, beside another one."""
+    reference = result["reference"]
+    return {
+        task: _task_verdict(content, reference)
+        for task, content in result["tasks"].items()
+        if reference in content["methods"] and len(content["methods"]) > 1
+    }
+
+
+def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
+    methods = {n: row for n, row in content["methods"].items() if not row.get("control_of")}
+    order = [reference, *(name for name in methods if name != reference)]
+    accuracies = ", ".join(f"{_word(name)} {_share(methods[name]['final'])}" for name in order)
+    questions = content["data"]["tests"]["test"]["examples"]
+    seeds = methods[reference]["seeds"]
+    over = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    lines = [f"{accuracies}; {questions} test questions, {over}."]
+    told = (_times(methods, reference), _blocks(content, reference))
+    lines += [line for line in told if line]
+    if "direct" in methods and reference != "direct":
+        lines.append(_worth(methods, reference, questions))
+    return lines
+
+
+def _word(name: str) -> str:
+    return _WORDS.get(name, name)
+
+
+def _share(spread: dict[str, Any]) -> str:
+    """`71 % (66-76)`."""
+    mean, low, high = (100 * spread[key] for key in ("mean", "low", "high"))
+    return f"{mean:.0f} % ({low:.0f}-{high:.0f})"
+
+
+def _times(methods: dict[str, Any], reference: str) -> str:
+    own = methods[reference].get("latency")
+    said = []
+    for name in ("cot", "direct"):
+        timed = methods.get(name, {}).get("latency")
+        if name == reference or not own or not timed:
+            continue
+        ratio = timed["answer_ms"]["mean"] / own["answer_ms"]["mean"]
+        word = f"{ratio:.1f} x faster than" if ratio >= 1 else f"{1 / ratio:.1f} x slower than"
+        said.append(f"{word} {_word(name)}")
+    if not said:
+        return ""
+    both = " and ".join(said)
+    return f"{_word(reference)} answers {both} on this machine, one question at a time."
+
+
+def _blocks(content: dict[str, Any], reference: str) -> str:
+    """Whether the blocks are needed, by the control that takes them away."""
+    control = next((v for v in content["controls"] if v["name"] == f"{reference}, no blocks"), None)
+    if control is None:
+        return ""
+    before, after = (100 * control[key] for key in ("from", "to"))
+    if control["p"] < _LEVEL and after < before:
+        return f"The blocks are needed: {after:.0f} % are right without, {before:.0f} % with them."
+    return (
+        f"Nothing shows that the blocks are needed: {after:.0f} % are right without, "
+        f"{before:.0f} % with them."
+    )
+
+
+def _against(methods: dict[str, Any], name: str, reference: str) -> int:
+    """1 if the reference is surely better than a method, -1 if surely worse, else 0."""
+    row = methods[name]
+    if row.get("p") is None or row["p"] >= _LEVEL:
+        return 0
+    return 1 if methods[reference]["final"]["mean"] > row["final"]["mean"] else -1
+
+
+def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
+    """What follows from it."""
+    name = _word(reference)
+    over_direct = _against(methods, "direct", reference)
+    few = f" (with {questions} test questions only large differences are sure)"
+    few = few if questions < _FEW else ""
+    if over_direct < 0:
+        return f"So not worth it as trained here: direct answers are surely better than {name}."
+    if over_direct == 0:
+        return (
+            f"So not shown to be worth it: {name} is not surely better than direct answers{few}. "
+            "More training steps, more examples or a larger base may change that."
+        )
+    if "cot" not in methods:
+        return f"So worth it over direct answers: {name} is surely better."
+    over_cot = _against(methods, "cot", reference)
+    own, cot, direct = (100 * methods[n]["final"]["mean"] for n in (reference, "cot", "direct"))
+    if over_cot >= 0:
+        sure = "surely better than" if over_cot else "not surely worse than"
+        end = "" if over_cot else few
+        return (
+            f"So worth it: {name} is surely better than direct answers and {sure} chain of "
+            f"thought{end}."
+        )
+    return (
+        f"So a trade: {name} has {own - direct:.0f} of the {cot - direct:.0f} points that chain of "
+        "thought gains over direct answers, at the times above."
+    )

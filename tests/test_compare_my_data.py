@@ -1,0 +1,195 @@
+"""`rim compare --data`: is it worth it for my data, in words."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import pytest
+from conftest import tiny_model
+from test_cli import rim_command, rim_json
+
+from rim.config import ConfigError, DataSource
+from rim.data.examples import DataError, Example
+from rim.data.sources import file_source, load_examples, open_file, parted
+from rim.report.verdict import verdict
+from rim.study import COMPARE_MY_DATA
+from rim.study.compare.my_data import compare_my_data
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_csv(folder, count, name="my problems.csv"):
+    path = folder / name
+    rows = ["Problem,Work,Result"]
+    for i in range(count):
+        rows.append(f'{i}+{i % 9}+1?,"{i}+{i % 9}={i + i % 9}\n{i + i % 9}+1=x",{(i + 1) % 5}')
+    path.write_text("\n".join(rows))
+    return path
+
+
+NAMES = ["--column", "question=Problem", "--column", "steps=Work", "--column", "answer=Result"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, plain_tokenizer):
+    folder = tmp_path_factory.mktemp("base")
+    tiny_model("llama", plain_tokenizer).save_pretrained(folder)
+    plain_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_question_is_in_one_part_only_whatever_its_spelling_and_order(tmp_path):
+    examples = [Example(f"What is {i}?", (), str(i)) for i in range(100)]
+    respelled = [Example(f" What  is {i}?\n", (), "other") for i in range(100)]
+    parts = parted(examples + respelled, "x")
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 140, "validation": 20, "test": 40,
+    }  # fmt: skip
+    sides = [{e.same_question for e in part} for part in parts.values()]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+    mixed = examples.copy()
+    random.Random(0).shuffle(mixed)
+    again = parted(mixed, "x")
+    assert [{e.same_question for e in part} for part in again.values()] == sides
+    with pytest.raises(DataError, match="9 different questions: too few"):
+        parted(examples[:9], "x")
+    path = write_csv(tmp_path, 50)
+    source = {"format": "auto", "path": str(path), "part": "test", "limit": 3}
+    source["columns"] = {"question": "Problem", "answer": "Result"}
+    assert len(load_examples(DataSource.model_validate(source))) == 3
+    with pytest.raises(ValueError, match="generated"):
+        DataSource.model_validate({"format": "arithmetic", "part": "test"})
+
+
+@pytest.mark.slow
+def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path, 60)
+    options = ("--data", "my problems.csv", *NAMES, "--base", base, "--steps", 4)
+    told = rim_command("compare", *options)
+    flat = " ".join(told.split())
+    assert "42 training, 6 validation and 12 test questions" in flat
+    assert "3 memory blocks; 4 training steps for each of direct, cot, rim" in flat
+    assert "12 test questions are few" in flat
+    folder = tmp_path / "runs" / "compare-my_problems"
+    result = json.loads((folder / "comparison.json").read_text())
+    lines = result["verdict"]["my_data"]
+    assert lines[0].startswith("RiM ") and "chain of thought " in lines[0]
+    assert lines[0].endswith("12 test questions, one seed.")
+    assert "than chain of thought" in lines[1]
+    assert "the blocks are needed" in lines[2] or "The blocks are needed" in lines[2]
+    assert lines[3].startswith("So ")
+    for line in lines:
+        assert " ".join(line.split()) in flat
+    page = (folder / "comparison.html").read_text()
+    assert "Is it worth it for my problems.csv?" in page
+    assert lines[3].partition(";")[0].split(":")[0] in page
+    methods = result["tasks"]["my_data"]["methods"]
+    assert {row["steps"]["mean"] for row in methods.values()} == {4}
+    again = rim_json("compare", *options)
+    assert again["verdict"] == result["verdict"]
+    assert "made with another recipe" in " ".join(
+        rim_command("compare", *options, "--blocks", 2, code=2).split()
+    )
+
+
+def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
+    path = write_csv(tmp_path, 60, "my.csv")
+    rows = open_file(path, None, None, _reading())
+    test = tmp_path / "test.jsonl"
+    test.write_text(
+        "".join(json.dumps({"Problem": e.question, "Result": e.answer}) + "\n" for e in rows[:5])
+    )
+    source = file_source(path, None, _reading())
+    mine = compare_my_data(
+        COMPARE_MY_DATA, source, str(base), steps=40, overrides=("seeds=[3]", "memory=1")[:1]
+    )
+    assert mine.settings.seeds == (3,)
+    assert mine.settings.common["memory"] == {"blocks": 3}
+    steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in mine.settings.methods.values()]
+    assert steps == [[40], [40], [30, 10]]
+    assert mine.settings.evaluation.max_new_tokens >= 20
+    own = compare_my_data(
+        COMPARE_MY_DATA, source, str(base), test=file_source(test, None, _reading()), blocks=2
+    )
+    (task,) = own.settings.tasks.values()
+    assert task.test.path == str(test) and task.test.part == "all"
+    trained = {e.question for e in load_examples(task.data.train)}
+    assert len(trained) == 55 and not trained & {e.question for e in rows[:5]}
+    assert any("more steps than 2 blocks hold" in line for line in own.told)
+    with pytest.raises(ConfigError, match="less than the stages of rim"):
+        compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
+
+
+def _reading():
+    from rim.config import Columns
+    from rim.data.columns import Reading
+
+    return Reading(Columns(question="Problem", steps="Work", answer="Result"))
+
+
+def test_mistakes_are_told_before_anything_trains(tmp_path, base):
+    path = write_csv(tmp_path, 30, "my.csv")
+    assert "--data needs --base" in rim_command("compare", "--data", path, code=2)
+    assert "--data FILE --base MODEL" in rim_command("compare", code=2)
+    recipe = ROOT / "recipes" / "compare_my_data.yaml"
+    assert "--steps goes with --data" in rim_command("compare", recipe, "--steps", 3, code=2)
+    no_steps = ["--column", "question=Problem", "--column", "answer=Result"]
+    told = rim_command("compare", "--data", path, *no_steps, "--base", base, code=2)
+    assert "rim data distill" in told
+    told = rim_command("compare", "--data", path, "--base", base, code=2)
+    assert "no column 'question'" in told
+    told = rim_command("compare", "--data", path, *NAMES, "--base", "no/such", code=2)
+    assert "could not be loaded" in told
+    assert not Path("runs/compare-my").exists()
+
+
+def published():
+    return json.loads((ROOT / "results" / "compare_arithmetic.json").read_text())
+
+
+def test_a_published_comparison_in_words():
+    (lines,) = verdict(published()).values()
+    assert lines[0].startswith("RiM 97 % (95-98), direct 16 % (11-20), chain of thought 100 %")
+    assert lines[0].endswith("1000 test questions, 3 seeds.")
+    assert "x faster than chain of thought" in lines[1] and "x slower than direct" in lines[1]
+    assert lines[2].startswith("The blocks are needed: ")
+    assert lines[3].startswith("So a trade: RiM has 81 of the 84 points")
+
+
+@pytest.mark.parametrize(
+    ("p_direct", "p_cot", "rim", "cot", "expected"),
+    [
+        (0.5, 0.001, 0.20, 0.99, "So not shown to be worth it"),
+        (0.001, 0.5, 0.9, 0.92, "So worth it: RiM is surely better than direct answers and not"),
+        (0.001, 0.001, 0.9, 0.5, "and surely better than chain of thought"),
+        (0.001, 0.001, 0.05, 0.5, "So not worth it as trained here"),
+        (0.001, None, 0.9, None, "So worth it over direct answers"),
+    ],
+)
+def test_what_follows_depends_on_what_is_sure(p_direct, p_cot, rim, cot, expected):
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    methods = content["methods"]
+    methods["rim"]["final"]["mean"] = rim
+    methods["direct"]["p"], methods["cot"]["p"] = p_direct, p_cot
+    if cot is None:
+        del methods["cot"]
+    else:
+        methods["cot"]["final"]["mean"] = cot
+    (lines,) = verdict(result).values()
+    assert expected in lines[-1]
+
+
+def test_blocks_that_nothing_needs_are_said_to_be_so():
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    control = next(v for v in content["controls"] if v["name"] == "rim, no blocks")
+    control["p"] = 0.4
+    (lines,) = verdict(result).values()
+    assert lines[2].startswith("Nothing shows that the blocks are needed")
+    content["methods"] = {"rim": content["methods"]["rim"]}
+    assert not verdict(result)
