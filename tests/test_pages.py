@@ -96,6 +96,20 @@ def test_settings_that_the_guides_name_exist():
     assert tried >= 10
 
 
+def test_messages_that_troubleshooting_explains_are_those_of_the_library():
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^\*\*`(.*?)`", text, re.MULTILINE))
+    of_others = {
+        "No matching distribution found for reasoning-in-memory",
+        "rim: command not found",
+    }
+    assert of_others < explained and len(explained - of_others) >= 5
+    sources = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)
+    for message in explained - of_others:
+        assert message in joined, message
+
+
 def test_the_navigation_has_every_page():
     def pages(entry):
         if isinstance(entry, str):
