@@ -109,7 +109,7 @@ def test_the_cost_is_said_and_nothing_is_asked_without_consent(tmp_path):
     source, out = problems(tmp_path, 10), tmp_path / "steps.jsonl"
     with teacher(lambda question, body: Said(solution(question))) as server:
         options = ("--server", server.url, "--samples", 3, "--max-new-tokens", 100)
-        price = ("--price-per-million", "1000,2000")
+        price = ("--price", "1000,2000")
         told = rim_command("data", "distill", source, "--out", out, *options, *price, code=2)
         assert "10 questions to ask: at most 30 requests" in told
         assert "at most 3,000 out" in told
@@ -121,9 +121,9 @@ def test_the_cost_is_said_and_nothing_is_asked_without_consent(tmp_path):
         assert not server.bodies
         assert not out.exists()
         wrong = rim_command(
-            "data", "distill", source, "--out", out, *options, "--price-per-million", "x", code=2
+            "data", "distill", source, "--out", out, *options, "--price", "x", code=2
         )
-        assert "--price-per-million takes IN,OUT" in wrong
+        assert "--price takes X,Y" in wrong
 
 
 def test_a_server_that_says_429_is_asked_again(tmp_path):

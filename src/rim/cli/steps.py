@@ -73,7 +73,7 @@ def distill(
     max_new_tokens: Positive = 512,
     prompt: Path | None = None,
     by: By = "auto",
-    price_per_million: str | None = None,
+    price: str | None = None,
     yes: bool = False,
     resume: bool = False,
     redo: bool = False,
@@ -112,7 +112,7 @@ def distill(
         max_new_tokens (N): Longest chain of thought, in tokens.
         prompt (FILE): Text with {question} in it, in place of the built-in prompt.
         by (NAME): What parts steps: auto, lines, sentences, marks or equations, as in split-steps.
-        price_per_million (X,Y): Price of a million tokens in and out, for the estimate; one number is both.
+        price (X,Y): Price of a million tokens in and out, for the estimate; one number is both.
         yes: Do not ask whether to begin.
         resume: Continue what was begun, or begin it.
         redo: Have steps written for questions that have some, too.
@@ -120,6 +120,7 @@ def distill(
         retries (N): How often a question is sent to a server again, after a growing pause.
         timeout (S): Seconds without a sign of life after which a server is asked again.
         batch_size (N): Questions at a time, with --teacher.
+        format_ (NAME): Format of FILE, as in `rim data stats`; told by the content if left out.
         overwrite: Replace the file.
     """
     with common.clear_errors("The same command with --resume continues."):
@@ -134,7 +135,7 @@ def distill(
             raise ConfigError("give a teacher: --server URL, or --teacher MODEL for a model here")
         if server is None and (model is not None or api_key_env is not None):
             raise ConfigError("--model and --api-key-env go with --server")
-        prices = _prices(price_per_million)
+        prices = _prices(price)
         common.sampling(temperature, 0, top_p, 1, seed)
         asking = Asking(
             samples=samples,
@@ -217,7 +218,7 @@ def _prices(text: str | None) -> tuple[float, float] | None:
     except ValueError:
         prices = []
     if len(prices) not in (1, 2) or not all(0 <= price < 1e6 for price in prices):
-        raise ConfigError(f"--price-per-million takes IN,OUT, as 0.15,0.60, got {text[:40]!r}")
+        raise ConfigError(f"--price takes X,Y, as 0.15,0.60, got {text[:40]!r}")
     return prices[0], prices[-1]
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rim.infer.reasoner import Reasoner
 
 PROMPT = f"""Solve the problem step by step. Write every step on a line of its own: short, one \
-thought or one calculation a line, no headings, no lists. Then write the answer alone on the last \
-line behind "{MARKER}", like this: {MARKER} 42
+thought or one calculation a line, no headings, no lists. Then write "{MARKER}" and behind it the \
+answer alone on the last line.
 
 Problem: {{question}}"""
 
