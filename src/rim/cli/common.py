@@ -26,6 +26,21 @@ _NAMES = "EACCES EPERM EROFS ENOSPC EDQUOT ENAMETOOLONG ENOTDIR EISDIR"
 _MACHINE = {getattr(errno, name, None) for name in _NAMES.split()}
 
 
+#: By name, for their modules need torch.
+_STOPPED = ("TrainingDivergedError", "CheckpointError", "TrainingMemoryError")
+_LESS_MEMORY = (
+    "Take fewer at a time (--batch-size; micro_batch_size in a recipe), --dtype bfloat16, or "
+    "another device"
+)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was not enough, outside of training's own steps."""
+    from rim.train.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
 @contextlib.contextmanager
 def clear_errors(after_interrupt: str = "") -> Iterator[None]:
     """Turn the library's own errors into one line; anything else is a bug: its traceback stays.
@@ -47,10 +62,12 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
         if error.errno not in _MACHINE or not isinstance(error.filename, str | os.PathLike):
             raise
         _fail("Error:", f"{error.filename}: {error.strerror}", 2)
-    except RuntimeError as error:
-        if type(error).__name__ not in ("TrainingDivergedError", "CheckpointError"):
+    except (RuntimeError, MemoryError) as error:
+        if type(error).__name__ in _STOPPED:
+            _fail("Training stopped:", str(error), 3)
+        if not _is_out_of_memory(error):
             raise
-        _fail("Training stopped:", str(error), 3)
+        _fail("Out of memory:", f"{first_line(error)}. {_LESS_MEMORY}", 3)
 
 
 def _fail(what: str, why: str, code: int) -> NoReturn:

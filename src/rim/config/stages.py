@@ -113,7 +113,8 @@ class StageConfig(Settings):
     max_steps: PositiveInt | None = None
     epochs: PositiveFloat | None = None
     batch_size: PositiveInt = 128
-    micro_batch_size: PositiveInt | None = None
+    # Examples in memory at a time; auto: as many as fit, found by trial (`rim.train.memory`).
+    micro_batch_size: PositiveInt | Literal["auto"] = "auto"
     packing: bool = True  # several examples may share a row; changes the time, not the loss
     learning_rate: PositiveFloat = 1e-4
     scheduler: Literal["constant_with_warmup", "cosine", "linear", "cosine_with_min_lr"] = (
@@ -127,8 +128,15 @@ class StageConfig(Settings):
     bf16: bool = False
     gradient_checkpointing: bool = False
     evaluate_every: PositiveInt | None = None  # optimizer steps; None: ten times a stage
+    # Validations in a row without a better checkpoint, after which the stage ends; None: it goes on
+    patience: PositiveInt | None = None
     # Other fields of transformers' TrainingArguments, such as optim; rim.train checks their names.
     trainer: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("micro_batch_size", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return "auto" if value is None else value  # as recipes of earlier versions have it
 
     @field_validator("trainer")
     @classmethod
@@ -144,7 +152,7 @@ class StageConfig(Settings):
     def _consistent(self) -> Self:
         if (self.max_steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of 'max_steps' and 'epochs'")
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size != "auto" and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
@@ -157,13 +165,10 @@ class StageConfig(Settings):
             )
         return self
 
-    @property
-    def accumulation_steps(self) -> int:
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
-
     def optimizer_steps(self, num_examples: int) -> int:
         """Steps of the stage on that many training examples, as transformers' Trainer counts them:
-        what is left at an epoch's end is a step of its own, and the last begun step is taken.
+        what is left at an epoch's end is a step of its own, and the last begun step is taken. Under
+        `patience` they are the most that there can be.
         """
         if self.max_steps is not None:
             return self.max_steps

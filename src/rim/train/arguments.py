@@ -17,6 +17,12 @@ from rim.config.stages import TRAINER_OWN
 from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
 
+_FIELDS = {field.name for field in dataclasses.fields(TrainingArguments)}
+#: The name of gradient checkpointing in this transformers (renamed in 5.23).
+CHECKPOINTING = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if name in _FIELDS
+)
+
 
 def _free_settings(evaluate_every: int) -> dict[str, Any]:
     """Ours, unless a stage's `trainer` says otherwise."""
@@ -38,7 +44,7 @@ def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
         ConfigError: a name that this transformers does not know, a value that it refuses, or a
             batch that the processes cannot share.
     """
-    known = {field.name for field in dataclasses.fields(TrainingArguments)} - TRAINER_OWN.keys()
+    known = _FIELDS - TRAINER_OWN.keys()
     for stage in stages:
         micro_batch(stage, process_count())
         for name in stage.trainer:
@@ -114,9 +120,4 @@ def training_arguments(
 
 
 def _checkpointing(stage: StageConfig) -> dict[str, Any]:
-    """Gradient checkpointing under its name in this transformers (renamed in 5.23)."""
-    if not stage.gradient_checkpointing:
-        return {}
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    new_name = "activation_checkpointing"
-    return {new_name if new_name in known else "gradient_checkpointing": True}
+    return {CHECKPOINTING: True} if stage.gradient_checkpointing else {}

@@ -118,8 +118,8 @@ class MetricsFile(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(
-                    json.dumps({"stage": self.stage, "step": state.global_step, **(logs or {})})
-                    + "\n"
-                )
+            self.write(state.global_step, logs or {})
+
+    def write(self, step: int, record: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self.stage, "step": step, **record}) + "\n")

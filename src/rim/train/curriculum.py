@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from rich.progress import track
 from transformers import PrinterCallback, set_seed
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.core.layout import LaidOut, Layout, lay_out
+from rim.core.layout import Layout, lay_out
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_training_data
@@ -27,16 +28,17 @@ from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import EvaluateAtEnd, MetricsFile, StageProgress
-from rim.train.checkpoints import CheckpointError, last_whole_checkpoint
+from rim.train.checkpoints import last_whole_checkpoint
 from rim.train.cost import total_cost
+from rim.train.failures import explained
 from rim.train.layouts import store_layouts
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
-from rim.train.readouts import Way, decide_readouts
 from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
+from rim.train.settle import reduce_micro_batch, settle_micro_batch, settle_readouts
 from rim.train.stopping import Termination
-from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score, TrainingDivergedError
+from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
 
 
 def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> RunFolder:
@@ -46,6 +48,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         ConfigError, DataError: the recipe or its data are wrong; found before training begins where
             possible.
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
+        TrainingMemoryError: it does not fit into memory; likewise.
     """
     with Termination() as termination:
         return _train(recipe, resume, console or Console(), termination)
@@ -162,7 +165,10 @@ class Curriculum:
         validation_layouts = list(self._lay_out(validation, stage, encoder))
         refuse_too_long(train_set, train_layouts.column("max_position"), model)
         refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
-        self._decide_readouts(stage, model, encoder, train_set, train_layouts)
+        way = settle_readouts(
+            recipe, self.run, stage, model, encoder, train_set, train_layouts, self.console
+        )
+        self.prompt_format = recipe.prompt_format.model_copy(update={"readouts": way})
         encoder = PromptEncoder(tokenizer, self.prompt_format)
         counts = count_parameters(model)
         self.console.print(
@@ -171,7 +177,12 @@ class Curriculum:
             f"{counts['trainable']:,} of {counts['total']:,} parameters train",
             highlight=False,
         )
+        written, stage = (
+            stage,
+            settle_micro_batch(self.run, stage, model, encoder, train_layouts, self.console),
+        )
         progress = StageProgress(self.console, stage.name)
+        metrics = MetricsFile(self.run.metrics_file, stage.name)
         trainer = ReadoutTrainer(
             stage=stage,
             encoder=encoder,
@@ -183,38 +194,38 @@ class Curriculum:
             callbacks=[
                 progress,
                 EvaluateAtEnd(),
-                MetricsFile(self.run.metrics_file, stage.name),
+                metrics,
                 self.termination,
             ],
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = by_first(lambda: self._last_checkpoint(index, stage))
+        kept = functools.partial(self._kept, index, stage, previous)
+        reduced = functools.partial(reduce_micro_batch, self.run, written)
         try:
-            trainer.train_from(checkpoint)
-        except TrainingDivergedError as error:
-            kept = self._last_checkpoint(index, stage) or previous
-            raise TrainingDivergedError(
-                f"{error} of stage {stage.name!r}; last good weights: {kept or 'none yet'}. "
-                f"Try a lower learning_rate (now {stage.learning_rate}) or a longer warmup"
-            ) from None
-        except CheckpointError as error:
-            kept = self._last_checkpoint(index, stage) or previous
-            raise CheckpointError(
-                f"{error}; last whole checkpoint: {kept or 'none yet'}. Mend that, and continue "
-                "with --resume"
-            ) from None
+            with explained(stage, kept, reduced):
+                trainer.train_from(checkpoint)
         finally:
             progress.stop()
-        best = trainer.state.best_global_step
-        self.console.print(f"  best validation at step {best}", highlight=False)
+        state = trainer.state
+        ending = trainer.patience.ending(state) if trainer.patience else None
+        if ending:
+            self.console.print(f"  {ending}", highlight=False)
+        self.console.print(f"  best validation at step {state.best_global_step}", highlight=False)
         partial = folder / "final.partial"
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if is_first():
             save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial)
+            if ending:
+                metrics.write(state.global_step, {"ended": ending, "planned": state.max_steps})
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
+            cost |= {"planned_steps": state.max_steps, "ended_early": ending}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
+
+    def _kept(self, index: int, stage: StageConfig, previous: Path | None) -> Path | None:
+        return self._last_checkpoint(index, stage) or previous
 
     def _last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
         """The checkpoint to go on from; torn ones are named."""
@@ -244,34 +255,6 @@ class Curriculum:
         modules = METHODS[recipe.method].extra_modules
         model = prepare_for_training(model, recipe.model, memory_ids, stage.dropout, modules)
         return model, tokenizer
-
-    def _decide_readouts(
-        self,
-        stage: StageConfig,
-        model: Any,
-        encoder: PromptEncoder,
-        examples: Sequence[Example],
-        layouts: Sequence[LaidOut],
-    ) -> None:
-        """Settle which way the read-outs run, and write it down. Every stage looks again, since its
-        examples may be longer; once separate, a run stays so. A resumed stage keeps to its record.
-        """
-        file = self.run.readouts_file
-
-        def decide() -> Way:
-            records = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-            if stage.name not in records and "separate" not in (
-                record["readouts"] for record in records.values()
-            ):
-                decision = decide_readouts(self.recipe, model, encoder, examples, layouts)
-                self.console.print(decision.sentence, highlight=False)
-                records[stage.name] = decision.record()
-                write_json(file, records)
-            ways = [record["readouts"] for record in records.values()]
-            return "separate" if "separate" in ways else "parallel"
-
-        way = by_first(decide)
-        self.prompt_format = self.prompt_format.model_copy(update={"readouts": way})
 
     def _lay_out(
         self, examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder

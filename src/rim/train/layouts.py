@@ -44,7 +44,7 @@ _TRAINING_ONLY = {
     *("step_weight", "distillation_weight", "blind_readouts", "blind_coin", "weighting"),
     *("reduction", "max_steps", "epochs", "batch_size", "micro_batch_size", "packing"),
     *("learning_rate", "scheduler", "warmup", "weight_decay", "betas", "max_grad_norm"),
-    *("dropout", "bf16", "gradient_checkpointing", "evaluate_every", "trainer"),
+    *("dropout", "bf16", "gradient_checkpointing", "evaluate_every", "trainer", "patience"),
 }
 
 

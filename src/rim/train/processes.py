@@ -103,7 +103,9 @@ def micro_batch(stage: StageConfig, processes: int) -> int:
     Raises:
         ConfigError: the stage's batch cannot be shared among so many processes.
     """
-    micro = stage.micro_batch_size or max(1, stage.batch_size // processes)
+    micro = stage.micro_batch_size
+    if micro == "auto":  # not settled yet (`rim.train.settle`): at most this
+        micro = max(1, stage.batch_size // processes)
     if stage.batch_size % (micro * processes):
         raise ConfigError(
             f"stage {stage.name!r}: batch_size {stage.batch_size} is not a multiple of "

@@ -4,6 +4,7 @@ runs/NAME/
   config.yaml         the resolved recipe
   environment.json    versions, commit, machine, data hashes
   readouts.json       which way the read-outs of each stage run, and why (`rim.train.readouts`)
+  micro_batches.json  how many examples entered the model at a time (`rim.train.memory`)
   metrics.jsonl       every log record of every stage
   training.json       what training cost: steps, tokens and seconds of every stage
   stages/01-NAME/     checkpoints of a stage; `final/` is its best, there once the stage is done
@@ -36,6 +37,10 @@ class RunFolder:
     @property
     def readouts_file(self) -> Path:
         return self.path / "readouts.json"
+
+    @property
+    def micro_batches_file(self) -> Path:
+        return self.path / "micro_batches.json"
 
     @property
     def metrics_file(self) -> Path:
@@ -102,11 +107,17 @@ def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
         raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")
     if run.finished:
         raise ConfigError(f"{run.path} is finished: its model is in {run.model_dir}")
-    if load_recipe(run.config_file) != recipe:
+    if _but_for_memory(load_recipe(run.config_file)) != _but_for_memory(recipe):
         raise ConfigError(
             f"{run.config_file} differs from this recipe; resume with the recipe the run began with"
         )
     return run
+
+
+def _but_for_memory(recipe: Recipe) -> Recipe:
+    """Without the setting that may change when a run is resumed: it changes losses by rounding."""
+    stages = (stage.model_copy(update={"micro_batch_size": "auto"}) for stage in recipe.stages)
+    return recipe.model_copy(update={"stages": tuple(stages)})
 
 
 def remove_checkpoints(stage_dir: Path) -> None:

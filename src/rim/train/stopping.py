@@ -1,12 +1,17 @@
-"""SIGTERM: what schedulers send before they take a machine away. Training saves, and leaves."""
+"""What ends a stage before its last step: SIGTERM, which schedulers send before they take a machine
+away (training saves, and leaves), and a validation that rises no more.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.train.processes import any_process, process_count
 
@@ -63,3 +68,33 @@ class Termination(TrainerCallback):
         self._training = False
         if process_count() == 1 and self._asked:  # the last step has been saved
             raise TerminatedError(f"Terminated; step {state.global_step} is saved.")
+
+
+class Patience(EarlyStoppingCallback):
+    """Ends a stage after so many validations in a row without a better checkpoint: none with a
+    higher accuracy, nor with the same and a lower loss. A stage whose accuracy still stands at zero
+    while its loss falls so goes on. The count travels in checkpoints.
+    """
+
+    def __init__(self, early_stopping_patience: int = 1, early_stopping_threshold: float = 0.0):
+        super().__init__(early_stopping_patience, early_stopping_threshold)
+
+    @property
+    def is_out(self) -> bool:
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
+
+    def continue_from(self, checkpoint: Path) -> None:
+        """Take up the count of a checkpoint."""
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        stored = state["stateful_callbacks"][type(self).__name__]["attributes"]
+        self.early_stopping_patience_counter = stored["early_stopping_patience_counter"]
+
+    def ending(self, state: Any) -> str | None:
+        """What to say of a stage that ended before its last step."""
+        if not self.is_out or state.global_step >= state.max_steps:
+            return None
+        count = self.early_stopping_patience
+        return (
+            f"ended after {state.global_step} of {state.max_steps} steps: "
+            f"{count} validation{'s' * (count > 1)} in a row brought no better checkpoint"
+        )

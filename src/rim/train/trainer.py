@@ -36,6 +36,7 @@ from rim.train.log_window import (
 )
 from rim.train.processes import by_first
 from rim.train.sharing import SharedTrainer
+from rim.train.stopping import Patience
 
 #: Scores a model during training, e.g. by decoding validation answers; must return "accuracy".
 Score = Callable[[Any], dict[str, float]]
@@ -63,6 +64,30 @@ class LayoutDataset(Dataset):
         return self.layouts[index]
 
 
+def batch_maker(
+    stage: StageConfig, encoder: PromptEncoder
+) -> Callable[[Sequence[LaidOut]], dict[str, Tensor]]:
+    """From laid-out examples to a batch, as a stage's method wants its rows."""
+    separate = encoder.format.readouts == "separate"
+    fed_back = feedback_of(encoder) is not None
+    has_extra_loss = METHODS[encoder.format.method].extra_loss(stage) is not None
+    return functools.partial(
+        collate,
+        align_trunks=fed_back,
+        separate=separate,
+        # Columns of latents and extra losses are one row an example.
+        pack=stage.packing and not separate and not fed_back and not has_extra_loss,
+    )
+
+
+def logits_chunk(plain: Any, num_targets: int) -> int | None:
+    """Target positions that may have logits at a time, if there are more; None: all at once."""
+    vocabulary = plain.config.get_text_config().vocab_size
+    if num_targets * vocabulary <= MOST_LOGITS:
+        return None
+    return max(1, MOST_LOGITS // vocabulary)
+
+
 class ReadoutTrainer(SharedTrainer):
     """Minimises the weighted read-out loss of one stage.
 
@@ -81,18 +106,7 @@ class ReadoutTrainer(SharedTrainer):
     ):
         self.feedback = feedback_of(encoder)
         self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
-        separate = encoder.format.readouts == "separate"
-        into_batch = functools.partial(
-            collate,
-            align_trunks=self.feedback is not None,
-            separate=separate,
-            # Columns of latents and extra losses are one row an example.
-            pack=stage.packing
-            and not separate
-            and self.feedback is None
-            and self.extra_loss is None,
-        )
-        super().__init__(data_collator=into_batch, **kwargs)
+        super().__init__(data_collator=batch_maker(stage, encoder), **kwargs)
         self.stage = stage
         self.memory = encoder.format.memory
         self.score = score
@@ -109,16 +123,22 @@ class ReadoutTrainer(SharedTrainer):
         self._windows: dict[bool, Window] = {True: [], False: []}
         self.cost = TrainingCost()
         self.add_callback(self.cost)
+        self.patience = Patience(stage.patience) if stage.patience else None
+        if self.patience:
+            self.add_callback(self.patience)
         self._pending_scores: dict[str, float] = {}
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train from the beginning or from a checkpoint. One of the last step has nothing left to
-        train: `train` would take one step too many, so its best weights are only loaded.
+        """Train from the beginning or from a checkpoint. One of the last step, or of that at which
+        the patience ran out, has nothing left to train: `train` would take one step too many, so
+        its best weights are only loaded.
         """
         if checkpoint:
             self.cost.continue_from(checkpoint)
+            if self.patience:
+                self.patience.continue_from(checkpoint)
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-            if state.global_step >= state.max_steps:
+            if state.global_step >= state.max_steps or (self.patience and self.patience.is_out):
                 self.state = state
                 self._load_best_model()
                 return
@@ -199,11 +219,8 @@ class ReadoutTrainer(SharedTrainer):
         return coins_BR.to(device, non_blocking=True)
 
     def _chunk(self, inputs: dict[str, Tensor]) -> int | None:
-        """Target positions that may have logits at a time; None: all."""
-        vocabulary = unwrap(self.model).config.get_text_config().vocab_size
-        if len(inputs["target_ids"]) * vocabulary <= MOST_LOGITS or not self._head_makes_logits:
-            return None
-        return max(1, MOST_LOGITS // vocabulary)
+        chunk = logits_chunk(unwrap(self.model), len(inputs["target_ids"]))
+        return chunk if chunk and self._head_makes_logits else None
 
     @functools.cached_property
     def _head_makes_logits(self) -> bool:

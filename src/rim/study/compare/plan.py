@@ -129,7 +129,18 @@ def training_steps(recipe: Recipe) -> tuple[int, int]:
 
 
 def check_steps(settings: Comparison, plan: list[Run]) -> None:
-    """Refuse methods of one task that train for different steps or examples, unless exempt."""
+    """Refuse methods of one task that train for different steps or examples, unless exempt; with a
+    stage that may end early nobody knows them before.
+    """
+    for run in plan:
+        if run.result is None or run.method in settings.budget.exempt:
+            continue
+        if early := next((stage.name for stage in run.recipe.stages if stage.patience), None):
+            raise ConfigError(
+                f"task {run.task}: {run.method} has patience in stage {early!r}, so how many steps "
+                "it will take is not known. Leave patience out, compare what was trained "
+                "(budget.kind: tokens), or name the method under budget.exempt with the reason"
+            )
     for task in settings.tasks:
         counted = {
             r.method: training_steps(r.recipe)

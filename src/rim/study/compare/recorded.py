@@ -12,7 +12,7 @@ from textwrap import shorten
 from typing import Any
 
 from rim.config import ConfigError
-from rim.config.recipe_yaml import load_recipe
+from rim.config.recipe_yaml import load_recipe, recipe_from_dict
 from rim.results import read_json
 from rim.study.compare.plan import Run
 from rim.study.compare.settings import Comparison
@@ -72,7 +72,9 @@ def _made_with(run: Run) -> dict[str, Any]:
     """The part of `asked` that is known of what is there: a result, a model or a part of one."""
     if run.result is not None and run.result.exists():
         record = read_record(run)
-        return {key: record.get(key) for key in (*TRAINED_WITH, "tests", "evaluation")}
+        made = {key: record.get(key) for key in (*TRAINED_WITH, "tests", "evaluation")}
+        # Settings that came later have their defaults there, as in a recipe that is read.
+        return made | {key: _as_now(made[key]) for key in TRAINED_WITH if made[key] is not None}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
     files = {"recipe": run.folder.config_file, "start_recipe": run.start_file}
@@ -80,6 +82,10 @@ def _made_with(run: Run) -> dict[str, Any]:
         key: load_recipe(file).model_dump(mode="json") if file.exists() else None
         for key, file in files.items()
     }
+
+
+def _as_now(recipe: dict[str, Any]) -> dict[str, Any]:
+    return recipe_from_dict(recipe, "a result").model_dump(mode="json")
 
 
 def is_empty_beginning(run: Run) -> bool:

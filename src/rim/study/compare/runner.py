@@ -29,11 +29,10 @@ from rim.study.compare.plan import Run, check_questions, check_tokens, choose, m
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import progress_bar
-from rim.train.checkpoints import CheckpointError
-from rim.train.trainer import TrainingDivergedError
+from rim.train.failures import STOPPED
 
 #: A mistake in one run: the others go on.
-_RUN_ERRORS = (ConfigError, DataError, TrainingDivergedError, CheckpointError)
+_RUN_ERRORS = (ConfigError, DataError, *STOPPED)
 
 
 @dataclass(frozen=True)

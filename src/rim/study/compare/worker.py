@@ -20,9 +20,8 @@ from rim.data.examples import DataError
 from rim.study.compare.measure import perform
 from rim.study.compare.plan import make_plan
 from rim.study.compare.settings import load_comparison
-from rim.train.checkpoints import CheckpointError
+from rim.train.failures import STOPPED
 from rim.train.stopping import TerminatedError
-from rim.train.trainer import TrainingDivergedError
 
 #: Exit code of a worker whose parent is gone; a crash has 1.
 PARENT_GONE = 75
@@ -35,7 +34,7 @@ def main(recipe: str, name: str, threads: str) -> None:
     run = next(run for run in make_plan(settings) if run.name == name)
     try:
         perform(settings, run, Console(width=100))
-    except (ConfigError, DataError, TrainingDivergedError, CheckpointError) as error:
+    except (ConfigError, DataError, *STOPPED) as error:
         sys.exit(str(error))
     except TerminatedError as error:
         print(error)

@@ -1,0 +1,71 @@
+"""What a person reads when training stops by itself: what happened, what is left, what to do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rim.config import StageConfig
+from rim.train.checkpoints import CheckpointError
+from rim.train.memory import TrainingMemoryError, is_out_of_memory, smaller
+from rim.train.trainer import TrainingDivergedError
+
+#: What ends a run in one sentence, beside wrong settings and wrong data.
+STOPPED = (TrainingDivergedError, CheckpointError, TrainingMemoryError)
+
+
+@contextlib.contextmanager
+def explained(
+    stage: StageConfig, kept: Callable[[], Path | None], reduced: Callable[[int], bool]
+) -> Iterator[None]:
+    """Errors of a stage's training, with the last good weights and a way out.
+
+    Args:
+        stage: its micro-batches are settled.
+        kept: looks for the last whole checkpoint, or the stage before.
+        reduced: asked, with a smaller micro-batch, whether a resumed run will take it by itself.
+    """
+    try:
+        yield
+    except TrainingDivergedError as error:
+        raise TrainingDivergedError(
+            f"{error} of stage {stage.name!r}; last good weights: {kept() or 'none yet'}. "
+            f"Try a lower learning_rate (now {stage.learning_rate}) or a longer warmup"
+        ) from None
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; last whole checkpoint: {kept() or 'none yet'}. Mend that, and continue "
+            "with --resume"
+        ) from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingMemoryError(_out_of_memory(stage, kept(), reduced)) from None
+
+
+def _out_of_memory(stage: StageConfig, kept: Path | None, reduced: Callable[[int], bool]) -> str:
+    micro = stage.micro_batch_size
+    assert micro != "auto", "settled before training begins"
+    less = smaller(stage, micro)
+    if less is None:
+        way = "micro_batch_size is 1 already"
+    elif reduced(less):
+        way = f"--resume goes on with micro-batches of {less}"
+    else:
+        way = (
+            f"--resume --set stages.{stage.name}.micro_batch_size={less} goes on (the same losses "
+            "but for rounding)"
+        )
+    other = ["a smaller validation.batch_size"]
+    if not stage.bf16:
+        other.insert(0, "bf16: true")
+    if not stage.gradient_checkpointing:
+        other.insert(0, "gradient_checkpointing: true")
+    if stage.packing:
+        other.insert(-1, "packing: false")
+    return (
+        f"out of memory in stage {stage.name!r} with micro-batches of {micro} examples; last whole "
+        f"checkpoint: {kept or 'none yet'}. {way[0].upper()}{way[1:]}; in a new run "
+        f"{', '.join(other[:-1])} or {other[-1]} would help too"
+    )
