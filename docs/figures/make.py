@@ -1,9 +1,9 @@
 """Draws the pictures of the documents: `python docs/figures/make.py [--check]`.
 
+demo.svg                    accuracy against latency, from results/demo_seed*.json
 layout.svg                  one example's flat sequence and its attention mask, from rim.core
 schedules.svg               lambda and alpha, from rim.core.schedules
-demo.svg                    accuracy against latency, from results/demo_seed*.json
-results/compare_*.svg       the same of comparisons, from the JSON beside it
+results/compare_*.svg       accuracy against latency, from the JSON beside it
 
 With --check nothing is written: it ends with code 1 where a committed picture is another one.
 """
