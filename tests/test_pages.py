@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -23,7 +24,7 @@ BLOCK = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```bash\n(.*?)```", re.DOTALL
 #: What no test runs, and why: a new one has to be entered here.
 NOT_RUN = {
     "quickstart.md": ["downloads packages, trains for six minutes"],
-    "your-data.md": ["starts a server", "needs the server", "needs a network"],
+    "your-data.md": ["needs a teacher", "starts a server", "needs the server", "needs a network"],
 }
 
 
@@ -46,6 +47,10 @@ def clone(tmp_path, monkeypatch, plain_tokenizer):
     lay_out(tmp_path)
     (tmp_path / "my.jsonl").unlink()  # the pages make theirs
     (tmp_path / "my_test.jsonl").unlink()
+    table = "Problem,Work,Solution\n3 and 4?,3+4=7,7\n"
+    (tmp_path / "table.csv").write_text(table, encoding="utf-8")
+    prose = {"question": "3 and 4, less 2?", "steps": "Three and four are 7. 7 less 2 is 5."}
+    (tmp_path / "prose.jsonl").write_text(json.dumps(prose | {"answer": "5"}), encoding="utf-8")
     base = tmp_path / "Qwen" / "Qwen3-0.6B"
     tiny_model("qwen3", plain_tokenizer, max_positions=1024).save_pretrained(base)
     plain_tokenizer.save_pretrained(base)
@@ -64,6 +69,12 @@ def test_every_command_of_a_guide_runs(page, clone):
         assert program == "rim", f"{line}: only commands of rim are run here"
         if arguments[0] == "train":
             arguments += shlex.split(SHORT)  # settings that the page itself points to
+        if arguments[0] == "compare":
+            arguments += shlex.split(
+                "--steps 4 --set latency.questions=2 --set controls.questions=8 "
+                "--set evaluation.max_new_tokens=8 --set common.validation.max_new_tokens=8 "
+                "--set common.validation.num_examples=4"
+            )
         if arguments[0] in ("eval", "controls"):
             arguments += ["--limit", "12", "--max-new-tokens", "4"]
         with checked_in_process():
