@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from rim.report.heat_map import Panel, heat_map_svg
+from rim.report.charts import heat_maps, standalone
 from rim.report.tables import table
 
 Cell = dict[str, Any]
@@ -62,21 +62,29 @@ def study_notes(result: dict[str, Any]) -> list[str]:
 
 
 def study_svg(result: dict[str, Any], task: str) -> str:
-    """A panel a method: points of the grid from below, numbers of steps from the left."""
+    """A map a method: points of the grid by numbers of steps."""
     cells = _cells(result, task)
     steps = _steps(cells)
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     points = list(dict.fromkeys(_label(cell, result) for cell in cells))
-    panels = []
+    maps = []
     for method in methods:
         own = {_label(cell, result): cell for cell in cells if cell["method"] == method}
         shares = []
         for point in points:
             means = {r["steps"]: r["mean"] for r in own[point]["by_steps"]} if point in own else {}
             shares.append([means.get(n) for n in steps])
-        panels.append(Panel(method, points, [str(n) for n in steps], shares))
-    title = f"{result['name']}, {task}: accuracy by number of steps (columns)"
-    return heat_map_svg(title, panels)
+        maps.append((method, shares))
+    return standalone(
+        heat_maps(
+            maps,
+            f"{result['name']}, {task}: accuracy, %",
+            rows=points,
+            columns=[str(n) for n in steps],
+            xlabel="steps that the question needs",
+            ylabel=", ".join(result["axes"]),
+        )
+    )
 
 
 def _cells(result: dict[str, Any], task: str) -> list[Cell]:

@@ -73,7 +73,7 @@ def _stage(recipe: Recipe, stage: StageConfig, sizes: Sizes, rank: int) -> Stage
     products = 2 * weights * passes + 6 * _adapter(sizes, rank) * tokens
     compute = products * stage.batch_size / (PEAK * UTILISATION)
     # Latents that are fed back run one after the other, forward and backward.
-    calls = stage.accumulation_steps * (1 + latents) * sizes.layers
+    calls = stage.batch_size // _micro_batch(stage) * (1 + latents) * sizes.layers
     seconds = max(compute, calls * LAYER_SECONDS * (2 + backward))
     return StageCost(stage.name, steps, tokens, steps * seconds / 3600)
 
@@ -145,12 +145,17 @@ def _adapter(sizes: Sizes, rank: int) -> int:
     return sizes.layers * rank * sum(a + b for a, b in _linears(sizes))
 
 
+def _micro_batch(stage: StageConfig) -> int:
+    """As written; the whole batch where it is left to be found out."""
+    return stage.batch_size if stage.micro_batch_size == "auto" else stage.micro_batch_size
+
+
 def _activations(recipe: Recipe, stage: StageConfig, sizes: Sizes) -> float:
     """Bytes that a micro-batch keeps for its backward pass: in every layer the inputs and outputs
     of the linear layers in two bytes, both norms' inputs in four, or, with checkpointing, the
     layer's input alone; and the logits of the targets in chunks of 2^24, held three times.
     """
-    examples = stage.micro_batch_size or stage.batch_size
+    examples = _micro_batch(stage)
     tokens, targets, _ = _tokens(recipe, stage)
     kept = 2 * sum(a + b for a, b in _linears(sizes)) + 8 * sizes.width
     if stage.gradient_checkpointing:
