@@ -586,6 +586,79 @@ def inside_lines() -> str:
     return "\n".join(f"- {line}" for line in sentences(result["analysis"]))
 
 
+#: In the place of a table whose results nobody has made.
+NOT_YET = "Of the demo's model not measured yet: `python benchmarks/inside_times.py` does it."
+
+
+def inside_times() -> str:
+    """What each command takes, in processor time of one thread."""
+    if not (found := read("results/inside_times.json")):
+        return NOT_YET
+    (result,) = found
+    lines = ["| command | processor seconds | wall seconds |", "|---|---|---|"]
+    for row in result["commands"].values():
+        lines.append(
+            f"| `{row['command']}` | {row['processor_seconds']:.0f} | {row['wall_seconds']:.0f} |"
+        )
+    machine = result["environment"]
+    lines += [
+        "",
+        f"One thread of {machine['processor']}, which others used too (hence the wall time); "
+        f"{result['total_processor_seconds']:.0f} s of processor time in all.",
+    ]
+    return "\n".join(lines)
+
+
+def inside_protocols() -> str:
+    """Verdicts of the three protocols on the demo's model."""
+    from rim.report.causal import verdict_lines
+
+    lines = []
+    for name in ("transplant", "interchange", "content"):
+        for result in read(f"results/inside_{name}.json"):
+            lines += [f"- **{name}**: {line}" for line in verdict_lines(result)]
+    if not lines:
+        return NOT_YET
+    picture = "![Share of answers that follow a transplanted part](figures/inside_transplant.svg)"
+    return "\n".join([*lines, "", picture])
+
+
+def inside_faithfulness() -> str:
+    """What `rim explain --data` prints of the demo's model, and its table."""
+    if not (results := read("results/inside_faithfulness.json")):
+        return NOT_YET
+    found = results[0]["faithfulness"]
+    lines = [f"- {line}" for reader in found["readers"] for line in reader["lines"]]
+    lines += [f"- {cost['line']}" for cost in found["costs"]]
+    lines += [
+        "",
+        "| read by | block | step | right % (95 %) | commonest value % "
+        "| answers right, step right | answers right, step wrong |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for reader in found["readers"]:
+        for row in reader["blocks"]:
+            own, right, wrong = (
+                row[k] for k in ("accuracy", "answers_if_right", "answers_if_wrong")
+            )
+            lines.append(
+                f"| {reader['kind']} | {row['block']} | {row['step']} "
+                f"| {100 * own['accuracy']:.1f} ({100 * own['low']:.1f}-{100 * own['high']:.1f}) "
+                f"| {100 * row['commonest']:.1f} | {right['right']} of {right['total']} "
+                f"| {wrong['right']} of {wrong['total']} |"
+            )
+    name = "Decoded steps and answers after blocks of another question"
+    return "\n".join([*lines, "", f"![{name}](figures/inside_faithfulness.svg)"])
+
+
+def inside_checkpoints() -> str:
+    """The picture of the model over training."""
+    (result,) = read("results/inside_analysis.json")
+    if not result["analysis"].get("checkpoints", {}).get("panels"):
+        return NOT_YET
+    return "![The same questions' states over training](figures/inside_checkpoints.svg)"
+
+
 def inside_walk() -> str:
     """One test question of the analysis, a line a block."""
     (result,) = read("results/inside_analysis.json")
@@ -647,6 +720,10 @@ TABLES = {
     "relations-table": ("docs/tasks.md", relations_table),
     "inside-lines": ("docs/inside.md", inside_lines),
     "inside-walk": ("docs/inside.md", inside_walk),
+    "inside-times": ("docs/inside.md", inside_times),
+    "inside-protocols": ("docs/inside.md", inside_protocols),
+    "inside-faithfulness": ("docs/inside.md", inside_faithfulness),
+    "inside-checkpoints": ("docs/inside.md", inside_checkpoints),
     "inside-selectors": ("docs/inside.md", inside_selectors),
     "parser-table": ("docs/lm-eval.md", parser_table),
 }

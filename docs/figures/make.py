@@ -28,9 +28,10 @@ from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
 from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
+from rim.report.causal import faithfulness, protocols
 from rim.report.charts import standalone
 from rim.report.gather import gather
-from rim.report.inside import probes, selectors
+from rim.report.inside import geometry_and_attention, probes, selectors
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 
@@ -193,12 +194,16 @@ def pictures() -> dict[Path, str]:
 
 def inside_figures() -> dict[str, str]:
     """The report's own pictures of the analysed demo model."""
-    kinds = ("analysis", "selection")
-    (run,) = gather(RESULTS / f"inside_{kind}.json" for kind in kinds).runs
-    return {
-        "probes": probes(run).figures[0][0],
-        "selectors": selectors(run).figures[0][0],
-    }
+    run = gather(sorted(RESULTS.glob("inside_*.json"))).runs[0]
+    drawn = {"probes": probes(run).figures[0][0], "selectors": selectors(run).figures[0][0]}
+    for section in [*protocols(run), *faithfulness(run)]:
+        name = section.id.removeprefix("protocol-").removesuffix("-0")
+        if section.figures and name in ("transplant", "faithfulness"):
+            drawn[name] = section.figures[0][0]
+    for svg, caption in geometry_and_attention(run).figures:
+        if "checkpoint" in caption:
+            drawn["checkpoints"] = svg
+    return drawn
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from rim.evaluate.states import States
 
 #: Questions in the pictures, and the share of the variance that is to be explained.
 POINTS, SHARE = 120, 0.9
+#: Of several checkpoints, which have more points between them, so many questions are kept.
+KEPT = 50
 
 
 def shown_layers(layers: int) -> list[int]:
@@ -84,7 +86,7 @@ def over_checkpoints(
                     "checkpoint": name,
                     "layer": layer,
                     "explained": fitted.explained_variance_ratio_.round(4).tolist(),
-                    "points": np.round(points, 3).tolist(),
+                    "points": np.round(points[:, :KEPT], 2).tolist(),
                     "by_block": share_between(flat, list(range(blocks)) * count),
                     "by_answer": share_between(flat, [a for a in answers for _ in range(blocks)]),
                 }

@@ -9,39 +9,48 @@ from rim.report.gather import Run
 from rim.report.heat_map import protocol_chart
 from rim.report.section import Section, command, percent
 
-#: What each protocol asks, and how its picture is read.
-_ASKS = {
-    "transplant": "Transplants: a part of another question's cache is put into this one's. Does "
-    "the answer become the one that follows from the mixture, or the other question's own?",
-    "interchange": "Interchange: one block, in one band of layers, is that of another question. "
-    "Does the answer become the one that follows from the other's value?",
-    "content": "Content: the blocks are replaced by less and less. Does it matter what stands in "
-    "them?",
-}
-_READ = {
-    "transplant": "Per cent of pairs. Left: the answer that only the mixture has; right: the other "
-    "question's own answer. Rows are parts of the prompt, columns what of them was exchanged.",
-    "interchange": "Per cent of pairs whose answer follows from the other question's value.",
+#: Of each protocol: the title, what it asks, how its picture is read.
+_PROTOCOLS = {
+    "transplant": (
+        "What do the blocks hold? Transplants",
+        "A part of another question's cache is put into this one's. Does the answer become the one "
+        "that follows from the mixture, or the other question's own?",
+        "Per cent of pairs. Left: the answer that only the mixture has; right: the other "
+        "question's own answer. Rows are parts of the prompt, columns what of them was exchanged.",
+    ),
+    "interchange": (
+        "In which block, in which layers? Interchange",
+        "One block, in one band of layers, is that of another question. Does the answer become the "
+        "one that follows from the other's value?",
+        "Per cent of pairs whose answer follows from the other question's value; columns are "
+        "layers.",
+    ),
+    "content": (
+        "Does it matter what stands in the blocks? Content",
+        "The blocks are replaced by less and less.",
+        "Bars: 95 % Wilson intervals.",
+    ),
 }
 
 
-def protocols(run: Run) -> Section:
-    """The newest result of each protocol."""
-    section = Section("protocols", "What the blocks hold: parts exchanged between questions")
+def protocols(run: Run) -> list[Section]:
+    """The newest result of each protocol, each a section."""
     newest = {result["protocol"]: result for result in run.of("protocol")}
-    for name in _ASKS:
+    sections = []
+    for name, (title, asks, read) in _PROTOCOLS.items():
+        section = Section(f"protocol-{name}", title)
+        sections.append(section)
         result = newest.get(name)
         if result is None:
             section.missing.append(command(run, f"rim controls RUN DATA --protocol {name}"))
             continue
-        section.lines.append(_ASKS[name])
-        section.lines += verdict_lines(result)
+        section.lines = [asks, *verdict_lines(result)]
         chart = protocol_chart(result, f"{name.capitalize()}: per cent of pairs")
+        if chart is None and name == "content":
+            chart = _content_figure(result)
         if chart is not None:
-            section.figures.append((chart, _READ[name]))
-        elif name == "content":
-            section.figures.append(_content_figure(result))
-    return section
+            section.figures.append((chart, read))
+    return sections
 
 
 def verdict_lines(result: dict[str, Any]) -> list[str]:
@@ -66,7 +75,7 @@ def verdict_call(verdict: dict[str, Any]) -> str:
     return f"it is not shown that the blocks carry {what} (thresholds not met: {failing})"
 
 
-def _content_figure(result: dict[str, Any]) -> tuple[str, str]:
+def _content_figure(result: dict[str, Any]) -> str:
     from textwrap import wrap
 
     rows = result["accuracy"]
@@ -77,33 +86,39 @@ def _content_figure(result: dict[str, Any]) -> tuple[str, str]:
             for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
         },
     }
-    figure = bars_chart(
+    return bars_chart(
         ["\n".join(wrap(name, 14)) for name in rows],
         [series],
         "Content",
         "what stands in the blocks",
         size=(8.0, 3.8),
     )
-    return figure, "Bars: 95 % Wilson intervals."
 
 
-def faithfulness(run: Run) -> Section:
-    """What `rim explain --data` measured."""
-    section = Section("faithfulness", "Can the blocks be read? Faithfulness of decoded steps")
+def faithfulness(run: Run) -> list[Section]:
+    """What `rim explain --data` measured, a section for each reader."""
     found = run.of("faithfulness")
     if not found:
+        section = Section("faithfulness", "Can the blocks be read?")
         section.missing.append(command(run, "rim explain RUN --data DATA"))
-        return section
+        return [section]
     measured = found[-1]["faithfulness"]
-    for reader in measured["readers"]:
-        section.lines.append(f"{reader['kind']}: {reader['means']}.")
-        section.lines += [line + "." for line in reader["lines"]]
+    sections = []
+    for number, reader in enumerate(measured["readers"]):
+        kind = reader["kind"]
+        section = Section(f"faithfulness-{number}", f"Can the blocks be read? By {kind}")
+        section.lines = [f"Steps are {reader['means']}."]
+        section.lines += [_sentence(line.removeprefix(f"{kind}: ")) for line in reader["lines"]]
         section.tables.append(_steps_table(reader))
-    section.lines += [cost["line"] + "." for cost in measured["costs"]]
-    moved = [r for r in measured["readers"] if "transplant" in r]
-    if moved:
-        section.figures.append(_moved_figure(moved))
-    return section
+        if "transplant" in reader:
+            section.figures.append(_moved_figure(reader))
+        sections.append(section)
+    sections[0].lines += [_sentence(cost["line"]) for cost in measured["costs"]]
+    return sections
+
+
+def _sentence(line: str) -> str:
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def _steps_table(reader: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
@@ -127,22 +142,26 @@ def _of(row: dict[str, Any]) -> str:
     return f"{row['right']} of {row['total']}" if row["total"] else "-"
 
 
-def _moved_figure(readers: list[dict[str, Any]]) -> tuple[str, str]:
-    groups, series = [], []
+def _moved_figure(reader: dict[str, Any]) -> tuple[str, str]:
+    parts = {
+        "one block" if part["part"] == "block" else "all blocks up to it": part
+        for part in reader["transplant"]["parts"]
+    }
     kinds = {"step": "the step becomes the other's", "answer": "the answer follows from it"}
     kinds |= {"both": "both", "sources_answer": "the answer is the other's own"}
-    parts = [(r["kind"], p) for r in readers for p in r["transplant"]["parts"]]
-    for kind, part in parts:
-        name = "one block" if part["part"] == "block" else "blocks up to it"
-        groups.append(f"{kind}\n{name}")
+    series = []
     for key, name in kinds.items():
-        shares = [part[key] for _, part in parts]
+        shares = [part[key] for part in parts.values()]
         line = {
             ours: [100 * s[theirs] for s in shares]
             for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
         }
         series.append({"name": name, **line})
-    figure = bars_chart(groups, series, "Blocks of another question", "what was exchanged")
+    title = f"Blocks of another question, read by {reader['kind']}"
+    figure = bars_chart(
+        list(parts), series, title, "what was exchanged", ylabel="of pairs, %", size=(7.0, 3.4)
+    )
     return figure, (
-        "A faithful read-out has a tall first, second and third bar. Bars: 95 % Wilson intervals."
+        "Where decoded steps are what the answer is computed from, the first three bars are tall. "
+        "Bars: 95 % Wilson intervals."
     )

@@ -173,6 +173,7 @@ def bars_chart(
     title: str,
     xlabel: str,
     *,
+    ylabel: str = "accuracy, %",
     size: tuple[float, float] = (7.0, 3.6),
 ) -> str:
     """Per cent in groups of bars; series have `y`, and perhaps `low` and `high`."""
@@ -200,13 +201,13 @@ def bars_chart(
         axes.set_xticks(range(len(groups)), groups)
         axes.set_ylim(0, 103)
         axes.grid(axis="x", visible=False)
-        axes.set(title=title, xlabel=xlabel, ylabel="accuracy, %")
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if len(series) > 1:
             lines = max(name.count("\n") for name in groups) + 1
             _legend(axes, below=0.12 + 0.055 * lines)
         figure.tight_layout()
 
-    return chart(draw, _taller(size, len(series)), f"{title}: accuracy by {xlabel}")
+    return chart(draw, _taller(size, len(series)), f"{title}: {ylabel} by {xlabel}")
 
 
 def heat_maps(

@@ -91,7 +91,7 @@ def protocol_chart(result: dict[str, Any], title: str) -> str | None:
         title,
         rows=panels[0].rows,
         columns=panels[0].columns,
-        xlabel="what of it",
+        xlabel="layers" if result["protocol"] == "interchange" else "what of it",
         ylabel="",
     )
 

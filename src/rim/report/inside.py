@@ -10,9 +10,6 @@ from rim.report.gather import Run
 from rim.report.section import Section, command, percent
 from rim.report.selectors import ONE_ANSWER
 
-#: Questions in a picture of several checkpoints; the JSON has more.
-SHOWN = 50
-
 
 def selectors(run: Run) -> Section:
     section = Section("selectors", "Which answer to trust")
@@ -264,17 +261,14 @@ def _checkpoints(section: Section, run: Run, found: dict[str, Any]) -> None:
         return
     last = max(panel["layer"] for panel in panels)
     section.lines += checkpoint_sentences(panels)
-    titled = [
-        panel | {"title": panel["checkpoint"], "points": [own[:SHOWN] for own in panel["points"]]}
-        for panel in panels
-        if panel["layer"] == last
-    ]
+    titled = [panel | {"title": panel["checkpoint"]} for panel in panels if panel["layer"] == last]
+    shown = len(titled[0]["points"][0])
     section.figures.append(
         (
             scatter_panels(
                 titled, f"The same questions over training, layer {last}", across=min(3, len(names))
             ),
-            f"One basis for all checkpoints, {SHOWN} test questions: places can be compared.",
+            f"One basis for all checkpoints, {shown} test questions: places can be compared.",
         )
     )
 

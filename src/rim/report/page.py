@@ -67,9 +67,9 @@ def _present(run: Run, sections: Sequence[Section]) -> list[Section]:
     """A run without blocks has nothing of them to show, and lacks nothing."""
     has_blocks = any("per_block" in e["summary"] for e in run.of("evaluation"))
     has_blocks = has_blocks or run.config.get("method") in (None, "rim") or bool(run.of("analysis"))
-    about_blocks = ("blocks", "selectors", "controls", "protocols", "faithfulness")
+    about_blocks = ("blocks", "selectors", "controls", "protocol", "faithfulness")
     about_blocks += ("probes", "inside", "walk")
-    shown = [s for s in sections if has_blocks or s.id not in about_blocks]
+    shown = [s for s in sections if has_blocks or not s.id.startswith(about_blocks)]
     filled = [s for s in shown if s.lines or s.figures or s.tables or any(s.extra.values())]
     empty = [s for s in shown if s not in filled and s.missing]
     if empty:
