@@ -37,7 +37,10 @@ METHODS = {
         [("solution", 40, {}), ("remaining", 40, {"for_each": {"removed_tokens": [2, "all"]}})],
     ),
     "rim": ({"blocks": 2}, [("steps", 40, {"alignment": "own_step"}), ("answer", 30, {})]),
-    "rim-looped": ({"blocks": 2, "passes": 2}, [("steps", 40, {}), ("answer", 30, {})]),
+    "rim-looped": (
+        {"blocks": 2, "passes": 2},
+        [("steps", 60, {"alignment": "own_step"}), ("answer", 60, {})],
+    ),
     "coconut": (ONCE, [("solution", 30, {}), ("remaining", 40, REMOVE)]),
     "codi": (ONCE, [("distillation", 80, {"drop_last_step": False, "reduction": "mean"})]),
     "lotus": (

@@ -39,8 +39,13 @@ def wheel(tmp_path_factory):
 def test_a_wheel_holds_every_file_of_the_package(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("rim/")}
-    listed = run("git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "src/rim").splitlines()
-    assert packed == {name.removeprefix("src/") for name in listed}
+    known = ("git", "-C", ROOT, "ls-files", "-co", "--exclude-standard")
+    listed = {name.removeprefix("src/") for name in run(*known, "src/rim").splitlines()}
+    recipes, inside = "recipes/paper", "rim/study/reproduce/recipes"
+    listed |= {
+        name.replace(recipes, inside, 1) for name in run(*known, recipes).splitlines()
+    }  # which pyproject.toml puts there
+    assert packed == listed
     for suffix in (".yaml", ".jinja", ".html", ".css", ".js", ".md"):
         assert any(name.endswith(suffix) for name in packed), suffix
 

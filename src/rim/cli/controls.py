@@ -43,9 +43,8 @@ def controls(
         run (RUN): Run or model folder of a method with blocks.
         blocks (K,...): Blocks that the model is asked with before anything is changed; several
             numbers are controlled one after the other. As in training if left out.
-        out (FILE): Result JSON, RUN/controls/DATA-kK.json if left out (of a protocol
-            RUN/controls/PROTOCOL-DATA.json), where `rim report` finds it. Several numbers of blocks
-            go to FILE-kK.json.
+        out (FILE): Result JSON; a file in RUN/controls if left out, where `rim report` finds it.
+            Several numbers of blocks go to FILE-kK.json.
         protocol (NAME): A causal protocol instead: transplant (what carries the intermediate value,
             or the answer), interchange (in which block and layers it lies), content (does it matter
             what stands in the blocks). For tasks that know their intermediate values.

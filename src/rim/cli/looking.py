@@ -177,7 +177,7 @@ def explain(
         task (TASK): With --data: the task that it has; the one RUN was trained on if left out.
         set_ (KNOB=VALUE): A knob of --task; repeatable.
         against (RUN2): With --data: another run, whose answers say what readable blocks cost.
-        out (FILE): With --data: result JSON; RUN/explain/DATA.json if left out.
+        out (FILE): With --data: result JSON; a file in RUN/explain if left out.
     """
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model

@@ -56,7 +56,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is some device's way to say that it has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, Exception) and should_reduce_batch_size(error)
+    # accelerate's test looks into the error's first argument, which of other errors is no text.
+    said = isinstance(error, RuntimeError) and error.args and isinstance(error.args[0], str)
+    return bool(said) and should_reduce_batch_size(error)
 
 
 def free_memory(device: torch.device) -> int:
