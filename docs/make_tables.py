@@ -603,7 +603,7 @@ def inside_times() -> str:
     machine = result["environment"]
     lines += [
         "",
-        f"One thread of {machine['processor']}, which others used too (hence the wall time); "
+        f"One thread of {machine['processor']}, one command after the other; "
         f"{result['total_processor_seconds']:.0f} s of processor time in all.",
     ]
     return "\n".join(lines)
