@@ -57,8 +57,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # accelerate's test looks into the error's first argument, which of other errors is no text.
-    said = isinstance(error, RuntimeError) and error.args and isinstance(error.args[0], str)
-    return bool(said) and should_reduce_batch_size(error)
+    if not isinstance(error, RuntimeError) or not error.args or not isinstance(error.args[0], str):
+        return False
+    return should_reduce_batch_size(error)
 
 
 def free_memory(device: torch.device) -> int:
