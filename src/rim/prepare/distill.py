@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rim.config import ConfigError
 from rim.data.examples import Example
 from rim.data.sources import data_hash, write_file
-from rim.deploy.answer.job import Engine, answer_file
+from rim.deploy.answer.job import Engine, Row, answer_file
 from rim.prepare.split_file import failed_file, steps_summary, write_failed
 from rim.prepare.splitting import By, split_solution
 from rim.prepare.teachers import Asking
@@ -31,11 +31,12 @@ _CHARACTERS = 4
 @dataclass(frozen=True)
 class Work:
     """What is to be done: `asked` are the questions without steps, each once, in order; the others
-    of `examples` have steps already.
+    of `examples` have steps already, and keep them unless `redo`.
     """
 
     examples: tuple[Example, ...]
     asked: tuple[Example, ...]
+    redo: bool = False
 
     @classmethod
     def of(cls, examples: Sequence[Example], redo: bool = False) -> Work:
@@ -55,7 +56,7 @@ class Work:
                 "every question has steps already; --redo has them written again, "
                 "rim data split-steps parts those that are prose"
             )
-        return cls(tuple(examples), tuple(first.values()))
+        return cls(tuple(examples), tuple(first.values()), redo)
 
     @property
     def golds(self) -> dict[str, str]:
@@ -179,24 +180,26 @@ def distill_file(
 def _write(work: Work, out: Path, keep: Keep, by: By) -> dict[str, Any]:
     rows = samples_file(out).read_text(encoding="utf-8").split("\n")
     told = [json.loads(row) for row in rows if row]
-    found: dict[str, Example | tuple[str, str]] = {}
+    said: dict[str, Row] = {}
+    # A question that stands there with two answers is asked once, and judged by each of them.
+    found: dict[tuple[str, str], Example | tuple[str, str]] = {}
     counts: Counter[str] = Counter()
     for example, row in zip(work.asked, told, strict=True):
+        said[example.question] = row
         samples = row.get("samples", [])
+        right, found[example.question, example.answer] = _chosen(example, row, keep, by)
         counts["samples"] += len(samples)
         counts["tokens_out"] += sum(sample["tokens"] or 0 for sample in samples)
-        right, why = _right_ones(example, samples, by)
-        counts["right"] += len(right)
-        if right:
-            shortest = min(right, key=lambda e: (len(e.steps), sum(map(len, e.steps))))
-            found[example.question] = shortest if keep == "shortest" else right[0]
-        elif "error" in row:
-            found[example.question] = "the teacher did not answer", row["error"]
-        else:
-            found[example.question] = why.partition(":")[0], why
+        counts["right"] += right
     kept, failed, reasons = [], [], Counter[str]()
     for example in work.examples:
-        taken = found.get(example.question, example)
+        if example.steps and not work.redo:
+            kept.append(example)
+            continue
+        key = (example.question, example.answer)
+        if key not in found:
+            found[key] = _chosen(example, said[example.question], keep, by)[1]
+        taken = found[key]
         if isinstance(taken, Example):
             kept.append(Example(example.question, taken.steps, example.answer, example.origin))
         else:
@@ -220,6 +223,21 @@ def _write(work: Work, out: Path, keep: Keep, by: By) -> dict[str, Any]:
         "failed_file": str(failed_file(out)) if failed else None,
         "said": str(samples_file(out)),
     }
+
+
+def _chosen(
+    example: Example, row: Row, keep: Keep, by: By
+) -> tuple[int, Example | tuple[str, str]]:
+    """How many samples are right, and the one to keep; or, in short and at length, why there is
+    none.
+    """
+    right, why = _right_ones(example, row.get("samples", []), by)
+    if right:
+        shortest = min(right, key=lambda e: (len(e.steps), sum(map(len, e.steps))))
+        return len(right), shortest if keep == "shortest" else right[0]
+    if "error" in row:
+        return 0, ("the teacher did not answer", row["error"])
+    return 0, (why.partition(":")[0], why)
 
 
 def _right_ones(
