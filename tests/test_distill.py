@@ -17,7 +17,8 @@ from test_cli import rim_command, rim_json
 from rim.config import ConfigError
 from rim.data.examples import Example
 from rim.data.sources import open_file
-from rim.prepare import LocalTeacher, split_solution
+from rim.deploy.serve.client import Client
+from rim.prepare import LocalTeacher, ServerTeacher, split_solution
 from rim.prepare.distill import Work, distill_file, work_folder
 from rim.prepare.teachers import PROMPT, Asking, harmless, load_teacher
 
@@ -103,6 +104,44 @@ def test_rows_that_have_steps_are_not_asked_for(tmp_path):
     assert [e.steps[0] for e in open_file(again)] == ["1 + 1 = 2", "2 + 2 = 4", "2 + 2 = 4"]
     told = rim_command("data", "distill", out, "--out", tmp_path / "x", *options, code=2)
     assert "every question has steps already" in told
+
+
+def test_a_question_given_twice_keeps_its_steps_and_is_judged_by_each_answer(tmp_path):
+    rows = [
+        Example("What is 1 + 1?", ("mine",), "2", "row 1"),
+        Example("What is 1 + 1?", (), "2", "row 2"),
+        Example("What is 2 + 2?", (), "4", "row 3"),
+        Example("What is 2 + 2?", (), "5", "row 4"),
+    ]
+    out = tmp_path / "out.jsonl"
+    with teacher(lambda question, body: Said(solution(question))) as server:
+        asking = Asking(samples=1)
+        work = Work.of(rows)
+        engine = ServerTeacher(Client(server.url, model="m"), asking, work.golds)
+        summary = distill_file(work, out, engine)
+        assert len(server.bodies) == 2
+    assert [(e.steps, e.answer) for e in open_file(out)] == [
+        (("mine",), "2"),
+        (("1 + 1 = 2",), "2"),
+        (("2 + 2 = 4",), "4"),
+    ]
+    (failed,) = rows_of(tmp_path / "out-failed.jsonl")
+    assert failed["origin"] == "row 4" and "no sample reached the answer" in failed["reason"]
+    assert (summary["asked"], summary["right"]) == (2, 2)
+
+
+@pytest.mark.parametrize("out", ["in.jsonl", "in-failed.jsonl"])
+def test_no_output_is_the_input(tmp_path, out):
+    """`in-failed.jsonl` is where the rows go that `in.jsonl` does not keep."""
+    source = tmp_path / out
+    rows = [{"question": f"What is {i} + 1?", "answer": i + 1} for i in range(3)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    before = source.read_bytes()
+    options = ("--out", tmp_path / "in.jsonl", "--overwrite")
+    told = rim_command("data", "distill", source, *options, "--server", "http://x", "--yes", code=2)
+    assert "is the input" in told
+    assert "is the input" in rim_command("data", "split-steps", source, *options, code=2)
+    assert source.read_bytes() == before
 
 
 def test_the_cost_is_said_and_nothing_is_asked_without_consent(tmp_path):

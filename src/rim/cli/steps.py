@@ -128,7 +128,7 @@ def distill(
         from rim.config import ConfigError
         from rim.data.sources import open_file
         from rim.prepare.distill import Work, distill_file, estimate, samples_file
-        from rim.prepare.split_file import failed_file
+        from rim.prepare.split_file import failed_file, refuse_input
         from rim.prepare.teachers import PROMPT, Asking
 
         if (server is None) == (teacher is None):
@@ -147,6 +147,7 @@ def distill(
             prompt=PROMPT if prompt is None else _read(prompt),
         )
         names = reading(column, separator)
+        refuse_input(file, out)
         for target in (out, failed_file(out)):
             check_target(target, overwrite=overwrite or resume)
         if samples_file(out).exists() and not resume:

@@ -43,8 +43,7 @@ def split_file(
         DataError: no such file, or one that cannot be read.
         ConfigError: the output is the input.
     """
-    if out.exists() and path.exists() and out.samefile(path):
-        raise ConfigError(f"{out} is the input; give another --out")
+    refuse_input(path, out)
     source = file_source(path, file_format, reading)
     if source.format in _IN_ANSWER or source.records in _IN_ANSWER:
         columns = reading.columns.model_copy(update={"steps": None})
@@ -109,6 +108,17 @@ def _chain(example: Example) -> tuple[str, str]:
         return "\n".join(example.steps), example.answer
     chain, marker, gold = example.answer.rpartition(MARKER)
     return (chain.strip(), gold.strip()) if marker else ("", example.answer)
+
+
+def refuse_input(path: Path, out: Path) -> None:
+    """Neither of the files that are written may be the one that is read: rows would be lost.
+
+    Raises:
+        ConfigError: one of them is.
+    """
+    for target in (out, failed_file(out)):
+        if target.exists() and path.exists() and target.samefile(path):
+            raise ConfigError(f"{target} is the input, and would be written; give another --out")
 
 
 def failed_file(out: Path) -> Path:
