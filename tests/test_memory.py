@@ -124,6 +124,16 @@ def test_on_a_device_that_says_no_smaller_parts_are_tried(encoder, examples, mon
         rim.train.memory._tried(step, layouts, 12, torch.device("cpu"))
 
 
+def test_files_that_a_container_has_read_leave_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(rim.train.memory, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 100\ninactive_file 600\n")
+    assert free_memory(torch.device("cpu")) == 700
+    (tmp_path / "memory.max").write_text("max\n")  # no limit
+    assert free_memory(torch.device("cpu")) > 1000
+
+
 def test_divisors():
     assert divisors(12) == [12, 6, 4, 3, 2, 1]
     assert divisors(1) == [1]
@@ -165,6 +175,26 @@ def test_out_of_memory_is_a_sentence_and_resuming_goes_on_smaller(tmp_path, monk
     folder = run(raw, resume=True)
     assert folder.finished
     assert micro_batches(folder)["grounding"]["micro_batch_size"] == 4
+
+
+def test_out_of_memory_in_the_first_step_leaves_what_resume_needs(tmp_path, monkeypatch):
+    raw = one_stage(tmp_path)
+    full_at(monkeypatch, 1, least=8)
+    with pytest.raises(TrainingMemoryError, match="none yet. --resume goes on with"):
+        run(raw)
+    folder = run(raw, resume=True)
+    assert folder.finished
+    assert micro_batches(folder)["grounding"]["micro_batch_size"] == 4
+
+
+def test_where_no_smaller_part_is_left_the_name_stays_free(tmp_path, monkeypatch):
+    changes = {"bf16": True, "gradient_checkpointing": True, "packing": False}
+    raw = one_stage(tmp_path, micro_batch_size=1, **changes)
+    full_at(monkeypatch, 1)
+    with pytest.raises(TrainingMemoryError) as caught:
+        run(raw)
+    assert "in a new run a smaller validation.batch_size would help too" in str(caught.value)
+    assert not (tmp_path / "runs" / "run").exists()
 
 
 def test_an_explicit_size_may_be_made_smaller_by_a_resumed_run(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ from rim.train.cost import total_cost
 from rim.train.failures import explained
 from rim.train.layouts import store_layouts
 from rim.train.look_ahead import look_ahead
-from rim.train.memory import training_device
+from rim.train.memory import TrainingMemoryError, training_device
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
 from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
@@ -72,10 +72,11 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
     try:
         curriculum = Curriculum(recipe, run, console, termination)
         return curriculum.run_stages(train_set, validation_set)
-    except Exception:
+    except Exception as error:
         # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
-        # stays free. The error itself goes on.
-        if is_first() and not resume and not any(run.path.glob("stages/*/*")):
+        # stays free, unless --resume is what the message advises. The error itself goes on.
+        advised = isinstance(error, TrainingMemoryError) and error.resumable
+        if is_first() and not resume and not advised and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise
 

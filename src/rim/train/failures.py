@@ -41,10 +41,12 @@ def explained(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise TrainingMemoryError(_out_of_memory(stage, kept(), reduced)) from None
+        raise _out_of_memory(stage, kept(), reduced) from None
 
 
-def _out_of_memory(stage: StageConfig, kept: Path | None, reduced: Callable[[int], bool]) -> str:
+def _out_of_memory(
+    stage: StageConfig, kept: Path | None, reduced: Callable[[int], bool]
+) -> TrainingMemoryError:
     micro = stage.micro_batch_size
     assert micro != "auto", "settled before training begins"
     less = smaller(stage, micro)
@@ -64,8 +66,10 @@ def _out_of_memory(stage: StageConfig, kept: Path | None, reduced: Callable[[int
         other.insert(0, "gradient_checkpointing: true")
     if stage.packing:
         other.insert(-1, "packing: false")
-    return (
+    listed = " or ".join(filter(None, (", ".join(other[:-1]), other[-1])))
+    return TrainingMemoryError(
         f"out of memory in stage {stage.name!r} with micro-batches of {micro} examples; last whole "
-        f"checkpoint: {kept or 'none yet'}. {way[0].upper()}{way[1:]}; in a new run "
-        f"{', '.join(other[:-1])} or {other[-1]} would help too"
+        f"checkpoint: {kept or 'none yet'}. {way[0].upper()}{way[1:]}; in a new run {listed} "
+        "would help too",
+        resumable=less is not None,
     )

@@ -46,10 +46,18 @@ PLANNED = 0.8
 STATE = 3
 #: What each process of several on one machine may count on is its share.
 _HERE = "LOCAL_WORLD_SIZE"
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class TrainingMemoryError(RuntimeError):
-    """Training did not fit into memory; the last checkpoint is as it was."""
+    """Training did not fit into memory; the last checkpoint is as it was.
+
+    resumable: the message says how --resume goes on, with or without a checkpoint.
+    """
+
+    def __init__(self, message: str, *, resumable: bool = False):
+        super().__init__(message)
+        self.resumable = resumable
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -67,17 +75,20 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
-    limit, used = (_number(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    limit, used = _number("memory.max"), _number("memory.current")
     if limit is not None and used is not None:  # a container's share of the machine
-        free = min(free, limit - used)
+        # Files that were read, such as a base's weights, count as used until somebody needs room.
+        free = min(free, limit - used + (_number("memory.stat", "inactive_file ") or 0))
     return max(0, free) // int(os.environ.get(_HERE, "1"))
 
 
-def _number(file: str) -> int | None:
+def _number(file: str, name: str = "") -> int | None:
+    """A container's number: a file's only line, or that behind a name; None if there is none."""
     try:
-        text = Path(file).read_text(encoding="utf-8").strip()
+        lines = (_CGROUP / file).read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
+    text = next((line.removeprefix(name) for line in lines if line.startswith(name)), "")
     return int(text) if text.isdigit() else None
 
 
