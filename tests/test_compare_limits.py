@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 from comparisons import QUIET, raw_comparison, results, settings_of, stage, write
@@ -88,17 +90,29 @@ def test_a_comparison_that_ran_out_of_time_continues_to_the_same_end(tmp_path, w
     assert results(tmp_path / "runs" / "smoke") == results(settings.folder)
 
 
-def test_a_worker_has_time_to_save_before_its_parent_leaves(tmp_path):
-    saved = tmp_path / "saved"
+def test_workers_have_time_to_save_before_their_parent_leaves(tmp_path):
+    """All of them at the same time: the second is not kept at work while the first one saves."""
     code = (
         "import pathlib, signal, sys, time\n"
         "def save(*_):\n"
-        f"    time.sleep(0.3); pathlib.Path({str(saved)!r}).touch(); sys.exit(143)\n"
+        "    path = pathlib.Path(sys.argv[1]); path.touch()\n"
+        "    other = pathlib.Path(sys.argv[2])\n"
+        "    begin = time.monotonic()\n"
+        "    while not other.exists() and time.monotonic() < begin + 20: time.sleep(0.05)\n"
+        "    time.sleep(0.3); sys.exit(143 if other.exists() else 1)\n"
         "signal.signal(signal.SIGTERM, save)\n"
         "print('ready', flush=True)\n"
         "time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as worker:
-        assert worker.stdout is not None and worker.stdout.readline()
-        runner._stop(worker)
-        assert worker.poll() == TERMINATED and saved.exists()
+    saved = [tmp_path / name for name in "ab"]
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for own, other in (saved, reversed(saved)):
+            words = [sys.executable, "-c", code, own, other]
+            process = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE))
+            assert process.stdout is not None and process.stdout.readline()
+            processes.append(process)
+        run: Any = None
+        with runner._stopped([runner._Worker(run, process, 0.0) for process in processes]):
+            pass
+        assert [process.poll() for process in processes] == [TERMINATED, TERMINATED]

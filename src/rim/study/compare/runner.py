@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def _side_by_side(
     waiting, workers, failures = list(runs), list[_Worker](), list[Failure]()
     gpus = visible_gpus()
     # The processes end with this one, however it ends (see `rim.study.compare.worker`).
-    with contextlib.ExitStack() as stack, progress_bar(console) as bar:
+    with contextlib.ExitStack() as stack, progress_bar(console) as bar, _stopped(workers):
         task = bar.add_task("runs", total=len(runs), note="")
         while waiting or workers:
             for worker in [w for w in workers if w.process.poll() is not None]:
@@ -165,7 +165,6 @@ def _side_by_side(
                 waiting.remove(run)
                 gpu = _free_gpu(gpus, workers)
                 process = stack.enter_context(_start(recipe, run, threads, gpu))
-                stack.callback(_stop, process)
                 workers.append(_Worker(run, process, time.monotonic(), gpu))
             names = ", ".join(w.run.name for w in workers)
             bar.update(task, completed=len(runs) - len(waiting) - len(workers), note=names)
@@ -189,11 +188,20 @@ def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subp
         )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and time to save: closing the worker's standard input would end it at once."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(SECONDS_TO_SAVE)
+@contextlib.contextmanager
+def _stopped(workers: Sequence[_Worker]) -> Iterator[None]:
+    """In the end SIGTERM to all at once, for a scheduler does not wait long, and time to save:
+    closing a worker's standard input would end it at once.
+    """
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.process.terminate()
+        last = time.monotonic() + SECONDS_TO_SAVE
+        for worker in workers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, last - time.monotonic()))
 
 
 def _ended(worker: _Worker, console: Console) -> list[Failure]:
