@@ -14,7 +14,8 @@ from test_cli import plain_console, rim_command, work  # noqa: F401
 
 from rim.report import style
 from rim.report.charts import lines_chart
-from rim.report.gather import gather, kind_of
+from rim.report.gather import Material, gather, kind_of
+from rim.report.headline import headline
 from rim.report.page import build_page
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,15 @@ def test_a_comparison_says_what_it_compares_to_a_stranger():
     # The seeds of this control differ, so that its mean alone would mislead.
     assert "Seed by seed: from 97.9 to 19.2, 98.4 to 19.3, 94.6 to 96.7 %." in page
     assert "It is worse than cot by 3.0 points" in page
+
+
+def test_the_headline_calls_a_method_that_is_as_good_neither_better_nor_worse():
+    result = json.loads((ROOT / "results" / "compare_arithmetic.json").read_text())
+    methods = result["tasks"]["arithmetic"]["methods"]
+    methods["cot"]["final"]["mean"] = methods["rim"]["final"]["mean"]
+    lines = headline(Material(comparisons=[result]))
+    assert "As many of its answers are right as of cot." in lines
+    assert not any(line.startswith("It is worse") for line in lines)
 
 
 def test_every_method_and_task_has_words():

@@ -43,14 +43,17 @@ def _comparison_headline(
     if "latency" in own:
         line += f", in {own['latency']['answer_ms']['mean']:.1f} ms a question"
     lines = [line + "."]
-    for word in ("better", "worse"):
-        found = []
-        for name, row in others.items():
-            gap = 100 * (own["final"]["mean"] - row["final"]["mean"])
-            if (gap > 0) == (word == "better"):
-                found.append(f"{name} by {abs(gap):.1f} points{_beside(row, own)}")
+    gaps = {n: own["final"]["mean"] - row["final"]["mean"] for n, row in others.items()}
+    for word, sign in (("better", 1), ("worse", -1)):
+        found = [
+            f"{name} by {100 * abs(gap):.1f} points{_beside(others[name], own)}"
+            for name, gap in gaps.items()
+            if sign * gap > 0
+        ]
         if found:
             lines.append(f"It is {word} than {'; '.join(found)}.")
+    if equal := [name for name, gap in gaps.items() if gap == 0]:
+        lines.append(f"As many of its answers are right as of {', '.join(equal)}.")
     return lines
 
 
