@@ -218,6 +218,8 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch
     for words in ("Starts from gpt2/cot", "openai/gsm8k, test", "Expects: GSM8K 30.1-32.1 %"):
         assert words in result.stdout
     assert not list(tmp_path.iterdir())
+    other = run("gpt2/coconut", "--dry-run", "--set", "model.base=openai-community/gpt2")
+    assert other.exit_code == 0 and "Starts from" not in other.stdout
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ def planned(entry: Entry, settings: Comparison) -> dict[str, Any]:
     """What a reproduction would do, before it does it; costs are computed."""
     run = next(run for run in resolve_runs(settings) if run.method == entry.method)
     recipe, first = run.recipe, (run.needs or run).recipe
-    cost, start = cost_of(recipe, entry.sizes), start_of(entry.recipe())
+    cost = cost_of(recipe, entry.sizes)
+    start = start_of(entry.recipe()) if run.needs else None
     before = cost_of(first, entry.sizes) if run.needs else None
     sources = {"training": recipe.data.train, **settings.tasks[TASK].all_tests}
     return {
