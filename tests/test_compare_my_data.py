@@ -12,11 +12,12 @@ from conftest import tiny_model
 from test_cli import rim_command, rim_json
 
 from rim.config import ConfigError, DataSource
+from rim.config.recipe_yaml import settings_from_dict
 from rim.data.examples import DataError, Example
 from rim.data.sources import file_source, load_examples, open_file, parted
 from rim.report.verdict import verdict
 from rim.study import COMPARE_MY_DATA
-from rim.study.compare.my_data import compare_my_data
+from rim.study.compare.my_data import _sources, compare_my_data
 
 ROOT = Path(__file__).parents[1]
 
@@ -125,6 +126,41 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert steps == [[2], [2], [1, 1]]
     with pytest.raises(ConfigError, match="less than the stages of rim"):
         compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
+
+
+def test_a_test_set_of_the_hub_is_taken_out_of_the_training_data(tmp_path, monkeypatch):
+    import datasets
+
+    rows = [{"question": f"{i}?", "steps": ["s"], "answer": str(i)} for i in range(40)]
+    path = tmp_path / "my.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = []
+
+    def load_dataset(name, subset, *, split, data_files):
+        asked.append((name, subset, split))
+        return datasets.Dataset.from_list(rows[:5])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = _sources(file_source(path), file_source(Path("hub:me/set:small:test")))
+    assert set(asked) == {("me/set", "small", "test")}
+    train = settings_from_dict(DataSource, found["data"]["train"], "train")
+    assert [e.question for e in load_examples(train)] == [f"{i}?" for i in range(5, 40)]
+
+
+def test_too_few_examples_with_steps_are_told_of(tmp_path, base):
+    rows = [{"question": f"{i}?", "answer": i} | {"steps": ["s"] * (i == 3)} for i in range(200)]
+    path = tmp_path / "my.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"no (training|validation) example has steps"):
+        compare_my_data(COMPARE_MY_DATA, file_source(path), str(base))
+
+
+def test_what_is_told_is_what_is_set(tmp_path, base):
+    source = file_source(write_csv(tmp_path, 60, "my.csv"), None, _reading())
+    changes = ("common.memory.blocks=1",)
+    mine = compare_my_data(COMPARE_MY_DATA, source, str(base), overrides=changes)
+    assert mine.told[1].startswith("1 memory blocks;")
+    assert any("more steps than 1 blocks hold" in line for line in mine.told)
 
 
 def _reading():

@@ -94,7 +94,7 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
 
     Raises:
         DataError: a validation question that is also a training question, or nothing left to train
-            on.
+            or to validate on.
     """
     train = _training_part(config.train, config)
     if config.validation is None:
@@ -105,6 +105,9 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], li
             )
         return hold_out(train, config.holdout, seed)
     validation = _training_part(config.validation, config)
+    for part, examples in (("training", train), ("validation", validation)):
+        if not examples:
+            raise DataError(f"no {part} example has steps (data.drop_without_steps leaves none)")
     known = {example.same_question for example in train}
     for example in validation:
         if example.same_question in known:
@@ -231,6 +234,13 @@ HUB = "hub:"
 
 def is_hub(path: Path | str) -> bool:
     return str(path).startswith(HUB)
+
+
+def source_name(source: DataSource) -> str:
+    """A file's path or a hub set's name, as `file_source` takes it."""
+    if source.format != "hub":
+        return str(source.path)
+    return HUB + ":".join(filter(None, (source.path, source.subset, source.split)))
 
 
 def task_source(

@@ -12,7 +12,7 @@ from typing import Any
 from rim.config import ConfigError, DataConfig, DataSource, ModelConfig, TemplatesConfig
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
 from rim.data.examples import DataError, Example
-from rim.data.sources import MOST_VALIDATION, load_examples, load_training_data
+from rim.data.sources import MOST_VALIDATION, load_examples, load_training_data, source_name
 from rim.study.compare.settings import Comparison
 
 #: More blocks than this are not chosen by themselves: a few long examples would cost all others.
@@ -82,6 +82,7 @@ def compare_my_data(
     for override in overrides:
         apply_override(raw, override)
     settings = settings_from_dict(Comparison, raw, str(recipe))
+    count = settings.common["memory"].get("blocks", count)  # overrides may have changed it
     lines = [
         f"{len(train)} training, {len(validation)} validation and {len(tested)} test questions; "
         "no question is on two sides",
@@ -103,7 +104,7 @@ def _sources(source: DataSource, test: DataSource | None) -> dict[str, Any]:
     """
     if test is not None:
         test = _steps_if_any(test)
-        source = source.model_copy(update={"exclude": (*source.exclude, str(test.path))})
+        source = source.model_copy(update={"exclude": (*source.exclude, source_name(test))})
     examples = load_examples(source)
     if not any(example.steps for example in examples):
         raise DataError(
