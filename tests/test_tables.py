@@ -116,6 +116,12 @@ def test_files_that_are_no_table_are_told(tmp_path):
     broken.write_bytes(b"PAR1\x15\x04\xff\xfePAR1")
     with pytest.raises(DataError, match="not a readable Parquet file"):
         open_file(broken)
+    pyarrow.parquet.write_table(pyarrow.table({"question": ["a"] * 9, "answer": ["1"] * 9}), broken)
+    torn = bytearray(broken.read_bytes())
+    torn[4:40] = b"\xff" * 36  # what the footer says is whole
+    broken.write_bytes(torn)
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        open_file(broken)
     with pytest.raises(DataError, match="its format is parquet"):
         open_file(broken, "jsonl")
     with pytest.raises(DataError, match="no such file"):

@@ -39,7 +39,7 @@ def table_rows(path: Path, kind: TableKind) -> Iterator[tuple[Any, str]]:
     if kind == "parquet":
         with _parquet(path) as file:
             number = 0
-            for batch in file.iter_batches():
+            for batch in _batches(file, path):
                 for row in batch.to_pylist():
                     number += 1
                     yield row, f"{path}, row {number}"
@@ -121,4 +121,18 @@ def _parquet(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"no such file: {path}") from None
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+        raise _unreadable(path, error) from None
+
+
+def _batches(file: Any, path: Path) -> Iterator[Any]:
+    """A file may be broken behind a header that is whole, as after half a download."""
+    import pyarrow
+
+    try:
+        yield from file.iter_batches()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable Parquet file: {str(error).strip()}")
