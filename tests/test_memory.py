@@ -180,7 +180,7 @@ def test_out_of_memory_is_a_sentence_and_resuming_goes_on_smaller(tmp_path, monk
 def test_out_of_memory_in_the_first_step_leaves_what_resume_needs(tmp_path, monkeypatch):
     raw = one_stage(tmp_path)
     full_at(monkeypatch, 1, least=8)
-    with pytest.raises(TrainingMemoryError, match="none yet. --resume goes on with"):
+    with pytest.raises(TrainingMemoryError, match=r"none yet\. --resume goes on with"):
         run(raw)
     folder = run(raw, resume=True)
     assert folder.finished
