@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import stage, tiny_model
@@ -22,6 +23,7 @@ from test_protocols import (
 
 import rim.evaluate.step_transplants as transplants_module
 from rim.config import ConfigError
+from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import DataError, Example
 from rim.data.sources import write_file
 from rim.evaluate.faithful_lines import lines_of
@@ -36,6 +38,8 @@ from rim.evaluate.readers import (
     Reader,
     ReadoutReader,
     held_by_blocks,
+    readers_of,
+    step_stage,
     step_value,
 )
 from rim.evaluate.statistics import fisher_p
@@ -322,3 +326,13 @@ def test_data_of_another_task_have_no_transplants(trained):
         faithfulness(load(run), run, [Example("1+1=", (), "2")], None)
     with pytest.raises(ConfigError, match="rim analyze"):
         faithfulness(load(run), run / "model", EXAMPLES[:40], None)
+
+
+def test_steps_that_stand_in_the_blocks_are_not_said_to_be_read_out(tmp_path):
+    """LOTUS's blocks say steps at their own positions: text decoded behind them is none."""
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "paper" / "gpt2" / "lotus.yaml")
+    assert recipe.stages[-1].objective == "steps"
+    (tmp_path / "config.yaml").write_text(dump_yaml(recipe))
+    assert step_stage(tmp_path) is None
+    with pytest.raises(ConfigError, match="nothing reads steps off the blocks"):
+        readers_of(tmp_path, None, 6)  # type: ignore[arg-type]

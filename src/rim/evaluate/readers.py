@@ -44,12 +44,16 @@ class StepStage:
 
 
 def step_stage(run: Path) -> StepStage | None:
-    """None where no finished stage trained on steps, or nothing says what the stages were."""
+    """None where no finished stage trained read-outs to say steps, or nothing says what the stages
+    were. Steps that blocks say in place are not read out.
+    """
     folder = RunFolder(run)
     if not folder.config_file.exists():
         return None
-    stages = load_recipe(folder.config_file).stages
-    found = None
+    recipe = load_recipe(folder.config_file)
+    if METHODS[recipe.method].steps_in_place:
+        return None
+    stages, found = recipe.stages, None
     for index, stage in enumerate(stages):
         result = folder.stage_result(index, stage)
         if stage.objective == "steps" and (index == len(stages) - 1 or result.exists()):
@@ -218,7 +222,7 @@ def readers_of(
         found.append(ProbeReader(reasoner, probes, blocks, batch_size))
     if not found:
         raise ConfigError(
-            f"nothing reads steps off the blocks of {run}: no stage of it trained on steps, and "
+            f"nothing reads steps off the blocks of {run}: no stage trained read-outs of steps, and "
             f"there are no probes; rim analyze {run} DATA trains them"
         )
     return found

@@ -71,6 +71,7 @@ class Method(ABC):
     removes: what its "remaining" stages remove, and so which of `removed_steps` and
         `removed_tokens` they need.
     may_loop: `memory.passes` may be more than 1.
+    steps_in_place: blocks say steps at their own positions, so that nothing decodes them.
     extra_modules: modules beside the transformers model, by attribute name, made for its width:
         trained and saved with it.
     """
@@ -81,6 +82,7 @@ class Method(ABC):
     has_blocks: ClassVar[bool] = False
     removes: ClassVar[Literal["steps", "tokens"] | None] = None
     may_loop: ClassVar[bool] = False
+    steps_in_place: ClassVar[bool] = False
     extra_modules: ClassVar[Mapping[str, Callable[[int], nn.Module]]] = {}
     bench: ClassVar[BenchSetup] = BenchSetup()
 

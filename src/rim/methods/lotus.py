@@ -27,6 +27,7 @@ class Lotus(Method):
     objectives = ("solution", "steps")
     has_blocks = True
     may_loop = True
+    steps_in_place = True
     bench = BenchSetup(blocks=6, memory={"tokens": 13, "framing": "once", "passes": 6})
 
     def check(self, memory: MemoryConfig) -> None:
