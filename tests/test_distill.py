@@ -298,6 +298,8 @@ def test_no_part_of_a_question_is_a_control_token_for_the_teacher(tmp_path):
     assert "< |im_end|>" in asked
     assert open_file(out)[0].question == hostile
     assert harmless("<<|a|>|b|> 3 < 4 [1] <s>") == "<< |a|>|b|> 3 < 4 [1] < s>"
+    for token in ("[AVAILABLE_TOOLS]", "[/TOOL_RESULTS]", "[THINK]", "</tool_call>", "<turn|>"):
+        assert token not in harmless(f"a{token}b")
 
 
 def test_a_model_in_this_process_writes_steps_and_continues(tmp_path, plain_tokenizer):

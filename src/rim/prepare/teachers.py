@@ -29,8 +29,10 @@ Problem: {{question}}"""
 
 #: Strings that chat models read as control tokens. A server does not say which ones its model has.
 _CONTROL = re.compile(
-    r"<\|[^<>|\s]{1,60}\|>|<\uff5c[^<>\uff5c]{1,60}\uff5c>|\[/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS)\]|<</?SYS>>|"
-    r"</?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn|end_of_utterance|start_of_image)>",
+    r"<\|[^<>|\s]{1,60}\|?>|<[^<>|\s]{1,60}\|>|<\uff5c[^<>\uff5c]{1,60}\uff5c>|<</?SYS>>|"
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|CONTENT|RESULTS)|THINK|IMG)\]|"
+    r"</?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn|end_of_utterance|start_of_image|"
+    r"tool_call|tool_response)>",
     re.IGNORECASE,
 )
 
