@@ -100,6 +100,21 @@ def test_the_trial_leaves_no_trace(encoder, examples):
     assert not model.training and not model.is_activation_checkpointing
 
 
+def test_mixed_precisions_copies_of_the_weights_are_counted_once(encoder, examples):
+    from conftest import stage, tiny_model
+
+    from rim.core.layout import lay_out
+    from rim.methods import METHODS
+
+    model = tiny_model("llama", encoder.tokenizer)
+    settings = stage(batch_size=32, bf16=True, packing=False)
+    layouts = [lay_out(METHODS["rim"], examples[0], settings, encoder)] * 32
+    kept = rim.train.memory._Step(settings, model, encoder).kept_bytes(layouts)
+    state = rim.train.memory.STATE * sum(p.nbytes for p in model.parameters())
+    needed = find_micro_batch(settings, model, encoder, layouts).needed
+    assert needed and 0.97 * kept < (needed - state) / rim.train.memory.PEAK <= kept
+
+
 def test_on_a_device_that_says_no_smaller_parts_are_tried(encoder, examples, monkeypatch):
     """What a GPU does, played by an error of its kind."""
     from conftest import stage, tiny_model

@@ -171,9 +171,14 @@ def find_micro_batch(
         model.to(device)
         return MicroBatch(_tried(step, longest, whole, device), whole, None, free)
     looked_at = longest[:LOOKED_AT]
-    each = step.kept_bytes(looked_at) * PEAK / len(looked_at)
+    one, several = step.kept_bytes(looked_at[:1]), step.kept_bytes(looked_at)
+    more = len(looked_at) - 1
+    an_example = (several - one) / more if more else one
+    # What does not grow with the examples, such as mixed precision's copies of the weights.
+    once = max(0, one - an_example)
+    each = PEAK * an_example
     # Of the same examples again where there are fewer than the batch is large.
-    fixed = STATE * sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    fixed = once + STATE * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     room = PLANNED * free - fixed
     fitting = [d for d in divisors(whole) if d * each <= room]
     return MicroBatch(fitting[0] if fitting else 1, whole, int(whole * each + fixed), free)
