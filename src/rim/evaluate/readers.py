@@ -222,7 +222,7 @@ def readers_of(
         found.append(ProbeReader(reasoner, probes, blocks, batch_size))
     if not found:
         raise ConfigError(
-            f"nothing reads steps off the blocks of {run}: no stage trained read-outs of steps, and "
-            f"there are no probes; rim analyze {run} DATA trains them"
+            f"nothing reads steps off the blocks of {run}: no stage trained read-outs of steps, "
+            f"and there are no probes; rim analyze {run} DATA trains them"
         )
     return found
