@@ -14,6 +14,7 @@ from test_cli import plain_console, rim_command, work  # noqa: F401
 
 from rim.report import style
 from rim.report.charts import lines_chart
+from rim.report.compared import _control_line
 from rim.report.gather import Material, gather, kind_of
 from rim.report.headline import headline
 from rim.report.page import build_page
@@ -128,6 +129,15 @@ def test_a_comparison_says_what_it_compares_to_a_stranger():
     # The seeds of this control differ, so that its mean alone would mislead.
     assert "Seed by seed: from 97.9 to 19.2, 98.4 to 19.3, 94.6 to 96.7 %." in page
     assert "It is worse than cot by 3.0 points" in page
+
+
+def test_a_control_with_fewer_seeds_so_far_is_paired_by_seed():
+    shares = {seed: {"accuracy": seed / 10} for seed in (1, 2, 3)}
+    methods = {"rim": {"seeds": [1, 2, 3], "per_seed": list(shares.values())}}
+    methods["c"] = {"seeds": [1, 3], "per_seed": [shares[1], shares[3]]}
+    verdict = {"name": "c instead of rim", "line": "x", "p": 1.0}
+    line = _control_line(verdict, methods)
+    assert line == "x. Seed by seed: from 10.0 to 10.0, 30.0 to 30.0 %."
 
 
 def test_the_headline_calls_a_method_that_is_as_good_neither_better_nor_worse():

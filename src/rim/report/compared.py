@@ -93,8 +93,15 @@ def _control_line(verdict: dict[str, Any], methods: dict[str, Any]) -> str:
     line = verdict["line"] + "."
     if not instead or verdict.get("p", 0) < 0.05 or not {name, reference} <= set(methods):
         return line
-    pairs = zip(methods[reference]["per_seed"], methods[name]["per_seed"], strict=True)
-    each = ", ".join(f"{100 * a['accuracy']:.1f} to {100 * b['accuracy']:.1f}" for a, b in pairs)
+    before, after = (
+        dict(zip(methods[n]["seeds"], methods[n]["per_seed"], strict=True))
+        for n in (reference, name)
+    )
+    each = ", ".join(
+        f"{100 * before[seed]['accuracy']:.1f} to {100 * after[seed]['accuracy']:.1f}"
+        for seed in before
+        if seed in after  # one of them may not be finished
+    )
     return f"{line} Seed by seed: from {each} %."
 
 
