@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import tiny_model
 from export_models import make_run
 from stub_server import Reply, event, stub
@@ -83,7 +84,7 @@ def test_a_job_killed_at_random_moments_loses_and_repeats_no_line(tmp_path):
     draw = random.Random(0)
     kills = 0
     while True:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process = warm.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(draw.uniform(0.0, 0.15))
@@ -94,12 +95,12 @@ def test_a_job_killed_at_random_moments_loses_and_repeats_no_line(tmp_path):
         process.stdout.close()
         kills += 1
         if kills == 20:
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            warm.run(command, check=True)
             break
     process.stdout.close()
     assert kills >= 5
     plain = tmp_path / "plain.jsonl"
-    subprocess.run([*command[:-1], str(plain)], check=True, stdout=subprocess.DEVNULL)
+    warm.run([*command[:-1], str(plain)], check=True)
     assert out.read_bytes() == plain.read_bytes()
     assert [row["line"] for row in rows_of(out)] == list(range(1, 2001))
 

@@ -137,7 +137,8 @@ def test_every_readme_command_runs(work, plain_tokenizer):
         )
         if line.startswith("rim train"):
             line += f" {SHORT}"
-        rim_command(*shlex.split(line)[1:])
+        with checked_in_process():
+            rim_command(*shlex.split(line)[1:])
     Path("exported/[v2].env").touch()
     listed = rim_command("push", "exported", "someone/tiny", "--dry-run")
     assert "model.safetensors" in listed and "Dry run: nothing sent" in listed

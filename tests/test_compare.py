@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import warm
 import yaml
 from comparisons import QUIET, raw_comparison, results, settings_of, write
 from rich.console import Console
@@ -143,7 +144,7 @@ def test_a_stop_between_the_last_checkpoint_and_the_model_takes_no_step_too_many
 
 def command_line(path, *options):
     code = "from rim.cli import app; app()"
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-c", code, "compare", str(path), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -191,18 +192,22 @@ def test_a_worker_ends_when_its_parent_does(tmp_path):
         "1",
     ]
     # An ended pipe is all that is left of a parent that was killed.
-    process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
+    process = warm.run(command, timeout=240)
     assert process.returncode == PARENT_GONE, process.stderr
     assert not make_plan(settings)[0].done
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_one_failing_run_is_reported_and_the_others_finish_as_ever(whole, tmp_path, jobs):
+def test_one_failing_run_is_reported_and_the_others_finish_as_ever(
+    whole, tmp_path, jobs, monkeypatch
+):
     raw = raw_comparison(tmp_path)
     # So large a rate that the loss is no number any more.
     raw["methods"]["direct"]["stages"][0] |= {"learning_rate": 1e30, "max_grad_norm": 1e30}
     settings = load_comparison(write(tmp_path, raw))
-    result, failures = run_comparison(settings, QUIET, jobs=jobs)
+    with monkeypatch.context() as patched:
+        patched.setattr("rim.study.compare.runner.subprocess.Popen", warm.Popen)
+        result, failures = run_comparison(settings, QUIET, jobs=jobs)
     assert [failure.run.name for failure in failures] == ["chains/direct-seed0"]
     assert "Try a lower learning_rate" in failures[0].reason
     assert set(result["tasks"]["chains"]["methods"]) == {"rim"}

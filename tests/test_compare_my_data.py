@@ -70,6 +70,7 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path, 60)
     options = ("--data", "my problems.csv", *NAMES, "--base", base, "--steps", 4)
+    options += ("--set", "latency.questions=2", "--set", "evaluation.max_new_tokens=4")
     told = rim_command("compare", *options)
     flat = " ".join(told.split())
     assert "42 training, 6 validation and 12 test questions" in flat

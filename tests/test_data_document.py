@@ -62,7 +62,8 @@ def test_the_document_s_commands_run(tmp_path, plain_tokenizer, monkeypatch):
                     code = 1
                     Path("steps.jsonl").write_text(kept)
             if words[0] == "compare":
-                words += ["--steps", "2"]
+                words += ["--steps", "2", "--set", "latency.questions=1"]
+                words += ["--set", "evaluation.max_new_tokens=4"]
             told = rim_command(*words, code=code)
             ran.append(words[:2])
             if Path("steps.jsonl").exists():

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import warm
 from conftest import tiny_model
 from export_models import make_run
 from teacher_server import Said, teacher
@@ -236,7 +237,7 @@ def test_a_job_that_is_killed_continues_and_gives_the_same_file(tmp_path):
         samples = work_folder(out) / "samples.jsonl"
         kills = 0
         while kills < 3:
-            process = subprocess.Popen(
+            process = warm.Popen(
                 [*command, "--out", str(out), *options, "--resume"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import stage, tiny_model
+from conftest import FAMILIES, stage, tiny_model
 from test_cli import plain_console, rim_command, rim_json  # noqa: F401
 from test_protocols import (
     EXAMPLES,
@@ -190,12 +190,14 @@ def test_which_step_a_block_holds_is_what_its_stage_trained(encoder):
     assert held_by_blocks(example, None, encoder, 2) == Held({1: 1, 2: 2}, 2)
 
 
-@pytest.mark.parametrize("answer", ["#{answer}", "{answer}"])
+@pytest.mark.parametrize(
+    ("family", "answer"), [*((family, "#{answer}") for family in FAMILIES), ("llama", "{answer}")]
+)
 def test_readouts_are_read_block_by_block_and_follow_the_cache(family, tokenizer, answer):
     encoder = encoder_for(tokenizer, answer)
     reasoner = Reasoner(tiny_model(family, encoder.tokenizer), encoder)
     reader = ReadoutReader(reasoner, "", own=True, max_new_tokens=200)
-    pairs = choose_pairs(KNOWN, encoder, 6, 0)
+    pairs = choose_pairs(KNOWN, encoder, 3, 0)
     by_question = {example.question: example for example in EXAMPLES}
     sources = [by_question[pair.source.question] for pair in pairs]
     read = reader.read(sources, [{1: 1, 2: 2}] * len(sources))

@@ -9,6 +9,7 @@ import sys
 
 import gpu
 import pytest
+import warm
 
 from rim.train.stopping import TERMINATED
 
@@ -115,6 +116,12 @@ def test_the_shapes_have_the_parameters_of_the_models(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_training_that_was_not_sharded_does_not_pass_for_one(tmp_path):
+def test_a_training_that_was_not_sharded_does_not_pass_for_one(tmp_path, monkeypatch):
+    def run(command, env, **_):
+        launcher, program = command[:-3], command[-3:]
+        stand_in = warm.stand_in(program)
+        return warm.run([*launcher, "--no-python", *stand_in], env=env)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
     with pytest.raises(RuntimeError, match="FSDP used: False"):  # on a CPU accelerate never shards
         gpu.trained_losses(tmp_path, "fsdp")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import warm
+import yaml
 from conftest import stage, tiny_model
 from test_training import QUIET, losses, raw_recipe, weights_of
 
@@ -27,17 +31,42 @@ SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 def two_processes(folder: Path, jobs: list[dict], code: int = 0) -> str:
+    """Both with what a launcher would tell them; as it does, one that dies ends the other."""
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    told |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    said = [folder / "said-0", folder / "said-1"]
+    processes = []
+    for rank, path in enumerate(said):
+        env = os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        command = [sys.executable, SCRIPT, file]
+        with path.open("w") as output:
+            processes.append(warm.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env))
+    while None in (ended := [process.poll() for process in processes]):
+        if any(ended):
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    text = "".join(path.read_text() for path in said)
+    assert any(ended) == (code != 0), text[-3000:]
+    return text
+
+
+@pytest.mark.slow
+def test_a_launcher_starts_them(tmp_path):
+    """The command of docs/scaling.md, which two_processes does without."""
+    raw = raw_recipe(tmp_path, name="launched")
+    raw["stages"] = [raw["stages"][1] | {"max_steps": 1}]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(raw))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    result = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", str(SCRIPT), str(file)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert (result.returncode != 0) == (code != 0), result.stderr[-3000:]
-    return result.stdout + result.stderr
+    rim = warm.stand_in(["-c", "from rim.cli import app; app()"])
+    result = warm.run([*launcher, "--nproc-per-node", "2", "--no-python", *rim, "train", path])
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "2 processes share every batch" in result.stdout
+    assert RunFolder(tmp_path / "runs" / "launched").finished
 
 
 def recipe(folder: Path, name: str, **changes) -> dict:

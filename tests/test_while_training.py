@@ -15,7 +15,7 @@ from rim.config.recipe_yaml import recipe_from_dict
 from rim.evaluate.statistics import wilson_interval
 from rim.report.curves import curves_svg, read_curves
 from rim.results import write_json
-from rim.train.callbacks import Curves
+from rim.train.callbacks import Curves, draw_curves
 from rim.train.curriculum import train
 from rim.train.run_folder import RunFolder
 
@@ -82,7 +82,8 @@ def test_validations_say_how_long_the_stage_will_go_on(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_run_ends_with_one_summary(tmp_path, as_json):
+def test_a_run_ends_with_one_summary(tmp_path, monkeypatch, as_json):
+    monkeypatch.setattr("rim.train.curriculum.draw_curves", draw_curves)
     raw = raw_recipe(tmp_path)
     for stage in raw["stages"]:
         stage["max_steps"] = 2

@@ -1,5 +1,5 @@
-"""Trains recipes one after the other in the processes of a launcher, as `tests/test_processes.py`
-asks: `torchrun ... tests/two_processes.py JOBS.json`.
+"""Trains recipes one after the other in each of two processes, as `tests/test_processes.py` asks:
+`two_processes.py JOBS.json`, with the number of the process in its environment.
 """
 
 from __future__ import annotations
