@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rim.deploy.serve import Client, Plan, plan_server
 
-STARTING_SECONDS = 240.0
+#: vLLM takes minutes on a busy CPU; a process that ends is noticed at once.
+STARTING_SECONDS = 900.0
 
 
 @contextlib.contextmanager

@@ -9,9 +9,12 @@ from stub_server import Reply, stub
 
 from rim.deploy.serve import page_url
 
-pytestmark = pytest.mark.skipif(
-    browser.PROGRAM is None, reason="Chromium is missing (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        browser.PROGRAM is None, reason="Chromium is missing (Debian: apt-get install chromium)"
+    ),
+]
 SAID = "document.getElementById('trained').textContent"
 KIND = "document.getElementById('trained').className"
 RANGE = "This model was trained with up to 5 blocks."
