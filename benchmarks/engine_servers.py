@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Any
 import llama_server
 from running_server import running
 
+from rim.config import ConfigError
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.serve import Plan
+from rim.deploy.serve.engines import find_llama
 
 if TYPE_CHECKING:
     from engine_adapters import Subject
 
-#: Numbers as ours, float32 throughout, and on a CPU. vLLM's pages of 16 tokens are its default on a
-#: GPU; on a CPU it would keep whole pages of 128 only.
+#: Numbers as ours, float32 throughout, and on a CPU. vLLM keeps whole pages of a prompt, on a CPU
+#: of 128 tokens unless told otherwise.
 FLAGS = {
     "transformers": ("--device", "cpu", "--dtype", "float32"),
     "llama.cpp": (*llama_server.FLAGS, "--parallel", "1", *llama_server.EXACT),
     "vllm": (
-        *("--dtype", "float32", "--enforce-eager", "--block-size", "16"),
+        *("--dtype", "float32", "--enforce-eager", "--block-size", "32"),
         *("--enable-prompt-tokens-details", "--max-num-seqs", "1"),
     ),
 }
@@ -44,6 +46,8 @@ def started(subject: Subject, engine: str, extra: Sequence[str] = ()) -> Plan:
     os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | VLLM_ENVIRONMENT)
     path = subject.exported
     if engine == "llama.cpp":
+        if find_llama() is None:
+            raise ConfigError(llama_server.how_to_get(["llama-server"]))
         path = subject.exported / "model.gguf"
         if not path.exists():
             write_gguf(subject.exported, path)

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from rim.data.sources import data_hash, load_examples, task_source
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.serve import Client
+from rim.deploy.serve.engines import find_llama
 from rim.infer.reasoner import load
 from rim.results import environment, write_json
 from rim.study.bench.timing import Spread
@@ -117,6 +119,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run folder, trained or not")
+    parser.add_argument("--exported", type=Path, help="its export, if there is one (not changed)")
     parser.add_argument("--blocks", default="0,1,4,8", help="numbers; 0 is always among them")
     parser.add_argument("--answer-tokens", type=int, default=8)
     parser.add_argument("--long-tokens", type=int, default=60, help="as long as a chain of thought")
@@ -141,8 +144,12 @@ def main() -> None:
     del reasoner
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as servers:
         with console.status("Exporting"):
-            exported = export_run(args.run, Path(temporary) / "exported").folder
-            if "llama.cpp" in args.engines:
+            exported = Path(temporary) / "exported"
+            if args.exported:
+                shutil.copytree(args.exported, exported)
+            else:
+                export_run(args.run, exported)
+            if "llama.cpp" in args.engines and find_llama() is not None:
                 write_gguf(exported, exported / "model.gguf")
             forbid_the_stop_token(exported, encoder.stop_id)
         subject = Subject(args.run, exported, Path(temporary), args.long_tokens, servers)

@@ -377,7 +377,7 @@ def _engines_of(result: dict[str, Any]) -> str:
             said = ", ".join(
                 f"{row['kept']} of {row['prompt']} with {row['blocks']} blocks" for row in kept
             )
-            lines += ["", f"Prompt tokens that {name} had kept from the number before: {said}."]
+            lines += ["", f"Prompt tokens that {name} had kept from earlier requests: {said}."]
     return "\n".join(lines)
 
 
