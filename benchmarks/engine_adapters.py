@@ -1,39 +1,46 @@
 """Engines that answer questions from an exported folder, one small adapter each.
 
-An adapter gets a `Subject` and returns a function from a question to the answer's token ids, the
-stop token left out. It imports its engine itself, so an engine that is not installed is an
-ImportError. Everything runs on one thread, greedily, one question at a time.
+An adapter gets a `Subject` and returns a function from a question and a number of memory blocks to
+the answer's token ids, the stop token left out (to its text, where an engine tells no more). It
+imports its engine itself, so an engine that is not installed is an ImportError. Everything runs on
+one thread, greedily, one question at a time. The servers are in engine_servers.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from engine_servers import served
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rim.deploy.serve import Plan
 from rim.infer.decode import generate
 from rim.infer.reasoner import load
 
-Ask = Callable[[str], list[int]]
+Ask = Callable[[str, int], list[int] | str]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is asked: a run, its export, and how. `work` takes converted models."""
+    """What is asked: a run, its export, and how. `work` takes converted models, `servers` ends
+    those that adapters started, `plans` are theirs by engine.
+    """
 
     run: Path
     exported: Path
     work: Path
-    blocks: int
     max_new_tokens: int
+    servers: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    plans: dict[str, Plan] = field(default_factory=dict)
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -45,11 +52,11 @@ class Subject:
         config = json.loads((self.exported / "generation_config.json").read_text(encoding="utf-8"))
         return config["suppress_tokens"]
 
-    def prompt_ids(self, question: str) -> list[int]:
+    def prompt_ids(self, question: str, blocks: int) -> list[int]:
         """What every client of a server or an engine does first."""
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": question}],
-            blocks=self.blocks,
+            blocks=blocks,
             add_generation_prompt=True,
             return_dict=False,
         )
@@ -59,12 +66,12 @@ def ours(subject: Subject) -> Ask:
     """The reference: this package on the run itself."""
     reasoner = load(subject.run, device="cpu")
 
-    def ask(question: str) -> list[int]:
+    def ask(question: str, blocks: int) -> list[int]:
         ((answer,),) = generate(
             reasoner.model,
             reasoner.encoder,
             [question],
-            blocks=subject.blocks,
+            blocks=blocks,
             max_new_tokens=subject.max_new_tokens,
         )
         return list(answer.token_ids)
@@ -75,8 +82,8 @@ def ours(subject: Subject) -> Ask:
 def transformers(subject: Subject) -> Ask:
     model = AutoModelForCausalLM.from_pretrained(subject.exported).eval()
 
-    def ask(question: str) -> list[int]:
-        ids = torch.tensor([subject.prompt_ids(question)])
+    def ask(question: str, blocks: int) -> list[int]:
+        ids = torch.tensor([subject.prompt_ids(question, blocks)])
         output = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=subject.max_new_tokens
         )
@@ -100,9 +107,9 @@ def ctranslate2(subject: Subject, compute_type: str) -> Ask:
     )
     as_tokens = subject.tokenizer.convert_ids_to_tokens
 
-    def ask(question: str) -> list[int]:
+    def ask(question: str, blocks: int) -> list[int]:
         (result,) = generator.generate_batch(
-            [as_tokens(subject.prompt_ids(question))],
+            [as_tokens(subject.prompt_ids(question, blocks))],
             max_length=subject.max_new_tokens,
             sampling_topk=1,
             include_prompt_in_result=False,
@@ -142,8 +149,8 @@ def onnx_genai(subject: Subject, precision: str) -> Ask:
     config_file.write_text(json.dumps(config), encoding="utf-8")
     model = engine.Model(str(folder))
 
-    def ask(question: str) -> list[int]:
-        ids = subject.prompt_ids(question)
+    def ask(question: str, blocks: int) -> list[int]:
+        ids = subject.prompt_ids(question, blocks)
         parameters = engine.GeneratorParams(model)
         parameters.set_search_options(do_sample=False, max_length=len(ids) + subject.max_new_tokens)
         generator = engine.Generator(model, parameters)
@@ -164,6 +171,9 @@ def onnx_genai(subject: Subject, precision: str) -> Ask:
 ENGINES: dict[str, Callable[[Subject], Ask]] = {
     "ours": ours,
     "transformers": transformers,
+    "transformers serve": functools.partial(served, engine="transformers"),
+    "llama.cpp": functools.partial(served, engine="llama.cpp"),
+    "vllm": functools.partial(served, engine="vllm"),
     "ctranslate2 float32": functools.partial(ctranslate2, compute_type="float32"),
     "ctranslate2 int8": functools.partial(ctranslate2, compute_type="int8"),
     "onnxruntime-genai fp32": functools.partial(onnx_genai, precision="fp32"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import subprocess
 import tempfile
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from rim.deploy.serve import Client, Plan, plan_server
 
-STARTING_SECONDS = 240.0
+#: vLLM takes minutes on a busy CPU; a process that ends is noticed at once.
+STARTING_SECONDS = 900.0
 
 
 @contextlib.contextmanager
@@ -29,11 +31,18 @@ def running(path: Path, engine: str, extra: Sequence[str] = ()) -> Iterator[Plan
         try:
             if not is_up(plan.url, process):
                 log.seek(0)
-                raise RuntimeError(f"{engine} does not answer:\n{log.read().decode()[-2000:]}")
+                said = log.read().decode(errors="replace")
+                raise RuntimeError(f"{engine} does not answer: {why(said)}\n{said[-2000:]}")
             yield plan
         finally:
             process.terminate()
             process.wait()
+
+
+def why(log: str) -> str:
+    """The first error that a log names: later ones are those of processes that missed the first."""
+    found = re.search(r"\b[A-Z]\w*Error: .*", log)
+    return found[0] if found else "its log names no error"
 
 
 def is_up(url: str, process: subprocess.Popen) -> bool:

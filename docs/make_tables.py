@@ -350,20 +350,68 @@ def engine_table() -> str:
 def _engines_of(result: dict[str, Any]) -> str:
     model, settings, machine = result["model"], result["settings"], result["environment"]
     questions = result["data"]["questions"]
+    counts = settings["blocks"] if isinstance(settings["blocks"], list) else [settings["blocks"]]
+    several = len(counts) > 1
     lines = [
         f"**{model['run']}**, {model['family']}, {model['parameters'] / 1e6:.1f} M parameters, "
-        f"vocabulary {model['vocabulary']}, {settings['blocks']} blocks, {questions} questions, on "
-        f"{machine['processor']}, commit {short_commit(machine['git_commit'])}:",
+        f"vocabulary {model['vocabulary']}, {', '.join(map(str, counts))} blocks, {questions} "
+        f"questions{' with each number' if several else ''}, on {machine['processor']}, commit "
+        f"{short_commit(machine['git_commit'])}:",
         "",
         "| engine | answers equal to ours | accuracy % | ms an answer (quartiles) |",
         "|---|---|---|---|",
     ]
     for name, row in result["engines"].items():
-        spread = row["milliseconds"]
-        times = f"{spread['median']:.1f} ({spread['low']:.1f}-{spread['high']:.1f})"
-        accuracy = f"{100 * row['accuracy']:.1f}"
-        lines.append(f"| {name} | {row['equal_answers']} of {questions} | {accuracy} | {times} |")
+        accuracy = " / ".join(
+            f"{100 * part['accuracy']:.1f}"
+            for part in (row["by_blocks"].values() if several else [row])
+        )
+        told = " (their text)" if row.get("compared") == "text" else ""
+        equal = f"{row['equal_answers']} of {row.get('answers', questions)}{told}"
+        version = machine["packages"].get(name)
+        engine = f"{name} {version}" if version else name
+        lines.append(f"| {engine} | {equal} | {accuracy} | {quartiles(row['milliseconds'], 1)} |")
     lines += [f"| {name} | does not run, see below | - | - |" for name in result["failed"]]
+    for name, kept in result.get("kept_prompt_tokens", {}).items():
+        if any(row["kept"] for row in kept):
+            said = ", ".join(
+                f"{row['kept']} of {row['prompt']} with {row['blocks']} blocks" for row in kept
+            )
+            lines += ["", f"Prompt tokens that {name} had kept from earlier requests: {said}."]
+    return "\n".join(lines)
+
+
+def served_latency_table() -> str:
+    """Every `results/served_latency_*.json`: what a client of a stock server waits for."""
+    return "\n\n".join(_served_latency_of(r) for r in read("results/served_latency_*.json"))
+
+
+def _served_latency_of(result: dict[str, Any]) -> str:
+    model, machine, asked = result["model"], result["environment"], result["questions"]
+    lines = [
+        f"**{model['run']}**, {model['parameters'] / 1e6:.1f} M parameters, "
+        f"{'trained' if model['trained'] else 'its blocks not trained'}; questions of "
+        f"{quartiles(asked['prompt_tokens'], 0)} tokens, {asked['tokens_a_block']} tokens a block; "
+        f"median (quartiles) of {asked['number']} questions on {machine['processor']}, one thread, "
+        f"float32, commit {short_commit(machine['git_commit'])}:",
+        "",
+        "| engine | blocks | answer, tokens | first token ms | to direct | whole answer ms | to "
+        "direct |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(result["rows"], key=lambda row: row["engine"]):
+        version = machine["packages"].get(row["engine"])
+        cells = [
+            f"{row['engine']} {version}" if version else row["engine"],
+            row["blocks"],
+            row["tokens"],
+            quartiles(row["first_ms"], 0),
+            quartiles(row["first_to_direct"], 2),
+            quartiles(row["answer_ms"], 0),
+            quartiles(row["answer_to_direct"], 2),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += [f"| {name} | did not run | - | - | - | - | - |" for name in result["failed"]]
     return "\n".join(lines)
 
 
@@ -714,6 +762,7 @@ TABLES = {
     "budget-table": ("docs/budget.md", budget_table),
     "budget-levels": ("docs/budget.md", budget_levels),
     "shortcut-table": ("docs/tasks.md", shortcut_table),
+    "served-latency-table": ("docs/latency.md", served_latency_table),
     "engine-table": ("docs/engines.md", engine_table),
     "families-table": ("docs/families.md", families_table),
     "performance-table": ("docs/performance.md", performance_table),

@@ -198,12 +198,12 @@ def prompt_format(kind: str, blocks: int = 3, **changes: Any) -> PromptFormat:
     ).model_copy(update=changes)
 
 
-def _writer(family: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def _writer(family: str, tokenizer: PreTrainedTokenizerFast, **sizes: int) -> PreTrainedModel:
     """A random model that writes ordinary characters only, as trained ones do.
 
     A token without weights has a logit of zero, and some other one is always above.
     """
-    model = tiny_model(family, tokenizer, max_positions=512)
+    model = tiny_model(family, tokenizer, max_positions=512, **sizes)
     memory = [i for i in range(len(tokenizer)) if "mem" in tokenizer.convert_ids_to_tokens(i)]
     silent = [
         i
@@ -221,17 +221,20 @@ def make_run(
     folder: Path,
     adapter: bool = False,
     wanted: PromptFormat | None = None,
+    **sizes: int,
 ) -> Path:
-    """A run folder with a random model; with `adapter`, a base and a LoRA adapter on it."""
+    """A run folder with a random model; with `adapter`, a base and a LoRA adapter on it. `sizes`
+    are the model's, where they matter.
+    """
     family, make_tokenizer, _ = KINDS[kind]
     tokenizer, wanted = make_tokenizer(plain_tokenizer), wanted or prompt_format(kind)
     if not adapter:
         add_memory_tokens(tokenizer, wanted.memory)
-        model = _writer(family, tokenizer)
+        model = _writer(family, tokenizer, **sizes)
         scratch = ModelConfig(scratch=ScratchConfig(family=family), tuning="full")
         save_trained(model, tokenizer, wanted, scratch, folder / "model")
         return folder
-    _writer(family, tokenizer).save_pretrained(folder / "base")
+    _writer(family, tokenizer, **sizes).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     config = ModelConfig(base=str(folder / "base"), lora=LoraSettings(rank=4, alpha=8))
     model, tokenizer = load_base(config, wanted, (), seed=0)

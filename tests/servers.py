@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -36,11 +36,12 @@ needs_engine = [
 
 @dataclass(frozen=True)
 class Served:
-    """A running server, and the run whose export it serves."""
+    """A running server, and the run whose export it serves. `always` is in every question."""
 
     url: str
     reasoner: Reasoner
     folder: str
+    always: dict[str, Any] = field(default_factory=dict)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         data = json.dumps(body).encode()
@@ -51,7 +52,7 @@ class Served:
     def chat(self, question: str, **more: Any) -> Any:
         messages = [{"role": "user", "content": question}]
         body = {"messages": messages, "max_tokens": TOKENS, "temperature": 0}
-        return self.post("/v1/chat/completions", body | more)
+        return self.post("/v1/chat/completions", body | self.always | more)
 
     def answer(self, question: str, **more: Any) -> str:
         with self.chat(question, **more) as response:

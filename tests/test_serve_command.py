@@ -102,7 +102,10 @@ def test_rim_ask_gives_the_runs_answers(command):
 def test_the_page_shows_the_runs_answers(command, tmp_path):
     served, shown = command
     (printed,) = re.findall(r"^Web page: (\S+)$", shown, re.MULTILINE)
-    assert printed == page_url(served.url, blocks=(0, BLOCKS), most_blocks=64)
+    trained = served.reasoner.trained_blocks
+    assert printed == page_url(
+        served.url, blocks=sorted({0, BLOCKS}), most_blocks=64, trained_blocks=trained
+    )
     with Browser(tmp_path / "profile") as page:
         page.open(page_url(served.url, question=QUESTION, blocks=(0, 2, 8), run=True))
         page.wait_for("document.body.dataset.state === 'done'")

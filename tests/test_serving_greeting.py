@@ -76,7 +76,7 @@ def test_what_is_printed_asks_with_the_default_and_forbids_memory_tokens(
     [
         (TRANSFORMERS, FOLDER, False, "Web page: start with --page"),
         (OLD_LLAMA, GGUF, False, f"Web page: {PAGE.as_uri()}#server=http%3A%2F%2F127.0.0.1%3A1"),
-        (VLLM, FOLDER, True, "&blocks=0%2C3&most=64&forbid=7%2C8%2C9"),
+        (VLLM, FOLDER, True, "&blocks=0%2C3&most=64&trained=3&forbid=7%2C8%2C9"),
     ],
 )
 def test_the_pages_address_is_printed_where_a_page_may_ask(engine, subject, page, line):

@@ -20,7 +20,7 @@ from rim.results import cache_folder
 
 EngineName = Literal["transformers", "vllm", "llama.cpp"]
 EngineChoice = Literal["auto", EngineName]
-#: In the order in which "auto" takes them. vLLM is untried here, so it comes after transformers.
+#: In the order in which "auto" takes them. transformers takes every family and size; vLLM does not.
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 #: Names the program where it is not on PATH.
 LLAMA_VARIABLE = "RIM_LLAMA_SERVER"

@@ -158,6 +158,7 @@ def _page_line(plan: Plan) -> str:
         plan.url,
         blocks=[] if blocks is None else sorted({0, blocks}),
         most_blocks=stated.most if stated else None,
+        trained_blocks=stated.default if stated else None,
         forbidden_ids=plan.forbidden_ids,
     )
     return f"Web page: {address}"
@@ -169,6 +170,7 @@ def page_url(
     question: str = "",
     blocks: Sequence[int] = (),
     most_blocks: int | None = None,
+    trained_blocks: int | None = None,
     forbidden_ids: Sequence[int] = (),
     run: bool = False,
 ) -> str:
@@ -177,6 +179,7 @@ def page_url(
     Args:
         blocks: numbers of memory blocks to ask with.
         most_blocks: end of the slider.
+        trained_blocks: blocks of the model's training; the page warns of more.
         forbidden_ids: tokens an answer may not contain, see `Client`.
         run: ask at once.
     """
@@ -185,6 +188,7 @@ def page_url(
         "question": question,
         "blocks": ",".join(map(str, blocks)),
         "most": "" if most_blocks is None else str(most_blocks),
+        "trained": "" if trained_blocks is None else str(trained_blocks),
         "forbid": ",".join(map(str, forbidden_ids)),
         "run": "1" if run else "",
     }
