@@ -18,7 +18,8 @@ from rim.study.compare.settings import load_comparison
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_projects_own_comparison_is_valid_and_its_budgets_are_equal():
+def test_the_projects_own_comparison_is_valid_and_its_budgets_are_equal(monkeypatch):
+    monkeypatch.setenv("RIM_DATA", "data")
     for path in ROOT.glob("recipes/compare_*.yaml"):
         plan = make_plan(load_comparison(path))
         assert plan and all(isinstance(run.recipe, Recipe) for run in plan)
