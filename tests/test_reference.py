@@ -151,9 +151,9 @@ def test_a_tiny_run_of_each_method_has_the_losses_it_had(name, losses, tmp_path)
 
 @pytest.mark.slow
 def test_the_demos_trainings_have_the_losses_they_had(losses, tmp_path):
-    """Base, direct, chain of thought and RiM; their stages cut to 8 steps on 1,000 examples, of which the first four
-    are compared but for the base, which the others start from. (Stored by the code that had just
-    given the losses of 50 steps, stored before the sources were rebuilt.)
+    """Base, direct, chain of thought and RiM; their stages cut to 8 steps on 1,000 examples, of
+    which the first four are compared but for the base, which the others start from. (Stored by the
+    code that had just given the losses of 50 steps, stored before the sources were rebuilt.)
     """
     for name, recipe in demo_recipes(0, tmp_path / "demo").items():
         stages = [s.model_copy(update={"max_steps": 8, "evaluate_every": 8}) for s in recipe.stages]
