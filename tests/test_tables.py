@@ -164,3 +164,14 @@ def test_commands_take_tables(tmp_path):
     told = rim_command("data", "stats", path, code=2)
     assert "--column question=NAME" in " ".join(told.split())
     assert "--column takes" in rim_command("data", "stats", path, "--column", "Problem", code=2)
+
+
+def test_a_table_whose_answers_are_whole_solutions_is_told_so(tmp_path):
+    """GSM8K kept as a table: its answers are no answers."""
+    text = 'question,answer\n1+2?,"1+2=3\n#### 3"\n2+2?,"2+2=4\n#### 4"\n'
+    path = csv_file(tmp_path, text)
+    with pytest.raises(DataError, match="rim data split-steps"):
+        open_file(path)
+    out = tmp_path / "steps.jsonl"
+    rim_command("data", "split-steps", path, "--out", out)
+    assert [e.answer for e in open_file(out)] == ["3", "4"]

@@ -37,6 +37,11 @@ def load_examples(source: DataSource) -> list[Example]:
     if not examples:
         left = f" but for those of {', '.join(source.exclude)}" if excluded else ""
         raise DataError(f"{source.path or source.format} holds no examples{left}")
+    if all("####" in example.answer for example in examples):
+        raise DataError(
+            f"{source.path or source.format}: every answer is a solution with '####' before its "
+            "answer, as in GSM8K; `rim data split-steps` makes questions, steps and answers of them"
+        )
     return examples
 
 
