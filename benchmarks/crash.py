@@ -6,6 +6,9 @@ A small model is trained once without a stop, and then once for each of kill -9,
 SIGTERM: stopped so many times, continued with `rim train --resume` every time. Its weights, and the
 last word of its log on every step, must be those of the first, bit for bit (on one CPU). Exits with
 1 if they are not. Prints one JSON line last.
+
+Says after every stop how many are done. A signal that is finished is written to --out, and the same
+command goes on with the others.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ import yaml
 
 import rim.train.curriculum  # noqa: F401 (imported before the processes are forked)
 from rim.cli import app
-from rim.results import environment, write_json
+from rim.results import environment, read_json, write_json
 from rim.train.checkpoints import ASIDE
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
@@ -115,6 +118,66 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[Any, Any]]:
     return load_file(folder / "model" / "model.safetensors"), last
 
 
+def recipe_of(root: Path, run: str, steps: int) -> tuple[Path, Path]:
+    """A recipe's file and the run folder that it names."""
+    file = root / f"{run}.yaml"
+    stages = [stage | {"max_steps": steps} for stage in STAGES]
+    raw = RECIPE | {"name": run, "runs_dir": str(root / "runs"), "stages": stages}
+    file.write_text(yaml.safe_dump(raw))
+    return file, root / "runs" / run
+
+
+def begun(options: argparse.Namespace) -> dict[str, Any]:
+    """What an earlier call with the same settings and the same code has measured, or nothing."""
+    settings = {"seed": options.seed, "stops": options.stops, "steps": options.steps}
+    result = {"environment": environment(), **settings, "signals": {}}
+    if options.out and options.out.exists():
+        earlier = read_json(options.out)
+        commit = earlier["environment"]["git_commit"]
+        same_settings = all(earlier.get(key) == value for key, value in settings.items())
+        if same_settings and commit == result["environment"]["git_commit"]:
+            return earlier
+    return result
+
+
+def stopped_by(
+    number: signal.Signals, root: Path, whole: tuple[Any, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Runs stopped by one signal and continued, until it was sent often enough."""
+    draw = random.Random(f"{options.seed} {number.name}")
+    log = root / "log"
+    recipe, folder = recipe_of(root, number.name, options.steps)
+    codes: Counter[int] = Counter()
+    inside = 0
+    started = time.monotonic()
+    while sum(codes.values()) < options.stops:
+        if (folder / "model").exists():  # done before it was stopped often enough
+            folder.rename(root / f"{number.name}-{len([*root.glob(f'{number.name}-*')])}")
+        code = stop(start(recipe, folder, log), number, folder, draw)
+        if code is not None:
+            codes[code] += 1
+            inside += any(folder.glob(f"stages/*/{ASIDE}"))
+            told = f"{number.name}: {sum(codes.values())} of {options.stops} stops"
+            print(f"{told}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    if not (folder / "model").exists():
+        assert wait(start(recipe, folder, log)) == 0, log.read_text()[-3000:]
+    runs = [folder, *root.glob(f"{number.name}-*")]
+    weights, logged = whole
+    same = []
+    for run in runs:
+        other_weights, other_logged = outcome(run)
+        same_weights = all(torch.equal(weights[key], other_weights[key]) for key in weights)
+        same.append(same_weights and logged == other_logged)
+    return {
+        "stops": sum(codes.values()),
+        "exit_codes": {str(code): count for code, count in sorted(codes.items())},
+        "stopped_with_a_save_unfinished": inside,
+        "runs": len(runs),
+        "same_bit_for_bit": all(same),
+        "seconds": round(time.monotonic() - started),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stops", type=int, default=20)
@@ -122,54 +185,23 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=60, help="Steps of each of the two stages.")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    draw = random.Random(options.seed)
-    rows = {}
+    result = begun(options)
+    rows = result["signals"]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-
-        def recipe_of(run: str) -> tuple[Path, Path]:
-            file = root / f"{run}.yaml"
-            stages = [stage | {"max_steps": options.steps} for stage in STAGES]
-            raw = RECIPE | {"name": run, "runs_dir": str(root / "runs"), "stages": stages}
-            file.write_text(yaml.safe_dump(raw))
-            return file, root / "runs" / run
-
         log = root / "log"
-        file, folder = recipe_of("whole")
-        assert wait(start(file, folder, log)) == 0, log.read_text()
-        weights, logged = outcome(folder)
+        started = time.monotonic()
+        recipe, folder = recipe_of(root, "whole", options.steps)
+        assert wait(start(recipe, folder, log)) == 0, log.read_text()
+        whole = outcome(folder)
+        print(f"a run without a stop took {time.monotonic() - started:.0f} s", file=sys.stderr)
         for number in SIGNALS:
-            file, folder = recipe_of(number.name)
-            codes: Counter[int] = Counter()
-            inside = 0
-            while sum(codes.values()) < options.stops:
-                if (folder / "model").exists():  # done before it was stopped often enough
-                    done = len([*root.glob(f"{number.name}-*")])
-                    folder.rename(root / f"{number.name}-{done}")
-                code = stop(start(file, folder, log), number, folder, draw)
-                if code is not None:
-                    codes[code] += 1
-                    inside += any(folder.glob(f"stages/*/{ASIDE}"))
-            if not (folder / "model").exists():
-                assert wait(start(file, folder, log)) == 0, log.read_text()[-3000:]
-            runs = [folder, *root.glob(f"{number.name}-*")]
-            same = []
-            for run in runs:
-                other_weights, other_logged = outcome(run)
-                same_weights = all(torch.equal(weights[key], other_weights[key]) for key in weights)
-                same.append(same_weights and logged == other_logged)
-            rows[number.name] = {
-                "stops": sum(codes.values()),
-                "exit_codes": {str(code): count for code, count in sorted(codes.items())},
-                "stopped_with_a_save_unfinished": inside,
-                "runs": len(runs),
-                "same_bit_for_bit": all(same),
-            }
+            if number.name not in rows:
+                rows[number.name] = stopped_by(number, root, whole, options)
+                if options.out:
+                    write_json(options.out, result)
             print(number.name, rows[number.name], file=sys.stderr, flush=True)
         assert "UNEXPECTED" not in log.read_text(), log.read_text()[-3000:]
-    result = {"environment": environment(), "seed": options.seed, "signals": rows}
-    if options.out:
-        write_json(options.out, result)
     print(json.dumps(result))
     return 0 if all(row["same_bit_for_bit"] for row in rows.values()) else 1
 
