@@ -19,7 +19,7 @@ import torch
 
 from rim.config.recipe_yaml import load_recipe
 from rim.core.prompt import PromptEncoder
-from rim.data.sources import load_training_data
+from rim.data.training import load_training_data
 from rim.infer.decode import generate
 from rim.models.loading import load_base
 from rim.results import environment, write_json

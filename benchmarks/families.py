@@ -28,7 +28,7 @@ from rim.config import ConfigError, Recipe
 from rim.core.layers import layer_windows, state_kinds
 from rim.core.layout import Layout, lay_out
 from rim.core.prompt import PromptEncoder
-from rim.data.sources import load_training_data
+from rim.data.training import load_training_data
 from rim.infer.decode import generate
 from rim.methods import METHODS
 from rim.models.folder import read_prompt_format

@@ -29,7 +29,7 @@ from rim.core.layout import Layout, lay_out
 from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
 from rim.data.examples import Example
-from rim.data.sources import load_training_data
+from rim.data.training import load_training_data
 from rim.methods import METHODS
 from rim.models.loading import load_base
 from rim.results import environment, write_json

@@ -17,13 +17,12 @@ from rim.data.guessing import guess_format
 from rim.data.sources import (
     check_file,
     describe,
-    hold_out,
     load_examples,
-    load_training_data,
     open_file,
 )
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.data.tasks.drawing import split_of
+from rim.data.training import hold_out, load_training_data
 from rim.infer.answers import extract_answer, is_right, same_answer
 
 

@@ -80,7 +80,7 @@ def test_the_recipe_of_the_document_reads_the_table(tmp_path, monkeypatch):
     import yaml
 
     from rim.config import DataConfig
-    from rim.data.sources import load_training_data
+    from rim.data.training import load_training_data
 
     monkeypatch.chdir(tmp_path)
     problems(tmp_path / "problems.csv", 30)

@@ -187,7 +187,7 @@ def test_another_prompt_has_other_layouts(kept, encoder):
     assert same_batches(stored, layouts)
 
 
-@pytest.mark.parametrize("torn", ["fields.bin", "table.npy", "state.json"])
+@pytest.mark.parametrize("torn", ["fields.bin", "table.bin", "state.json"])
 @pytest.mark.parametrize("how", ["cut", "changed", "gone"])
 def test_layouts_that_are_torn_are_made_again(kept, tmp_path, torn, how):
     kept(objective="steps")

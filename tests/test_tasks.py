@@ -31,7 +31,6 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import (
     data_hash,
     load_examples,
-    load_training_data,
     open_file,
     task_source,
     write_file,
@@ -40,6 +39,7 @@ from rim.data.tasks import READERS
 from rim.data.tasks.drawing import split_of
 from rim.data.tasks.multiplication import generate_multiplication
 from rim.data.tasks.multiplication import solve as multiply
+from rim.data.training import load_training_data
 
 
 def benchmark(name):

@@ -242,6 +242,7 @@ class DataSource(Settings):
     step_separator: Annotated[str, Field(min_length=1)] = "\n"  # in steps that are one string
     data_files: str | None = None  # hub loaders such as "json" or "parquet" on a local file
     part: Literal["all", "train", "validation", "test"] = "all"  # of one file, parted by question
+    streaming: bool = False  # training data only: read piece by piece, never held in memory
     exclude: tuple[str, ...] = ()  # data files whose questions must not occur in this source
     arithmetic: ArithmeticConfig = ArithmeticConfig()
     brackets: BracketsConfig = BracketsConfig()
@@ -265,6 +266,17 @@ class DataSource(Settings):
             raise ValueError(f"format {self.format!r} needs a path")
         if self.task is not None and self.part != "all":
             raise ValueError(f"{self.format} is generated: its own split says which part it is")
+        if self.streaming and self.task is not None:
+            raise ValueError(
+                f"streaming needs a file or a set of the hub; {self.format} is generated in memory "
+                "(rim data generate writes a file)"
+            )
+        if self.streaming and self.part != "all":
+            raise ValueError(
+                f"streaming reads one example after the other, and which of them are in part "
+                f"{self.part!r} is known when all are read; write the parts to files of their own "
+                "(rim data split)"
+            )
         return self
 
 
@@ -277,3 +289,14 @@ class DataConfig(Settings):
     drop_without_steps: bool = (
         False  # of both; else an example without steps stops a run that needs them
     )
+
+    @model_validator(mode="after")
+    def _streamed(self) -> Self:
+        if self.train.streaming and self.validation is None:
+            raise ValueError(
+                "data.train.streaming needs data.validation: questions cannot be held out of a set "
+                "that is never in memory"
+            )
+        if self.validation is not None and self.validation.streaming:
+            raise ValueError("streaming is for data.train; validation is held in memory")
+        return self

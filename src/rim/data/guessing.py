@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.data.examples import DataError
-from rim.data.files import is_parquet, read_text
+from rim.data.files import is_parquet, read_lines
 from rim.data.readers import FILE_FORMATS, is_multiplication, parse_json, raw_records
 from rim.data.tables import looks_like_csv
 
@@ -40,7 +40,7 @@ def guess_format(path: Path, by_columns: bool = False) -> str:
     """
     if is_parquet(path):
         return "parquet"
-    first = next((line.strip() for line in read_text(path).split("\n") if line.strip()), "")
+    first = next((line.strip() for line in read_lines(path) if line.strip()), "")
     if not first:
         raise DataError(f"{path} is empty")
     if first.startswith("["):

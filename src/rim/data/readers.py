@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from rim.data.columns import PLAIN, Reading, check_fields, make_example
 from rim.data.examples import DataError, Example, check_text
-from rim.data.files import read_text
+from rim.data.files import read_lines, read_text
 from rim.data.tables import Misfit, column_names, table_rows
 
 _ANNOTATION = re.compile(r"<<(.+?)>>")
@@ -111,10 +111,9 @@ def raw_records(path: Path, file_format: FileFormat) -> Iterator[tuple[Any, str]
         yield from table_rows(path, file_format.holds)
         return
     if file_format.holds != "array":
-        # Not str.splitlines: JSON strings may hold U+2028 and its kin unescaped.
-        for number, line in enumerate(read_text(path).split("\n"), 1):
+        for number, line in enumerate(read_lines(path), 1):
             if line.strip():
-                yield line.rstrip("\r"), f"{path}, line {number}"
+                yield line.removesuffix("\n"), f"{path}, line {number}"
         return
     try:
         records = json.loads(read_text(path), object_pairs_hook=_each_once)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from rim.config import DataConfig, DataSource, RecordFormat
+from rim.config import DataSource, RecordFormat
 from rim.config.recipe_yaml import apply_override, settings_from_dict
 from rim.data.columns import PLAIN, Reading
 from rim.data.examples import DataError, Example
 from rim.data.guessing import known_format
 from rim.data.readers import FILE_FORMATS, parsed, read_file
+from rim.data.streamed import data_hash
 from rim.data.tasks import GENERATORS
 from rim.results import write_text
 
@@ -27,9 +27,7 @@ def load_examples(source: DataSource) -> list[Example]:
     Raises:
         DataError: a missing or malformed file, or a source without examples.
     """
-    questions = Reading(source.columns.model_copy(update={"steps": None}))
-    files = [file_source(Path(path), reading=questions) for path in source.exclude]
-    excluded = {e.same_question for file in files for e in load_examples(file)}
+    excluded = excluded_questions(source)
     kept = (e for e in read_source(source, excluded=excluded) if e.same_question not in excluded)
     if source.part != "all":
         kept = iter(parted(list(kept), source.path or source.format)[source.part])
@@ -43,6 +41,13 @@ def load_examples(source: DataSource) -> list[Example]:
             "answer, as in GSM8K; `rim data split-steps` makes questions, steps and answers of them"
         )
     return examples
+
+
+def excluded_questions(source: DataSource) -> set[str]:
+    """The questions of the files in `exclude`."""
+    questions = Reading(source.columns.model_copy(update={"steps": None}))
+    files = [file_source(Path(path), reading=questions) for path in source.exclude]
+    return {e.same_question for file in files for e in load_examples(file)}
 
 
 def read_source(
@@ -93,53 +98,6 @@ def _read_hub(
     return parsed(rows, reading.example, on_problem)
 
 
-def load_training_data(config: DataConfig, seed: int) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples; without a validation source, some training examples are
-    held out.
-
-    Raises:
-        DataError: a validation question that is also a training question, or nothing left to train
-            or to validate on.
-    """
-    train = _training_part(config.train, config)
-    if config.validation is None:
-        if config.holdout >= len(train):
-            raise DataError(
-                f"data.holdout {config.holdout} leaves nothing of {len(train)} training examples; "
-                f"set a smaller one (data.holdout={max(1, len(train) // 5)}) or data.validation"
-            )
-        return hold_out(train, config.holdout, seed)
-    validation = _training_part(config.validation, config)
-    for part, examples in (("training", train), ("validation", validation)):
-        if not examples:
-            raise DataError(f"no {part} example has steps (data.drop_without_steps leaves none)")
-    known = {example.same_question for example in train}
-    for example in validation:
-        if example.same_question in known:
-            raise DataError(
-                f"{example.origin}: this validation question is also a training question"
-            )
-    return train, validation
-
-
-def _training_part(source: DataSource, config: DataConfig) -> list[Example]:
-    return [e for e in load_examples(source) if e.steps or not config.drop_without_steps]
-
-
-def hold_out(
-    examples: Sequence[Example], count: int, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """Set about `count` examples apart by question: a repeated question stays on one side."""
-    first = {e.same_question: e.question for e in reversed(examples)}
-    keys = sorted(first, key=first.__getitem__)
-    random.Random(seed).shuffle(keys)
-    held = set(keys[:count])
-    train, validation = [], []
-    for example in examples:
-        (validation if example.same_question in held else train).append(example)
-    return train, validation
-
-
 #: A tenth of a source's questions, but no more than this, are its validation part.
 MOST_VALIDATION = 200
 #: A fifth, but no more than this, are its test part.
@@ -168,16 +126,6 @@ def parted(examples: Sequence[Example], what: str) -> dict[str, list[Example]]:
     for example in examples:
         parts[side[example.same_question]].append(example)
     return parts
-
-
-def data_hash(examples: Sequence[Example]) -> str:
-    """SHA-256 of the examples' content, for results files: the same data gives the same hash
-    anywhere.
-    """
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(json.dumps([e.question, list(e.steps), e.answer]).encode() + b"\n")
-    return digest.hexdigest()[:16]
 
 
 # --- files named on the command line --------------------------------------------------------------

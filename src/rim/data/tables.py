@@ -8,13 +8,12 @@ is told by the header.
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from rim.data.examples import DataError
-from rim.data.files import read_text
+from rim.data.files import read_lines
 
 TableKind = Literal["csv", "parquet"]
 _DELIMITERS = ",;\t|"
@@ -27,7 +26,7 @@ def column_names(path: Path, kind: TableKind) -> list[str]:
         DataError: no such table.
     """
     if kind == "csv":
-        return _header(path, _read_csv(path))[1]
+        return _header(path)[1]
     with _parquet(path) as file:
         return list(file.schema_arrow.names)
 
@@ -44,9 +43,8 @@ def table_rows(path: Path, kind: TableKind) -> Iterator[tuple[Any, str]]:
                     number += 1
                     yield row, f"{path}, row {number}"
         return
-    text = _read_csv(path)
-    delimiter, header = _header(path, text)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    delimiter, header = _header(path)
+    rows = csv.reader(read_lines(path), delimiter=delimiter, strict=True)
     number = 0
     try:
         for number, cells in enumerate(rows, 1):
@@ -76,11 +74,13 @@ class Misfit(list[str]):
 
 def looks_like_csv(path: Path, first_line: str) -> bool:
     """Whether the first line of a file could be a header of two columns or more."""
-    return len(_split_header(path, first_line)[1]) > 1
+    return len(_split_header(path, lambda: iter([first_line]))[1]) > 1
 
 
-def _header(path: Path, text: str) -> tuple[str, list[str]]:
-    delimiter, names = _split_header(path, text)
+def _header(path: Path) -> tuple[str, list[str]]:
+    if not any(line.strip() for line in read_lines(path)):
+        raise DataError(f"{path} is empty")
+    delimiter, names = _split_header(path, lambda: read_lines(path))
     names = [name.strip() for name in names]
     for name in names:
         if name and names.count(name) > 1:
@@ -88,11 +88,11 @@ def _header(path: Path, text: str) -> tuple[str, list[str]]:
     return delimiter, names
 
 
-def _split_header(path: Path, text: str) -> tuple[str, list[str]]:
+def _split_header(path: Path, lines: Callable[[], Iterator[str]]) -> tuple[str, list[str]]:
     """What parts the cells, and the first row: the separator that parts it into most cells."""
     found: dict[str, list[str]] = {}
     for delimiter in _DELIMITERS:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows = csv.reader(lines(), delimiter=delimiter, strict=True)
         try:
             found[delimiter] = next(rows, [])
         except csv.Error:
@@ -101,13 +101,6 @@ def _split_header(path: Path, text: str) -> tuple[str, list[str]]:
         raise DataError(f"{path}, row 1: not a readable CSV; is a quote left open?")
     best = max(found, key=lambda d: len(found[d]))
     return best, found[best]
-
-
-def _read_csv(path: Path) -> str:
-    text = read_text(path)
-    if not text.strip():
-        raise DataError(f"{path} is empty")
-    return text
 
 
 def _parquet(path: Path) -> Any:

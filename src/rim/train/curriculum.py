@@ -18,7 +18,8 @@ from rim.config import ConfigError, Recipe, StageConfig
 from rim.core.layout import Layout, lay_out
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
-from rim.data.sources import data_hash, load_training_data
+from rim.data.sources import data_hash
+from rim.data.training import load_training_data
 from rim.infer.answers import grade
 from rim.infer.decode import generate
 from rim.methods import METHODS

@@ -27,7 +27,7 @@ from rim.config import Recipe, StageConfig
 from rim.core.layout import Layout
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
-from rim.data.sources import load_training_data
+from rim.data.training import load_training_data
 from rim.methods import METHODS
 from rim.models.lora import count_parameters
 from rim.train.arguments import check_trainer_settings, training_arguments
@@ -119,9 +119,10 @@ def _sample(examples: Sequence[Example]) -> list[Example]:
     if len(examples) <= COUNTED:
         return list(examples)
     longest = longest_examples(examples, LONGEST)
-    chosen = {id(example) for example in longest}
-    others = random.Random(0).sample(examples, COUNTED)
-    return longest + [example for example in others if id(example) not in chosen]
+    drawn = dict.fromkeys(random.Random(0).sample(range(len(examples)), COUNTED))
+    found = {number: example for number, example in enumerate(examples) if number in drawn}
+    chosen = set(longest)
+    return longest + [found[number] for number in drawn if found[number] not in chosen]
 
 
 def _tokens(encoder: PromptEncoder, examples: Sequence[Example]) -> dict[str, dict[str, float]]:

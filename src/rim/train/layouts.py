@@ -4,7 +4,8 @@ workers that share data, tokenizer and settings.
 A large data set lies in `$XDG_CACHE_HOME/rim/layouts` (`~/.cache` if unset), a folder for each key:
 the hash of all that a layout depends on, the code that makes it included. Written aside and
 renamed, checked by a checksum when it is opened, and laid out again if it is torn. It may be
-deleted at any time. Training maps it: it is no process's own memory.
+deleted at any time. Training reads an example when its turn comes, so that no process holds the
+set, however large it is.
 
 Shape legend: S tokens of all examples in a row, F fields a token, E examples, C columns of `TABLE`.
 """
@@ -21,17 +22,18 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
 import rim.core.layout
 import rim.core.prompt
-from rim.config import StageConfig
-from rim.core.layout import FIELDS, Layout
+from rim.config import ConfigError, StageConfig
+from rim.core.layout import FIELDS, LaidOut, Layout
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash
+from rim.data.streamed import StreamedExamples
 from rim.methods import METHODS
 from rim.results import cache_folder
 
@@ -39,6 +41,9 @@ from rim.results import cache_folder
 KEPT_FROM = 20_000
 #: What is known of an example beside its tokens; `end` is where they end in the array of all.
 TABLE = ("end", "trunk_length", "num_readouts", "num_step_readouts", "max_position")
+FIELDS_FILE, TABLE_FILE = "fields.bin", "table.bin"
+#: Rows of a table that are in memory at a time while one of its columns is read.
+ROWS = 2**16
 #: Settings of a stage that say how it trains, not what: they change no layout.
 _TRAINING_ONLY = {
     *("step_weight", "distillation_weight", "blind_readouts", "blind_coin", "weighting"),
@@ -58,14 +63,32 @@ class StoredLayout:
     num_step_readouts: int
 
 
-class StoredLayouts(Sequence[StoredLayout]):
-    """Layouts in two arrays, in memory or mapped from a folder."""
+@dataclass(frozen=True)
+class RowsOnDisk:
+    """Rows of whole numbers in a file, of which only those asked for are read."""
 
-    def __init__(self, fields_SF: np.ndarray, table_EC: np.ndarray, folder: Path | None = None):
-        self._fields_SF, self.table_EC, self._folder = fields_SF, table_EC, folder
+    file: Path
+    dtype: np.dtype
+    width: int
 
     def __len__(self) -> int:
-        return len(self.table_EC)
+        return self.file.stat().st_size // (self.dtype.itemsize * self.width)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        count, skipped = (stop - start) * self.width, start * self.width * self.dtype.itemsize
+        read = np.fromfile(self.file, self.dtype, max(count, 0), offset=skipped)
+        return read.reshape(-1, self.width)
+
+
+class StoredLayouts(Sequence[StoredLayout]):
+    """Layouts in two arrays, in memory or on disk."""
+
+    def __init__(self, fields_SF: np.ndarray | RowsOnDisk, table_EC: np.ndarray | RowsOnDisk):
+        self._fields_SF, self._table_EC = fields_SF, table_EC
+
+    def __len__(self) -> int:
+        return len(self._table_EC)
 
     @overload
     def __getitem__(self, index: int) -> StoredLayout: ...
@@ -75,19 +98,33 @@ class StoredLayouts(Sequence[StoredLayout]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
-        end, *rest = self.table_EC[number, :4].tolist()
-        start = self.table_EC[number - 1, 0] if number else 0
-        return StoredLayout(self._fields_SF[start:end], *rest)
-
-    def __reduce__(self) -> Any:
-        """A worker that is no fork maps the folder again instead of getting a copy."""
-        if self._folder is not None:
-            return _open, (self._folder,)
-        return StoredLayouts, (self._fields_SF, self.table_EC)
+        *before, (end, *rest) = self._table_EC[max(0, number - 1) : number + 1].tolist()
+        start = before[0][0] if before else 0
+        return StoredLayout(self._fields_SF[start:end], *rest[:3])
 
     def column(self, name: str) -> np.ndarray:
         """One number of every example, see `TABLE`."""
-        return self.table_EC[:, TABLE.index(name)]
+        index, rows = TABLE.index(name), range(0, len(self), ROWS)
+        return np.concatenate([self._table_EC[i : i + ROWS][:, index] for i in rows])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every example."""
+        return np.diff(self.column("end"), prepend=0)
+
+
+def lengths(layouts: Sequence[LaidOut]) -> np.ndarray:
+    """Tokens of every example."""
+    if isinstance(layouts, StoredLayouts):
+        return layouts.lengths
+    return np.array([len(x.fields_TF) for x in layouts])
+
+
+def most_step_readouts(layouts: Sequence[LaidOut]) -> int:
+    """The most read-outs of steps that an example has; 0 where there are no examples."""
+    if isinstance(layouts, StoredLayouts):
+        return int(layouts.column("num_step_readouts").max())
+    return max((x.num_step_readouts for x in layouts), default=0)
 
 
 def store_layouts(
@@ -100,9 +137,19 @@ def store_layouts(
 
     Args:
         layouts: those of `examples`, made while they are read; not read if they are on disk.
+
+    Raises:
+        ConfigError: examples that are not to be in memory, with a tokenizer whose work cannot be
+            found again on disk.
     """
-    key = _key(examples, stage, encoder) if len(examples) >= KEPT_FROM else None
+    streamed = isinstance(examples, StreamedExamples)
+    key = _key(examples, stage, encoder) if streamed or len(examples) >= KEPT_FROM else None
     if key is None:
+        if streamed:
+            raise ConfigError(
+                "data.train.streaming needs a tokenizer of the tokenizers library (a "
+                "tokenizer.json beside the base); leave streaming out, or convert the tokenizer"
+            )
         fields, table = [], []
         for layout in layouts:
             fields.append(layout.fields_TF)
@@ -135,39 +182,41 @@ def _numbers(layout: Layout, start: int) -> list[int]:
 
 
 def _write(layouts: Iterable[Layout], folder: Path) -> None:
-    table, checksum = [], 0
-    with (folder / "fields.bin").open("wb") as file:
+    tokens = 0
+    with (folder / FIELDS_FILE).open("wb") as fields, (folder / TABLE_FILE).open("wb") as table:
         for layout in layouts:
-            content = layout.fields_TF.tobytes()
-            file.write(content)
-            checksum = zlib.crc32(content, checksum)
-            table.append(_numbers(layout, table[-1][0] if table else 0))
-        file.flush()
-        os.fsync(file.fileno())
-    table_EC = np.array(table)
-    np.save(folder / "table.npy", table_EC)
-    checksum = zlib.crc32(table_EC.tobytes(), checksum)
-    state = {"tokens": int(table_EC[-1, 0]), "checksum": checksum}
+            numbers = _numbers(layout, tokens)
+            tokens = numbers[0]
+            fields.write(layout.fields_TF.tobytes())
+            table.write(np.array(numbers, np.int64).tobytes())
+        for file in (fields, table):
+            file.flush()
+            os.fsync(file.fileno())
+    state = {"tokens": tokens, "checksum": _checksum(folder)}
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
 
 def _open(folder: Path) -> StoredLayouts:
-    fields_SF = np.memmap(folder / "fields.bin", np.int32, "c").reshape(-1, len(FIELDS))
-    return StoredLayouts(fields_SF, np.load(folder / "table.npy"), folder)
+    fields_SF = RowsOnDisk(folder / FIELDS_FILE, np.dtype(np.int32), len(FIELDS))
+    return StoredLayouts(fields_SF, RowsOnDisk(folder / TABLE_FILE, np.dtype(np.int64), len(TABLE)))
 
 
 def _whole(folder: Path) -> bool:
     """Whether a folder holds what was written; one that does not is as good as none."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        checksum = 0
-        with (folder / "fields.bin").open("rb") as file:
-            while content := file.read(2**24):
-                checksum = zlib.crc32(content, checksum)
-        checksum = zlib.crc32(np.load(folder / "table.npy").tobytes(), checksum)
-    except (OSError, ValueError, EOFError):
+        return _checksum(folder) == state.get("checksum")
+    except (OSError, ValueError):
         return False
-    return checksum == state.get("checksum")
+
+
+def _checksum(folder: Path) -> int:
+    checksum = 0
+    for name in (FIELDS_FILE, TABLE_FILE):
+        with (folder / name).open("rb") as file:
+            while content := file.read(2**16):
+                checksum = zlib.crc32(content, checksum)
+    return checksum
 
 
 def _key(examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder) -> str | None:

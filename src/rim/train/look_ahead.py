@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +39,7 @@ def look_ahead(
     for stage in recipe.stages:
         if stage.objective == "answer" or all(e.steps for e in longest):
             layouts = curriculum.lay_out(longest, stage, encoder)
-            refuse_too_long(longest, (layout.max_position for layout in layouts), model)
+            refuse_too_long(longest, [layout.max_position for layout in layouts], model)
     sentences = [_about_chat(recipe, encoder)]
     sentences += [_about_blocks(recipe, stage, examples) for stage in recipe.stages]
     return [sentence for sentence in sentences if sentence]
@@ -46,7 +49,7 @@ def longest_examples(examples: Sequence[Example], count: int) -> list[Example]:
     def characters(example: Example) -> int:
         return len(example.question) + sum(map(len, example.steps)) + len(example.answer)
 
-    return sorted(examples, key=characters, reverse=True)[:count]
+    return heapq.nlargest(count, examples, key=characters)
 
 
 def _about_chat(recipe: Recipe, encoder: PromptEncoder) -> str | None:
@@ -81,16 +84,19 @@ def _about_blocks(recipe: Recipe, stage: StageConfig, examples: Sequence[Example
     if stage.objective != "steps":
         return None
     method, blocks = METHODS[recipe.method], recipe.memory.blocks
-    needed = sorted(method.blocks_needed(len(e.steps), stage) for e in examples)
-    over = sum(count > blocks for count in needed)
+    needed = Counter(method.blocks_needed(len(e.steps), stage) for e in examples)
+    over = sum(times for count, times in needed.items() if count > blocks)
     if not over:
         return None
-    most = needed[math.ceil(MOST * len(needed)) - 1]
-    enough = f"{needed[-1]} would be enough for all"
-    if blocks < most < needed[-1]:
+    number, largest = needed.total(), max(needed)
+    covered = itertools.accumulate(times for _, times in sorted(needed.items()))
+    pairs = zip(sorted(needed), covered, strict=True)
+    most = next(count for count, so_far in pairs if so_far >= math.ceil(MOST * number))
+    enough = f"{largest} would be enough for all"
+    if blocks < most < largest:
         enough += f", {most} for {MOST:.0%} of them"
     return (
-        f"{over:,} of {len(needed):,} training examples ({over / len(needed):.1%}) have more steps "
+        f"{over:,} of {number:,} training examples ({over / number:.1%}) have more steps "
         f"than memory.blocks: {blocks} has room for in stage {stage.name!r} (alignment: "
         f"{stage.alignment}); {enough}"
     )

@@ -32,6 +32,7 @@ from rim.core.prompt import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.arguments import CHECKPOINTING, mixed_precision
+from rim.train.layouts import lengths
 from rim.train.processes import micro_batch, process_count
 from rim.train.trainer import batch_maker, logits_chunk
 
@@ -164,8 +165,7 @@ def find_micro_batch(
     whole = micro_batch(stage, process_count())
     device = training_device(stage)
     free = free_memory(device)
-    lengths = np.array([len(x.fields_TF) for x in layouts])
-    longest = [layouts[i] for i in np.argsort(-lengths, kind="stable")[:whole]]
+    longest = [layouts[i] for i in np.argsort(-lengths(layouts), kind="stable")[:whole]]
     step = _Step(stage, model, encoder)
     if device.type != "cpu":
         model.to(device)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from rim.core.prompt import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.data.examples import Example
 from rim.infer.decode import generate
+from rim.train.layouts import lengths
 
 Way = Literal["parallel", "separate"]
 
@@ -98,9 +100,8 @@ def decide_readouts(
             cache are.
     """
     wanted = recipe.model.readouts
-    example, layout = max(
-        zip(examples, layouts, strict=True), key=lambda pair: len(pair[1].fields_TF)
-    )
+    longest = int(np.argmax(lengths(layouts)))
+    example, layout = examples[longest], layouts[longest]
     dtype = unwrap(model).dtype
     rounding = ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
     errors: dict[Way, float] = {"separate": readout_error(model, layout, "separate")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from rim.config import ConfigError, StageConfig
 from rim.core.prompt import PromptEncoder
@@ -11,11 +13,13 @@ from rim.data.examples import DataError, Example
 from rim.infer.decode import position_limit
 
 
-def refuse_too_long(examples: Sequence[Example], max_positions: Iterable[int], model: Any) -> None:
+def refuse_too_long(examples: Sequence[Example], max_positions: Sequence[int], model: Any) -> None:
     """Refuse an example that the model has no positions for."""
     limit = position_limit(model)
+    if limit is None or np.max(max_positions, initial=0) < limit:
+        return
     for example, position in zip(examples, max_positions, strict=True):
-        if limit is not None and position >= limit:
+        if position >= limit:
             raise DataError(
                 f"{example.origin}: too long, needs {position + 1} positions, "
                 f"the model has {limit}; "

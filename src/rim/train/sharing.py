@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from rim.config import StageConfig
 from rim.core.feedback import Feedback
 from rim.train.checkpoints import SafeTrainer
 from rim.train.cost import TrainingCost, micro_batch_counts
+from rim.train.order import Shuffled
 from rim.train.processes import counted
 
 
@@ -23,6 +24,13 @@ class SharedTrainer(SafeTrainer):
     feedback: Feedback | None
     _num_examples: int
     _collecting = False
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if type(sampler) is not RandomSampler:  # a strategy of `trainer` settings
+            return sampler
+        seed = self.args.data_seed
+        return Shuffled(len(sampler), torch.random.initial_seed() if seed is None else seed)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         self._collecting = True

@@ -26,6 +26,7 @@ from rim.core.schedules import readout_weights
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.cost import TrainingCost
+from rim.train.layouts import most_step_readouts
 from rim.train.log_window import (
     Window,
     readout_metrics,
@@ -116,7 +117,7 @@ class ReadoutTrainer(SharedTrainer):
         self.loss_is_scaled_for_ga = True
         train_set = self.train_dataset
         layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
-        self._max_readouts = max((x.num_step_readouts + 1 for x in layouts), default=1)
+        self._max_readouts = most_step_readouts(layouts) + 1
         self._blind_step, self._examples_of_step = -1, 0
         self._num_examples = len(layouts)
         # Losses and weights since the last log, of training and of validation.

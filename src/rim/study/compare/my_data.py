@@ -12,7 +12,8 @@ from typing import Any
 from rim.config import ConfigError, DataConfig, DataSource, ModelConfig, TemplatesConfig
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
 from rim.data.examples import DataError, Example
-from rim.data.sources import MOST_VALIDATION, load_examples, load_training_data, source_name
+from rim.data.sources import MOST_VALIDATION, load_examples, source_name
+from rim.data.training import load_training_data
 from rim.study.compare.settings import Comparison
 
 #: More blocks than this are not chosen by themselves: a few long examples would cost all others.

@@ -12,7 +12,8 @@ from typing import Any
 from rim.config import ConfigError, Recipe
 from rim.config.recipe_yaml import merge, recipe_from_dict
 from rim.data.examples import DataError, Example
-from rim.data.sources import load_examples, load_training_data
+from rim.data.sources import load_examples
+from rim.data.training import load_training_data
 from rim.study.compare.settings import Comparison
 from rim.train.run_folder import RunFolder
 
@@ -216,13 +217,14 @@ def check_questions(settings: Comparison, runs: Sequence[Run]) -> None:
 def _refuse_known(run: Run, tests: Mapping[str, Sequence[Example]]) -> None:
     kinds = ("training", "validation")
     data = dict(zip(kinds, load_training_data(run.recipe.data, run.recipe.seed), strict=True))
-    known = {e.same_question: (kind, e.origin) for kind in kinds for e in data[kind]}
-    for name, examples in tests.items():
-        for example in examples:
-            if example.same_question in known:
-                kind, origin = known[example.same_question]
+    # Of the training data, which may be larger than memory, nothing is kept.
+    asked = {e.same_question: (name, e.origin) for name, es in tests.items() for e in es}
+    for kind in kinds:
+        for example in data[kind]:
+            if example.same_question in asked:
+                name, origin = asked[example.same_question]
                 raise DataError(
-                    f"task {run.task}: {example.origin} (of {name}) is also the {kind} question "
-                    f"{origin} of {run.method}; keep it out of the training data, for files with "
-                    "data.train.exclude: [TEST FILE]"
+                    f"task {run.task}: {origin} (of {name}) is also the {kind} question "
+                    f"{example.origin} of {run.method}; keep it out of the training data, for "
+                    "files with data.train.exclude: [TEST FILE]"
                 )
