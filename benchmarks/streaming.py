@@ -1,7 +1,7 @@
 """Does the memory of a training grow with its data? Trains on files of several sizes, held and
 streamed (`data.train.streaming`).
 
-    python benchmarks/streaming.py [--examples 5000,20000,80000] [--out X]
+    python benchmarks/streaming.py [--examples 2000,8000,32000] [--out X]
 
 Each training is a process of its own: it reads and checks the file, lays it out and takes a few
 steps with a tiny model. Memory is the largest resident set of that process, the disk what it wrote
@@ -99,7 +99,7 @@ def measure(folder: Path, count: int, streaming: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", default="5000,20000,80000")
+    parser.add_argument("--examples", default="2000,8000,32000")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     counts = [int(count) for count in args.examples.split(",")]

@@ -117,7 +117,8 @@ class PromptEncoder:
         self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
         self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)
         self.bos_ids = self._find_bos()
-        # Steps and answers recur a lot, and a tokenizer call costs more than a look-up.
+        # Steps and answers recur a lot, and a tokenizer call costs more than a look-up. Questions
+        # are long and do not: kept, they would be the largest thing in memory.
         self._cached_text_ids = functools.lru_cache(maxsize=50_000)(self._encode_text)
 
     def _find_bos(self) -> tuple[int, ...]:
@@ -146,7 +147,7 @@ class PromptEncoder:
         if self.is_chat:
             return self._chat_question(question, has_blocks)
         text = self.format.templates.question_text(question)
-        return (*self.bos_ids, *self.text_ids(text)), ()
+        return (*self.bos_ids, *self._encode_text(text)), ()
 
     def _chat_question(
         self, question: str, has_blocks: bool
