@@ -454,6 +454,45 @@ def blind_table() -> str:
     return "\n".join(lines)
 
 
+def crash_table() -> str:
+    """How often each signal came, what the process ended with, and what was lost."""
+    (result,) = read("results/crash.json")
+    lines = [
+        "| signal | stops | exit code | weights and logs |",
+        "|---|---|---|---|",
+    ]
+    for name, row in result["signals"].items():
+        codes = ", ".join(f"{code} ({count} times)" for code, count in row["exit_codes"].items())
+        same = "the same bit for bit" if row["same_bit_for_bit"] else "**differ**"
+        lines.append(f"| {name} | {row['stops']} | {codes} | {same} |")
+    return "\n".join(lines)
+
+
+def streaming_table() -> str:
+    """Peak memory of a training by the size of its file, streamed and held."""
+    (result,) = read("results/streaming.json")
+    lines = [
+        "| examples | file | laid out on disk | peak memory, streamed | peak memory, held |",
+        "|---|---|---|---|---|",
+    ]
+    by_count: dict[int, dict[bool, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        by_count.setdefault(row["examples"], {})[row["streaming"]] = row
+    for count, rows in by_count.items():
+        streamed, held = rows[True], rows[False]
+        sizes = [streamed[key] / 1e6 for key in ("file_bytes", "bytes_on_disk")]
+        sizes += [row["peak_memory_bytes"] / 1e6 for row in (streamed, held)]
+        lines.append(f"| {count:,} | " + " | ".join(f"{size:,.0f} MB" for size in sizes) + " |")
+    growth = result["memory_growth_a_byte_of_the_file"]
+    lines += [
+        "",
+        f"From the smallest file to the largest, memory grows by {growth['streamed']:.2f} bytes "
+        f"for each byte of the file when it is streamed, and by {growth['held']:.2f} when held "
+        f"({result['environment']['processor']}).",
+    ]
+    return "\n".join(lines)
+
+
 def families_table() -> str:
     """Which way the read-outs of every family run, and whether its answers are right."""
     (result,) = read("results/families.json")
@@ -765,6 +804,8 @@ TABLES = {
     "served-latency-table": ("docs/latency.md", served_latency_table),
     "engine-table": ("docs/engines.md", engine_table),
     "families-table": ("docs/families.md", families_table),
+    "crash-table": ("docs/scaling.md", crash_table),
+    "streaming-table": ("docs/scaling.md", streaming_table),
     "performance-table": ("docs/performance.md", performance_table),
     "relations-table": ("docs/tasks.md", relations_table),
     "inside-lines": ("docs/inside.md", inside_lines),

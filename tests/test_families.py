@@ -27,6 +27,7 @@ from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base
 from rim.train.curriculum import train
+from rim.train.dry_run import dry_run
 from rim.train.readouts import readout_error
 
 QUIET = Console(file=io.StringIO())
@@ -35,6 +36,11 @@ SEPARATE = {
     *("falcon-alibi", "mpt", "bloom"),
     *("lfm2", "qwen3_next", "qwen3_5_text", "falcon_h1", "jamba", "mamba"),
 }
+#: Families with windows. Not gpt_oss: its attention sinks run on flex attention on CUDA only.
+WINDOWED = [
+    *("mistral", "phi3", "starcoder2", "gemma2", "gemma3_text", "cohere2", "exaone4"),
+    "llama4_text",
+]
 
 
 # transformers says once that it runs recurrent layers without their optional kernels.
@@ -119,6 +125,49 @@ def test_a_window_left_out_of_the_mask_is_noticed(family, tmp_path, monkeypatch)
     assert readout_error(model, layout, "parallel") < 1e-5
     monkeypatch.setattr(masks, "layer_windows", lambda config: {"full_attention": None})
     assert readout_error(model, layout, "parallel") > 0.01
+
+
+# flex attention uncompiled, which is how a CPU runs it: torch advises against it.
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+# transformers 5.23 passes a flag that torch 2.13 will drop.
+@pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning")
+@pytest.mark.parametrize("family", WINDOWED)
+def test_flex_attention_equals_the_familys_own_beyond_the_window(family, tmp_path, monkeypatch):
+    """Losses of packed rows, and answers over a cache, all past the window."""
+    recipe, own, tokenizer = starting_model(family, tmp_path)
+    flex_settings = recipe.model.model_copy(update={"attention": "flex_attention"})
+    flex, _ = load_base(flex_settings, recipe.prompt_format, (), 0)
+    flex.load_state_dict(own.state_dict())  # rows of new tokens are drawn
+    encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+    layouts = [lay_out(METHODS["rim"], x, recipe.stages[0], encoder) for x in EXAMPLES]
+    assert max(layout.max_position for layout in layouts) > 3 * families.WINDOW
+    batch = collate(layouts, pack=True)
+    weights_BR = torch.ones(3, max(x.num_readouts for x in layouts))
+
+    def losses(model):
+        with torch.no_grad():  # torch has no backward pass of it for CPUs
+            return forward_readouts(model, batch, recipe.memory, weights_BR).nll_BR
+
+    def answers(model):
+        rows = generate(model, encoder, questions, blocks=3, max_new_tokens=4)
+        return [answer.text for row in rows for answer in row]
+
+    questions = [example.question for example in EXAMPLES]
+    assert flex.config._attn_implementation == "flex_attention"
+    expected = losses(own)
+    with torch.compiler.set_stance("force_eager"):  # its compiler for CPUs fails in torch 2.13
+        torch.testing.assert_close(losses(flex), expected, atol=1e-4, rtol=1e-4)
+        assert answers(flex) == answers(own)
+        monkeypatch.setattr(masks, "layer_windows", lambda config: {"full_attention": None})
+        assert (losses(flex) - expected).abs().max() > 0.01, "the windows are what is tested"
+
+
+@pytest.mark.parametrize("begin", [train, dry_run])
+def test_training_with_flex_attention_on_a_cpu_is_refused(begin, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    recipe = families.recipe_of("llama", tmp_path, attention="flex_attention")
+    with pytest.raises(ConfigError, match=r"trains on a GPU only.*model\.attention: sdpa"):
+        begin(recipe, console=QUIET)
 
 
 def test_a_window_counts_positions_not_columns():

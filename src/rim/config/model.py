@@ -57,6 +57,7 @@ class ModelConfig(Settings):
     readouts: "parallel" runs all read-outs of an example in one pass, under our mask; "separate"
     each as a row of its own, which is right for every causal model; "auto" measures on an example
     whether parallel is right, and takes separate where it is not (`rim.train.readouts`).
+    quantize: "4bit" rounds the base's linear layers, and adapters train beside them (QLoRA).
     """
 
     base: str | None = None
@@ -67,6 +68,7 @@ class ModelConfig(Settings):
     attention: Attention = "sdpa"
     readouts: Literal["auto", "parallel", "separate"] = "auto"
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    quantize: Literal["4bit"] | None = None
     trust_remote_code: bool = False
 
     @property
@@ -91,4 +93,8 @@ class ModelConfig(Settings):
             raise ValueError("give exactly one of 'base' and 'scratch'")
         if self.scratch is not None and self.tuning == "lora":
             raise ValueError("a model from scratch has nothing to adapt: set tuning: full")
+        if self.quantize and (self.tuning == "full" or self.scratch is not None):
+            raise ValueError(
+                "4 bits cannot train: quantize needs a base and tuning: lora, or leave it out"
+            )
         return self

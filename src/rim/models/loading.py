@@ -28,13 +28,12 @@ from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
 from rim.models.gguf_base import file_hash, folder_of
 from rim.models.gguf_file import find_gguf
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
+from rim.models.quantised import dequantised, loading_options, refuse_transposed
 from rim.models.scratch import build_model, train_tokenizer
 
 #: The memory tokens' rows of an output head that is not tied to the embeddings, beside an adapter:
 #: they do not train, so the adapter leaves them out, and no base has them.
 HEAD_ROWS_FILE = "memory_head.safetensors"
-
-# --- building and loading ------------------------------------------------------------------------
 
 
 def load_base(
@@ -63,6 +62,7 @@ def load_base(
         check_attention(model, config.attention)
         return model, tokenizer
     source, folder, options = _origin(config)
+    quantisation = loading_options(config, folder)
     try:
         if folder and (folder / "adapter_config.json").exists():
             model, tokenizer = load_trained(folder, merge=True, attention=config.attention)
@@ -76,6 +76,7 @@ def load_base(
                 attn_implementation=config.attention,
                 use_safetensors=True,
                 **options,
+                **quantisation,
             )
     except (OSError, ValueError, ImportError) as error:
         advice = (
@@ -85,6 +86,7 @@ def load_base(
             f"the base model {config.base!r} could not be loaded: {error}{advice}"
         ) from None
     check_attention(model, config.attention)
+    refuse_transposed(model, config)
     old_size = len(tokenizer)
     ids = add_memory_tokens(tokenizer, prompt_format.memory)
     with _seeded(seed):
@@ -245,6 +247,7 @@ def load_trained(
         prompt_format = read_prompt_format(folder)
         # The seed does not matter: all that it draws is replaced by what was saved.
         base, _ = load_base(config, prompt_format, (), seed=0)
+        base = dequantised(base) if merge else base
         if (folder / HEAD_ROWS_FILE).exists():
             ids = memory_token_ids(tokenizer, prompt_format.memory)
             rows = load_file(folder / HEAD_ROWS_FILE)["rows"]

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rim.config import ConfigError, ModelConfig
 from rim.models.families import family_of
+from rim.models.quantised import weights_of
 
 
 def prepare_for_training(
@@ -84,7 +85,7 @@ def set_adapter_dropout(model: Any, dropout: float) -> None:
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     """All parameters and those that train."""
-    total = sum(p.numel() for p in model.parameters())
+    total = sum(weights_of(p) for p in model.parameters())
     return {
         "total": total,
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -27,6 +27,7 @@ from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
+from rim.train import refusals
 from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgress, draw_curves
 from rim.train.checkpoints import last_whole_checkpoint
@@ -36,7 +37,6 @@ from rim.train.layouts import store_layouts
 from rim.train.look_ahead import look_ahead
 from rim.train.memory import TrainingMemoryError, training_device
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
-from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
 from rim.train.settle import reduce_micro_batch, settle_micro_batch, settle_readouts
@@ -63,6 +63,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
         console = Console(quiet=True)
     tell_of_devices(console)
     check_trainer_settings(recipe.stages)
+    refusals.refuse_flex_without_gpu(recipe)
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
     run = by_first(lambda: open_run_folder(recipe, resume))
     console.print(
@@ -160,7 +161,7 @@ class Curriculum:
         set_seed(stage_seed(recipe.seed, index))
         model, tokenizer = self.starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
-        refuse_answers_without_opening(stage, encoder, train_set[0])
+        refusals.refuse_answers_without_opening(stage, encoder, train_set[0])
         if previous is None:
             for sentence in look_ahead(self, model, encoder, train_set):
                 self.console.print(f"[bold]Note:[/] {escape(sentence)}", highlight=False)
@@ -171,8 +172,8 @@ class Curriculum:
             )
         )
         validation_layouts = list(self.lay_out(validation, stage, encoder))
-        refuse_too_long(train_set, train_layouts.column("max_position"), model)
-        refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
+        refusals.refuse_too_long(train_set, train_layouts.column("max_position"), model)
+        refusals.refuse_too_long(validation, [x.max_position for x in validation_layouts], model)
         if not recipe.model.takes_our_mask:  # a kernel of the device that trains
             model.to(training_device(stage))
         way = settle_readouts(

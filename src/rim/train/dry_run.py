@@ -35,7 +35,11 @@ from rim.train.curriculum import Curriculum
 from rim.train.look_ahead import longest_examples, look_ahead
 from rim.train.memory import find_micro_batch, free_memory, peak_memory, training_device
 from rim.train.readouts import decide_readouts
-from rim.train.refusals import refuse_answers_without_opening, refuse_too_long
+from rim.train.refusals import (
+    refuse_answers_without_opening,
+    refuse_flex_without_gpu,
+    refuse_too_long,
+)
 from rim.train.run_folder import RunFolder
 from rim.train.seeds import stage_seed
 from rim.train.trainer import LayoutDataset, ReadoutTrainer
@@ -62,6 +66,7 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
         TrainingMemoryError: it would not fit into memory.
     """
     check_trainer_settings(recipe.stages)
+    refuse_flex_without_gpu(recipe)
     recipe = recipe.model_copy(update={"report_to": ()})
     train_set, validation = load_training_data(recipe.data, recipe.seed)
     counts = {"train": len(train_set), "validation": len(validation)}

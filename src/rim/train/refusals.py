@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from rim.config import ConfigError, StageConfig
+from rim.config import ConfigError, Recipe, StageConfig
 from rim.core.prompt import PromptEncoder
 from rim.data.examples import DataError, Example
 from rim.infer.decode import position_limit
+from rim.train.memory import training_device
 
 
 def refuse_too_long(examples: Sequence[Example], max_positions: Sequence[int], model: Any) -> None:
@@ -25,6 +26,16 @@ def refuse_too_long(examples: Sequence[Example], max_positions: Sequence[int], m
                 f"the model has {limit}; "
                 "drop the example or use a model with more positions"
             )
+
+
+def refuse_flex_without_gpu(recipe: Recipe) -> None:
+    """torch computes flex attention on a CPU, but not its gradient."""
+    cpu = any(training_device(stage).type == "cpu" for stage in recipe.stages)
+    if recipe.model.attention == "flex_attention" and cpu:
+        raise ConfigError(
+            "model.attention: flex_attention trains on a GPU only, since torch has no gradient of "
+            "it for CPUs; set model.attention: sdpa"
+        )
 
 
 def refuse_answers_without_opening(

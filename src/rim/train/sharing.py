@@ -81,3 +81,23 @@ class SharedTrainer(SafeTrainer):
         return DataLoader(
             dataset, batch_size=self.args.eval_batch_size, collate_fn=self.data_collator
         )
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> Any:
+        """What a process validated alone is its own: nothing is gathered.
+
+        accelerate would gather, and cut what it gathered to what the *training* data has left over
+        at an epoch's end. That changes the rounding of the mean loss, by the step at which a run
+        was resumed, and leaves the last batch of validation a weight that it does not have.
+        """
+        if self.args.world_size > 1:
+            left = len(self.eval_dataset)  # type: ignore[arg-type]
+
+            def own(losses: Tensor) -> Tensor:
+                """A batch's mean once for each of its examples; the last batch has fewer."""
+                nonlocal left
+                kept = losses[:left]
+                left -= len(kept)
+                return kept
+
+            self.gather_function = own  # transformers sets its own again after the loop
+        return super().evaluation_loop(dataloader, *args, **kwargs)
