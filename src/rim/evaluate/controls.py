@@ -79,13 +79,14 @@ def run_controls(
     answer_tokens = max(len(reasoner.encoder.answer_ids(e.answer)) for e in examples)
 
     def answer(count: int, **options: Any) -> list[list[Generated]]:
+        limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": progress}
         return generate(
             reasoner.model,
             reasoner.encoder,
             questions,
             blocks=count,
             batch_size=batch_size,
-            **({"max_new_tokens": max_new_tokens, "progress": progress} | options),
+            **(limits | options),
         )
 
     def marks(answers: Sequence[Generated], golds: Sequence[Example]) -> tuple[bool, ...]:

@@ -70,6 +70,7 @@ def load_base(
                 model.to(getattr(torch, config.dtype))
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            assert tokenizer is not None  # its declared type allows it
             model = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=config.dtype,
@@ -112,11 +113,12 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """
     source, _, options = _origin(config)
     try:
-        return AutoTokenizer.from_pretrained(source, **options)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(
             f"the tokenizer of {config.base!r} could not be loaded: {error}"
         ) from None
+    return tokenizer
 
 
 def _complete(model: Any, prompt_format: PromptFormat, folder: Path | None = None) -> None:
@@ -241,7 +243,9 @@ def load_trained(
         attention = "sdpa"  # the same but for rounding, and asked where there is no such kernel
     if attention:
         config = config.model_copy(update={"attention": attention})
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=config.trust_remote_code
+    )
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = read_prompt_format(folder)
@@ -286,11 +290,13 @@ def load_untrained(folder: Path, *, device: str | None = None) -> Any:
     if config.scratch is None:
         model, _ = load_base(config, prompt_format, (), seed=0)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         with _seeded(0):
             model = build_model(config.scratch, tokenizer, config.attention)
             _complete(model, prompt_format)
-    return model.eval().to(device) if device else model.eval()
+    if device:
+        model.to(device)  # pyrefly: ignore[bad-argument-type]  (its declared self is odd)
+    return model.eval()
 
 
 def _load_module(model: Any, name: str, folder: Path) -> None:

@@ -196,7 +196,7 @@ def load_teacher(base: str, prompt: str, *, device: str, dtype: str = "float32")
     templates = TemplatesConfig(question=prompt, answer=f"{MARKER} {{answer}}")
     prompt_format = PromptFormat(method="cot", templates=templates)
     model, tokenizer = load_base(config, prompt_format, (), seed=0)
-    model.to(device)  # pyright: ignore[reportArgumentType]
+    model.to(device)  # pyrefly: ignore[bad-argument-type]  (its declared self is odd)
     return Reasoner(model.eval(), PromptEncoder(tokenizer, prompt_format))
 
 

@@ -14,7 +14,9 @@ from rim.infer.decode import position_limit
 from rim.train.memory import training_device
 
 
-def refuse_too_long(examples: Sequence[Example], max_positions: Sequence[int], model: Any) -> None:
+def refuse_too_long(
+    examples: Sequence[Example], max_positions: Sequence[int] | np.ndarray, model: Any
+) -> None:
     """Refuse an example that the model has no positions for."""
     limit = position_limit(model)
     if limit is None or np.max(max_positions, initial=0) < limit:

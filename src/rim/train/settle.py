@@ -62,7 +62,10 @@ def settle_micro_batch(
     def decide() -> int:
         records = _records(run.micro_batches_file)
         if stage.micro_batch_size != "auto":
-            found = {"micro_batch_size": stage.micro_batch_size, "found": "in the recipe"}
+            found: dict[str, Any] = {
+                "micro_batch_size": stage.micro_batch_size,
+                "found": "in the recipe",
+            }
         elif stage.name in records:
             return records[stage.name]["micro_batch_size"]
         else:

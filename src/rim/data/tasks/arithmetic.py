@@ -35,7 +35,7 @@ def generate_arithmetic(config: ArithmeticConfig, excluded: Collection[str] = ()
 
     def draw(rng: random.Random, length: int) -> Draft:
         numbers = [rng.randrange(config.modulus) for _ in range(length + 1)]
-        operators = [rng.choice("+-") for _ in range(length)]
+        operators: list[str] = [rng.choice("+-") for _ in range(length)]
         question = write(numbers, operators, config.start)
         solution = functools.partial(solve, numbers, operators, config.modulus)
         return Draft(question, solution, key=question)

@@ -30,7 +30,7 @@ def generate_prefix_counts(
     """Examples of one split, as many of each number of chunks; see `generate`."""
 
     def draw(rng: random.Random, length: int) -> Draft:
-        chunks = ["".join(rng.choices("01", k=config.chunk)) for _ in range(length)]
+        chunks: list[str] = ["".join(rng.choices("01", k=config.chunk)) for _ in range(length)]
 
         def solve() -> tuple[list[str], str]:
             counts = prefix_counts(chunks, config.modulus)

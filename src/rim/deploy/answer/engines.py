@@ -182,8 +182,8 @@ class RayEngine:
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]:
         try:
-            import ray  # pyright: ignore[reportMissingImports]
-            import ray.data  # pyright: ignore[reportMissingImports]
+            import ray
+            import ray.data
         except ImportError:
             raise ConfigError(
                 "--engine ray needs Ray Data: `pip install 'reasoning-in-memory[ray]'`"

@@ -25,7 +25,7 @@ def main(folder: str, job_file: str, result_file: str, logits_file: str) -> None
     sys.modules["rim"] = None  # type: ignore[assignment]
     with open(job_file, encoding="utf-8") as file:
         job = json.load(file)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
 
     def encode(conversation, arguments):

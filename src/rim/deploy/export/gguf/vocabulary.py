@@ -57,7 +57,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     description = read_json(folder / "tokenizer.json")
     generation = read_json(folder / "generation_config.json")
     _check(description["model"], description["added_tokens"])
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     tokens, kinds = _tokens(description, rows)
     special = {
         "bos": tokenizer.bos_token_id,
