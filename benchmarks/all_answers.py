@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from rim.config.recipe_yaml import load_recipe
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.training import load_training_data
 from rim.infer.decode import generate
 from rim.models.loading import load_base

@@ -14,7 +14,7 @@ import time
 
 from rim.config import ArithmeticConfig, MemoryConfig, PromptFormat, StageConfig
 from rim.core.layout import lay_out
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.methods import METHODS
 from rim.models.scratch import train_tokenizer

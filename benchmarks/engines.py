@@ -26,7 +26,7 @@ from engine_servers import version as server_version
 from rich.console import Console
 
 from rim.cli.checks import block_counts
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash, open_file
 from rim.evaluate.accuracy import Accuracy

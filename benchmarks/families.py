@@ -27,7 +27,7 @@ from transformers.utils import logging
 from rim.config import ConfigError, Recipe
 from rim.core.layers import layer_windows, state_kinds
 from rim.core.layout import Layout, lay_out
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.training import load_training_data
 from rim.infer.decode import generate
 from rim.methods import METHODS

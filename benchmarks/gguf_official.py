@@ -26,7 +26,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rim.config import MemoryConfig, ModelConfig, PromptFormat, ScratchConfig, TemplatesConfig
-from rim.core.prompt import add_memory_tokens
+from rim.core.tokens import add_memory_tokens
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.export.gguf.vocabulary import SPLITS

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rim.config import MemoryConfig, ModelConfig, PromptFormat, ScratchConfig
-from rim.core.prompt import add_memory_tokens
+from rim.core.tokens import add_memory_tokens
 from rim.models.loading import save_trained
 from rim.models.scratch import build_model
 

@@ -33,7 +33,7 @@ import yaml
 
 from rim.config import DataSource, ModelConfig, PromptFormat, ScratchConfig, StageConfig
 from rim.core.layout import lay_out
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import load_examples, open_file
 from rim.methods import METHODS

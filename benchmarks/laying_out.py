@@ -20,13 +20,13 @@ from typing import Any
 
 from rim.config.recipe_yaml import load_recipe
 from rim.core.layout import lay_out
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import Example
 from rim.data.training import load_training_data
 from rim.methods import METHODS
 from rim.models.scratch import train_tokenizer
 from rim.results import environment, write_json
-from rim.train.layouts import store_layouts
+from rim.train.layout_store import store_layouts
 
 
 def main() -> None:

@@ -698,7 +698,7 @@ def inside_times() -> str:
 
 def inside_protocols() -> str:
     """Verdicts of the three protocols on the demo's model."""
-    from rim.report.causal import verdict_lines
+    from rim.report.page.causal import verdict_lines
 
     lines = []
     for name in ("transplant", "interchange", "content"):

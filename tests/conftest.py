@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from rim.config import MemoryConfig, PromptFormat, ScratchConfig, StageConfig, TemplatesConfig
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import Example
 from rim.models.scratch import build_model, train_tokenizer
 

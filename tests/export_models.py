@@ -28,7 +28,7 @@ from rim.config import (
     ScratchConfig,
     TemplatesConfig,
 )
-from rim.core.prompt import add_memory_tokens
+from rim.core.tokens import add_memory_tokens
 from rim.deploy.export import check, probe
 from rim.models.loading import load_base, save_trained
 from rim.models.lora import prepare_for_training

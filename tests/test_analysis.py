@@ -12,11 +12,11 @@ from export_models import make_run
 from test_cli import plain_console, rim_command, rim_json, work  # noqa: F401
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import Example
 from rim.evaluate.attention import SPANS, attention_map
-from rim.evaluate.checkpoints import beside, own_checkpoints
 from rim.evaluate.geometry import over_checkpoints
+from rim.evaluate.over_training import beside, own_checkpoints
 from rim.evaluate.probe_files import Placed, read_probes, write_probes
 from rim.evaluate.probes import (
     control_labels,

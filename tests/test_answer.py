@@ -18,7 +18,7 @@ from stub_server import Reply, event, stub
 from test_cli import rim_command, rim_json
 
 from rim.config import ConfigError
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.deploy.answer import LocalEngine, RayEngine, ServerEngine, Shard, answer_file
 from rim.deploy.serve import Client
 from rim.infer.reasoner import Reasoner

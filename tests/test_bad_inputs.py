@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from rim.cli.checks import block_counts, check_device
 from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml, load_recipe, recipe_from_dict
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError, Example
 from rim.data.readers import question_of
 from rim.data.sources import open_file, write_file

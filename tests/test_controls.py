@@ -13,7 +13,7 @@ from test_latents import naive_embeddings
 from transformers import DynamicCache
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError, Example
 from rim.evaluate.controls import choose_partners, num_answers, run_controls
 from rim.evaluate.interventions import (

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rim
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.deploy.export import check, export_run, plan_push, push
 from rim.deploy.export.files import write_model
 from rim.deploy.export.record import check_exportable

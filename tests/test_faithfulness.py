@@ -21,18 +21,14 @@ from test_protocols import (
     ignores_blocks,
 )
 
-import rim.evaluate.step_transplants as transplants_module
+import rim.evaluate.faithfulness.transplants as transplants_module
 from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import DataError, Example
 from rim.data.sources import write_file
-from rim.evaluate.faithful_lines import lines_of
-from rim.evaluate.faithfulness import _Asked, _reader, faithfulness
-from rim.evaluate.interventions import EVERYWHERE
-from rim.evaluate.probe_files import Placed
-from rim.evaluate.probes import fit_value_probe, is_untouched, split
-from rim.evaluate.protocols.pairs import choose_pairs
-from rim.evaluate.readers import (
+from rim.evaluate.faithfulness.lines import lines_of
+from rim.evaluate.faithfulness.measure import _Asked, _reader, faithfulness
+from rim.evaluate.faithfulness.readers import (
     Held,
     ProbeReader,
     Reader,
@@ -42,8 +38,12 @@ from rim.evaluate.readers import (
     step_stage,
     step_value,
 )
+from rim.evaluate.faithfulness.transplants import step_transplants
+from rim.evaluate.interventions import EVERYWHERE
+from rim.evaluate.probe_files import Placed
+from rim.evaluate.probes import fit_value_probe, is_untouched, split
+from rim.evaluate.protocols.pairs import choose_pairs
 from rim.evaluate.statistics import fisher_p
-from rim.evaluate.step_transplants import step_transplants
 from rim.infer.reasoner import Reasoner
 
 WORKED = {k.question: k.worked for k in KNOWN}

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from rim.config import ConfigError, MemoryConfig, PromptFormat
 from rim.core.layers import Window, layer_windows
 from rim.core.layout import FIELDS, lay_out
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.infer.decode import generate
 from rim.infer.sampling import Sampling, TokenChooser
 from rim.methods import METHODS
@@ -109,7 +109,7 @@ def test_decoding_continues_the_training_forward_in_every_variant(
     from rim.core.collate import collate
     from rim.core.forward import forward_batch
     from rim.core.layout import build_layout
-    from rim.core.prompt import Prompt
+    from rim.core.tokens import Prompt
     from rim.methods import Readout
 
     memory = MemoryConfig(blocks=3, **variant)

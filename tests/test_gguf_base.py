@@ -18,7 +18,7 @@ import rim.study
 from rim.cli import app
 from rim.config import ConfigError, LoraSettings, ModelConfig, PromptFormat
 from rim.config.recipe_yaml import read_recipe
-from rim.core.prompt import add_memory_tokens
+from rim.core.tokens import add_memory_tokens
 from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.export.record import EXPORT_FILE, file_hashes

@@ -13,7 +13,7 @@ from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts
 from rim.core.layout import build_layout, lay_out
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.infer.decode import generate
 from rim.methods import METHODS, Readout
 from rim.models.loading import attach_module

@@ -20,7 +20,7 @@ from rim.config import (
 from rim.core.collate import collate
 from rim.core.forward import forward_readouts
 from rim.core.layout import lay_out
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.infer.decode import generate
 from rim.methods import METHODS
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained

@@ -16,7 +16,7 @@ import rim.evaluate.protocols.interchange as interchange_module
 import rim.evaluate.protocols.transplant as transplant_module
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
 from rim.core.layout import Trunk
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError
 from rim.data.sources import load_examples, task_source
 from rim.evaluate.interventions import BLOCKS, EVERYWHERE, Part, transplant

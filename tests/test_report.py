@@ -14,10 +14,10 @@ from test_cli import plain_console, rim_command, work  # noqa: F401
 
 from rim.report import style
 from rim.report.charts import lines_chart
-from rim.report.compared import _control_line
-from rim.report.gather import Material, gather, kind_of
-from rim.report.headline import headline
-from rim.report.page import build_page
+from rim.report.page.build import build_page
+from rim.report.page.compared import _control_line
+from rim.report.page.gather import Material, gather, kind_of
+from rim.report.page.headline import headline
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u202e\x00{{ 7*7 }}"
@@ -152,7 +152,7 @@ def test_the_headline_calls_a_method_that_is_as_good_neither_better_nor_worse():
 def test_every_method_and_task_has_words():
     from rim.data.sources import GENERATORS
     from rim.methods import BUILT_IN
-    from rim.report.words import METHODS, TASKS
+    from rim.report.page.words import METHODS, TASKS
 
     assert set(METHODS) == set(BUILT_IN)
     assert set(TASKS) == set(GENERATORS)

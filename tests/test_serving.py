@@ -14,7 +14,7 @@ from export_models import checked_in_process, make_run, prompt_format
 from stub_server import fake_engine
 from test_cli import plain_console, rim_command  # noqa: F401
 
-import rim.cli.serving
+import rim.cli.serve
 import rim.deploy.serve.engines
 from rim.deploy.serve import plan_server
 from rim.deploy.serve.engines import LLAMA_VARIABLE
@@ -132,7 +132,7 @@ def test_a_program_that_cannot_be_run_is_told(llama, monkeypatch):
 
 def test_the_commands_defaults_are_the_librarys():
     """Importing them would make every `rim --help` wait for what serving imports."""
-    ours = inspect.signature(rim.cli.serving.serve).parameters
+    ours = inspect.signature(rim.cli.serve.serve).parameters
     theirs = inspect.signature(plan_server).parameters
     shared = (ours.keys() & theirs.keys()) - {"path", "extra"}
     assert shared == {"engine", "host", "port", "blocks", "page"}

@@ -12,16 +12,16 @@ from conftest import stage as stage_of
 from test_training import losses, raw_recipe, run, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import rim.train.layouts
+import rim.train.layout_store
 import rim.train.trainer
 from rim.config import TemplatesConfig
 from rim.core.collate import collate
 from rim.core.forward import MOST_LOGITS
 from rim.core.layout import lay_out
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.infer.reasoner import load
 from rim.methods import METHODS
-from rim.train.layouts import store_layouts
+from rim.train.layout_store import store_layouts
 from rim.train.trainer import ReadoutTrainer
 
 
@@ -141,7 +141,7 @@ def test_a_training_step_never_waits_for_the_device(tmp_path, monkeypatch, chunk
 def kept(tmp_path, monkeypatch, encoder):
     """Stores a stage's layouts on disk, however few; says whether they had to be made."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(rim.train.layouts, "KEPT_FROM", 0)
+    monkeypatch.setattr(rim.train.layout_store, "KEPT_FROM", 0)
 
     def store(encoder=encoder, **changes):
         chosen, made = stage_of(**changes), []
@@ -204,7 +204,7 @@ def test_layouts_that_are_torn_are_made_again(kept, tmp_path, torn, how):
 
 
 def test_layouts_that_could_not_be_made_leave_nothing(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(rim.train.layouts, "_numbers", lambda *_: 1 / 0)
+    monkeypatch.setattr(rim.train.layout_store, "_numbers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         kept(objective="steps")
     assert not list((tmp_path / "rim" / "layouts").iterdir())

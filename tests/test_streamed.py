@@ -21,7 +21,7 @@ from rim.data.streamed import StreamedExamples
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.data.training import load_training_data
 from rim.methods import METHODS
-from rim.train.layouts import store_layouts
+from rim.train.layout_store import store_layouts
 from rim.train.order import Shuffled
 
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import EXAMPLES
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
-from rim.core.prompt import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens
 
 HOSTILE = [
     "<|mem|>",

@@ -28,10 +28,10 @@ from rim.core.masks import dense_mask, get_readout_mask_mod
 from rim.core.schedules import readout_weights
 from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
-from rim.report.causal import faithfulness, protocols
 from rim.report.charts import standalone
-from rim.report.gather import gather
-from rim.report.inside import geometry_and_attention, probes, selectors
+from rim.report.page.causal import faithfulness, protocols
+from rim.report.page.gather import gather
+from rim.report.page.inside import geometry_and_attention, probes, selectors
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, SLATE, VERMILION, render
 

@@ -21,7 +21,7 @@ _EXPORTS = {
     "DataSource": "rim.config",
     "Evaluation": "rim.evaluate.accuracy",
     "Example": "rim.data.examples",
-    "PromptEncoder": "rim.core.prompt",
+    "PromptEncoder": "rim.core.tokens",
     "Reasoner": "rim.infer.reasoner",
     "Recipe": "rim.config",
     "Sampling": "rim.infer.sampling",
@@ -61,7 +61,7 @@ __all__ = [
 if TYPE_CHECKING:
     from rim.config import ConfigError, DataSource, Recipe
     from rim.config.recipe_yaml import load_recipe
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.data.examples import DataError, Example
     from rim.data.sources import load_examples
     from rim.deploy.answer.job import answer_file

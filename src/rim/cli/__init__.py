@@ -13,21 +13,21 @@ from typing import Annotated
 import typer
 
 from rim.cli import (
-    answer_files,
-    answering,
+    answer,
+    ask_eval,
     bench,
     compare,
     controls,
     data,
     export,
     gguf,
-    harness,
-    looking,
-    reporting,
+    lm_eval,
+    look_inside,
+    report,
     reproduce,
-    serving,
+    serve,
     study,
-    training,
+    train,
 )
 from rim.cli.help import PlainGroup, add_command
 
@@ -43,30 +43,30 @@ app = typer.Typer(
 #: The commands as `rim --help` groups them.
 GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Train and compare": {
-        "train": training.train,
+        "train": train.train,
         "compare": compare.compare,
         "study": study.study,
         "reproduce": reproduce.reproduce,
-        "demo": training.demo,
+        "demo": train.demo,
         "bench": bench.bench,
     },
     "Ask and evaluate": {
-        "ask": answering.ask,
-        "eval": answering.evaluate,
-        "answer": answer_files.answer_questions,
+        "ask": ask_eval.ask,
+        "eval": ask_eval.evaluate,
+        "answer": answer.answer_questions,
     },
     "Look inside": {
         "controls": controls.controls,
-        "analyze": looking.analyze,
-        "explain": looking.explain,
-        "report": reporting.report,
+        "analyze": look_inside.analyze,
+        "explain": look_inside.explain,
+        "report": report.report,
     },
     "Deploy": {
         "export": export.export,
         "gguf": gguf.gguf,
-        "serve": serving.serve,
+        "serve": serve.serve,
         "push": export.push,
-        "lm-eval": harness.lm_eval,
+        "lm-eval": lm_eval.lm_eval,
     },
 }
 for _group, _commands in GROUPS.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli import common
+from rim.cli.columns import reading
 from rim.cli.help import MinutesOrNone, Positive, PositiveOrNone
-from rim.cli.reading import reading
 
 
 def compare(
@@ -153,7 +153,7 @@ def _my_data(
 
 def _write_page(target: Path, data: Path) -> Path:
     from rim import __version__
-    from rim.report.page import write_report
+    from rim.report.page.build import write_report
 
     page = target.with_suffix(".html")
     write_report([target], page, __version__, f"Is it worth it for {data.name}?")

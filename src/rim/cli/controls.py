@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rim.cli import common
+from rim.cli.columns import reading
 from rim.cli.help import Dtype, Positive, PositiveOrNone
-from rim.cli.reading import reading
 
 Pairs = Annotated[int, typer.Option(min=20)]
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import typer
 
-from rim.cli import common, steps
+from rim.cli import common, data_steps
+from rim.cli.columns import reading
 from rim.cli.help import PlainGroup, Positive, PositiveOrNone, add_command
-from rim.cli.reading import reading
 
 
 def stats(
@@ -173,5 +173,5 @@ app = typer.Typer(
     no_args_is_help=True,
     cls=PlainGroup,
 )
-for _command in (stats, validate, convert, steps.split_steps, steps.distill, generate):
+for _command in (stats, validate, convert, data_steps.split_steps, data_steps.distill, generate):
     add_command(app, _command, _command.__name__.replace("_", "-"))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rim.cli import common
-from rim.cli.reading import reading
+from rim.cli.columns import reading
 
 
 def export(

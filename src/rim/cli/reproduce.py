@@ -71,7 +71,7 @@ def reproduce(
 
         check_runs(settings)
         common.quiet_libraries()
-        from rim.report.reproduced import figures_table, marks_note
+        from rim.report.page.reproduced import figures_table, marks_note
         from rim.results import write_json
         from rim.study.compare.runner import run_comparison
         from rim.study.reproduce.running import reproduction
@@ -92,7 +92,7 @@ def reproduce(
 
 
 def _show_list(as_json: bool) -> None:
-    from rim.report.reproduced import catalogue_table, marks_note
+    from rim.report.page.reproduced import catalogue_table, marks_note
     from rim.study.reproduce.catalogue import entries
     from rim.study.reproduce.running import comparison_of, planned
 
@@ -110,6 +110,6 @@ def _show_list(as_json: bool) -> None:
 
 
 def _show_plan(plan: dict[str, Any], person: Any) -> None:
-    from rim.report.reproduced import plan_lines
+    from rim.report.page.reproduced import plan_lines
 
     common.say("\n".join(plan_lines(plan)), person)

@@ -26,7 +26,7 @@ from transformers import DynamicCache
 
 from rim.core.layers import new_cache
 from rim.core.layout import PADDING, TRUNK_SEGMENT
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
 
 #: The attribute of a model that a method's projection is attached under, see

@@ -33,7 +33,7 @@ from rim.methods.base import Method, Readout
 
 if TYPE_CHECKING:
     from rim.config import StageConfig
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
 
 TRUNK_SEGMENT = 0
 PADDING = -1  # in every field; also "no target here" and "belongs to no read-out"

@@ -1,6 +1,6 @@
 """Scores: final-block, per-block and any-block accuracy, pass@k, intervals, every wrong answer.
 
-The one place that compares predictions with gold answers.
+What counts as right is `rim.infer.answers`; this counts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash
 from rim.evaluate.selectors import BlockAnswer

@@ -16,8 +16,8 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash
 from rim.evaluate.accuracy import score
 from rim.evaluate.attention import attention_map
-from rim.evaluate.checkpoints import Loader, beside
 from rim.evaluate.geometry import POINTS, geometry
+from rim.evaluate.over_training import Loader, beside
 from rim.evaluate.probe_files import VALUES_FILE, Placed, write_probes
 from rim.evaluate.probes import (
     TRUST_PROBLEMS,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError
+from rim.evaluate.faithfulness.readers import step_stage
 from rim.evaluate.probe_files import VALUES_FILE, read_probes
-from rim.evaluate.readers import step_stage
 from rim.evaluate.states import block_states, fingerprint
 from rim.infer.reasoner import Reasoner, load
 from rim.models.folder import find_model_dir

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from rim.config import ConfigError
 from rim.core.layout import PADDING
-from rim.core.prompt import Prompt
+from rim.core.tokens import Prompt
 from rim.core.unwrap import unwrap
 from rim.infer.prefill import Between, Filled, Slot, prefill
 

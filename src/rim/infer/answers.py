@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.data.examples import Example
 
 # A sign counts only where no digit, letter or bracket stands before it ("8-3" holds 8 and 3).

@@ -26,7 +26,7 @@ from torch import Tensor
 from rim.config import ConfigError
 from rim.core.layers import state_kinds
 from rim.core.layout import PADDING
-from rim.core.prompt import Prompt, PromptEncoder
+from rim.core.tokens import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.infer.prefill import Between, Filled, Slot, prefill
 from rim.infer.sampling import Sampling, TokenChooser

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.infer.answers import parse_answer
 from rim.infer.decode import After, Generated, generate
 from rim.infer.sampling import Sampling

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rim.config import MemoryConfig, StageConfig
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.data.examples import Example
 
 #: From the hidden states of the embeddings and of every layer (`[B, T, D]` each) and the batch as

@@ -23,7 +23,7 @@ from rim.methods.base import BenchSetup, ExtraLoss, Method, Readout
 
 if TYPE_CHECKING:
     from rim.config import MemoryConfig, StageConfig
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.data.examples import Example
 
 

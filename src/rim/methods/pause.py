@@ -14,7 +14,7 @@ from rim.methods.coconut import remaining_steps
 
 if TYPE_CHECKING:
     from rim.config import StageConfig
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.data.examples import Example
 
 

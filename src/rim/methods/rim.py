@@ -15,7 +15,7 @@ from rim.methods.base import BenchSetup, Method, Readout
 
 if TYPE_CHECKING:
     from rim.config import StageConfig
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.data.examples import Example
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from rim.config import ConfigError, ModelConfig, PromptFormat
-from rim.core.prompt import add_memory_tokens, memory_token_ids
+from rim.core.tokens import add_memory_tokens, memory_token_ids
 from rim.methods import METHODS
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format

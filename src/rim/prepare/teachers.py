@@ -186,7 +186,7 @@ def load_teacher(base: str, prompt: str, *, device: str, dtype: str = "float32")
     Raises:
         ConfigError: it cannot be loaded.
     """
-    from rim.core.prompt import PromptEncoder
+    from rim.core.tokens import PromptEncoder
     from rim.infer.reasoner import Reasoner, load
     from rim.models.loading import load_base
 

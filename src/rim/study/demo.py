@@ -20,7 +20,7 @@ from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
 from rim.evaluate.accuracy import score, write_evaluation
 from rim.infer.reasoner import Reasoner, load
-from rim.report.page import write_report
+from rim.report.page.build import write_report
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
 from rim.study.bench.timing import time_in_turns

@@ -2,7 +2,7 @@
 
 transformers writes into the folder that is resumed from, file by file, and drops old checkpoints
 before the new one has its name. Here a process may be killed, or the disk be full, at any moment:
-the last whole checkpoint stays.
+the last whole checkpoint stays. `ReadoutTrainer.train_from` continues from it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, set_seed
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.core.layout import Layout, lay_out
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash
 from rim.data.training import load_training_data
@@ -33,7 +33,7 @@ from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgres
 from rim.train.checkpoints import last_whole_checkpoint
 from rim.train.cost import total_cost
 from rim.train.failures import explained
-from rim.train.layouts import store_layouts
+from rim.train.layout_store import store_layouts
 from rim.train.look_ahead import look_ahead
 from rim.train.memory import TrainingMemoryError, training_device
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait

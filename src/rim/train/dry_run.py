@@ -25,7 +25,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from rim.config import Recipe, StageConfig
 from rim.core.layout import Layout
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.training import load_training_data
 from rim.methods import METHODS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rim.config import Recipe, StageConfig
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.methods import METHODS
 from rim.models.folder import FORMAT_FILE

@@ -28,11 +28,11 @@ from rim.config import StageConfig
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts, head_makes_logits
 from rim.core.layout import LaidOut
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.arguments import CHECKPOINTING, mixed_precision
-from rim.train.layouts import lengths
+from rim.train.layout_store import lengths
 from rim.train.processes import micro_batch, process_count
 from rim.train.trainer import batch_maker, logits_chunk
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import DataError, Example
 from rim.infer.decode import position_limit
 from rim.train.memory import training_device

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rim.config import Recipe, StageConfig
 from rim.core.layout import LaidOut
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.results import read_json, write_json
 from rim.train.memory import find_micro_batch

@@ -21,12 +21,12 @@ from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
 from rim.core.layout import LaidOut
-from rim.core.prompt import PromptEncoder
 from rim.core.schedules import readout_weights
+from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.cost import TrainingCost
-from rim.train.layouts import most_step_readouts
+from rim.train.layout_store import most_step_readouts
 from rim.train.log_window import (
     Window,
     readout_metrics,

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from rim.config import ConfigError
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.deploy.export.record import BlockRange
 from rim.infer.decode import generate, position_limit
 from rim.results import read_json

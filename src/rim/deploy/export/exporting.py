@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.deploy.export.check import QUESTIONS, CheckResult, check_export
 from rim.deploy.export.files import write_model
 from rim.deploy.export.record import (

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.deploy.export.template import block_text, build_template
 from rim.results import read_json, write_json
 

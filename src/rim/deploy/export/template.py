@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from rim.config import ConfigError
-from rim.core.prompt import BLOCK_MARK, PromptEncoder
+from rim.core.tokens import BLOCK_MARK, PromptEncoder
 from rim.deploy.export.record import BlockRange
 
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}

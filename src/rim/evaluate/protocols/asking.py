@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
-from rim.core.prompt import Prompt, PromptEncoder
+from rim.core.tokens import Prompt, PromptEncoder
 from rim.infer.answers import parse_answer, same_answer
 from rim.infer.decode import generate
 from rim.infer.prefill import Between, Filled, Slot, prefill

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rim.config import ConfigError, GeneratorConfig
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS, Worked
 

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rim.config import ConfigError, PromptFormat
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.infer.decode import generate, position_limit
 from rim.infer.sampling import Sampling
 from rim.methods import METHODS

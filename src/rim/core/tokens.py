@@ -1,4 +1,4 @@
-"""Text to token ids: the only place where a prompt, a step or an answer becomes integers.
+"""Text to token ids: the only place where a prompt, a block, a step or an answer becomes integers.
 
 Training, generation and export all call `PromptEncoder`, so prompt ids at inference equal
 the trunk ids of training by construction. User text can never become a control token.

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from rim.cli import common
+from rim.cli.columns import reading
 from rim.cli.help import Positive, PositiveOrNone
-from rim.cli.reading import reading
 
 
 def analyze(
@@ -71,7 +71,7 @@ def analyze(
         reasoner = common.load(run, device)
 
         from rim.evaluate.analysis import analyze, num_layers, work
-        from rim.evaluate.checkpoints import own_checkpoints
+        from rim.evaluate.over_training import own_checkpoints
         from rim.evaluate.states import fingerprint
         from rim.results import environment, write_json
 
@@ -241,7 +241,7 @@ def _measure(
     person = common.console_for(json_)
     reasoner = common.load(run, device)
 
-    from rim.evaluate.faithfulness import faithfulness
+    from rim.evaluate.faithfulness.measure import faithfulness
     from rim.evaluate.protocols.running import task_of, trained_task
     from rim.results import environment, write_json
 

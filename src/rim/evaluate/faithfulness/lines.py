@@ -1,4 +1,4 @@
-"""What `rim.evaluate.faithfulness` found, in sentences."""
+"""What `rim.evaluate.faithfulness.measure` found, in sentences."""
 
 from __future__ import annotations
 

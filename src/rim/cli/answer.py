@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rim.cli import common
-from rim.cli.answering import key_of
+from rim.cli.ask_eval import key_of
 from rim.cli.help import Natural, NotNegative, Positive
 
 NaturalOrNone = Annotated[int | None, typer.Option(min=0)]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import typer
 
 from rim.cli import common
-from rim.cli.answering import key_of
+from rim.cli.ask_eval import key_of
+from rim.cli.columns import reading
 from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
-from rim.cli.reading import reading
 
 By = Literal["auto", "lines", "sentences", "marks", "equations"]
 

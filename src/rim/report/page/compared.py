@@ -6,10 +6,10 @@ from typing import Any
 
 from rim.report.charts import bars_chart, lines_chart, themed
 from rim.report.comparison import notes, short
+from rim.report.page.section import Section, percent
+from rim.report.page.words import METHODS, TASKS
 from rim.report.plot import accuracy_latency_svg
-from rim.report.section import Section, percent
 from rim.report.style import method_marks
-from rim.report.words import METHODS, TASKS
 
 
 def comparison_sections(result: dict[str, Any]) -> list[Section]:

@@ -1,6 +1,6 @@
 """Is what a block is read to say what the model computes with? `rim explain RUN --data DATA`.
 
-For every reader that a run has (`rim.evaluate.readers`) four questions are measured:
+For every reader that a run has (`rim.evaluate.faithfulness.readers`) four questions are measured:
 
 - *step accuracy*: how often is the step read off a block the right one, beside the commonest value;
 - *errors*: where a decoded step is wrong, is the answer? And does it follow from the wrong step?
@@ -25,9 +25,8 @@ from rim.config import ConfigError, DataSource
 from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS
 from rim.evaluate.accuracy import Evaluation, score
-from rim.evaluate.faithful_lines import lines_of, p_text
-from rim.evaluate.protocols.transplant import share
-from rim.evaluate.readers import (
+from rim.evaluate.faithfulness.lines import lines_of, p_text
+from rim.evaluate.faithfulness.readers import (
     Held,
     Reader,
     ReadoutReader,
@@ -36,8 +35,9 @@ from rim.evaluate.readers import (
     step_stage,
     step_value,
 )
+from rim.evaluate.faithfulness.transplants import step_transplants
+from rim.evaluate.protocols.transplant import share
 from rim.evaluate.statistics import fisher_p, mcnemar
-from rim.evaluate.step_transplants import step_transplants
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rim.report.charts import bars_chart
-from rim.report.gather import Run
 from rim.report.heat_map import protocol_chart
-from rim.report.section import Section, command, percent
+from rim.report.page.gather import Run
+from rim.report.page.section import Section, command, percent
 
 #: Of each protocol: the title, what it asks, how its picture is read.
 _PROTOCOLS = {

@@ -27,10 +27,10 @@ from typing import overload
 import numpy as np
 
 import rim.core.layout
-import rim.core.prompt
+import rim.core.tokens
 from rim.config import ConfigError, StageConfig
 from rim.core.layout import FIELDS, LaidOut, Layout
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash
 from rim.data.streamed import StreamedExamples
@@ -225,7 +225,7 @@ def _key(examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder
     if backend is None:
         return None
     method = METHODS[encoder.format.method]
-    code = [rim.core.layout, rim.core.prompt, importlib.import_module(type(method).__module__)]
+    code = [rim.core.layout, rim.core.tokens, importlib.import_module(type(method).__module__)]
     parts = [
         data_hash(examples),
         backend.to_str(),

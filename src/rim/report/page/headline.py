@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rim.report.causal import verdict_call
-from rim.report.gather import Material, Run, main_evaluation
-from rim.report.section import percent
+from rim.report.page.causal import verdict_call
+from rim.report.page.gather import Material, Run, main_evaluation
+from rim.report.page.section import percent
+from rim.report.page.words import METHODS
 from rim.report.verdict import verdict
-from rim.report.words import METHODS
 
 
 def headline(material: Material) -> list[str]:

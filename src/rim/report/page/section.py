@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from rim.report.gather import Run
+from rim.report.page.gather import Run
 
 
 @dataclass

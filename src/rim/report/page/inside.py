@@ -6,8 +6,8 @@ from typing import Any
 
 from rim.report.analysis import best_place, checkpoint_sentences, question_best, trust_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
-from rim.report.gather import Run
-from rim.report.section import Section, command, percent
+from rim.report.page.gather import Run
+from rim.report.page.section import Section, command, percent
 from rim.report.selectors import ONE_ANSWER
 
 

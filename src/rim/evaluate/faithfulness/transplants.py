@@ -10,11 +10,11 @@ from typing import Any
 
 from rim.config import DataSource
 from rim.data.examples import Example
+from rim.evaluate.faithfulness.readers import Held, Reader
 from rim.evaluate.interventions import Part, transplant
 from rim.evaluate.protocols.asking import Asking
 from rim.evaluate.protocols.pairs import Pair, choose_pairs, closed_set, read_questions
 from rim.evaluate.protocols.transplant import COMPETITOR, SUFFICIENCY, share
-from rim.evaluate.readers import Held, Reader
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rim.cli import common, selecting
+from rim.cli.columns import reading
 from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
-from rim.cli.reading import reading
 
 
 def ask(

@@ -32,7 +32,7 @@ def report(
                 raise ConfigError(f"no such run or result: {path}")
         check_target(out)
         from rim import __version__
-        from rim.report.page import write_report
+        from rim.report.page.build import write_report
 
         for problem in write_report(paths, out, __version__, title):
             common.say(f"Not read: {problem}")

@@ -1,7 +1,7 @@
 """The sections of one run, from gathered results.
 
 A section says in words what its picture shows. Where its results are missing it says which command
-makes them. All of it is data; `rim.report.page` escapes it.
+makes them. All of it is data; `rim.report.page.build` escapes it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rim.report.causal import faithfulness, protocols
 from rim.report.charts import bars_chart, lines_chart
-from rim.report.gather import Run, by_blocks, main_evaluation, stages_of
-from rim.report.inside import controls, geometry_and_attention, probes, selectors, walk
-from rim.report.section import Section, command
+from rim.report.page.causal import faithfulness, protocols
+from rim.report.page.gather import Run, by_blocks, main_evaluation, stages_of
+from rim.report.page.inside import controls, geometry_and_attention, probes, selectors, walk
+from rim.report.page.section import Section, command
 
 
 def run_sections(run: Run) -> list[Section]:

@@ -15,11 +15,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from rim.report.compared import comparison_sections, demo_section
-from rim.report.gather import Material, Run, gather
-from rim.report.headline import headline
-from rim.report.section import Section
-from rim.report.sections import run_sections
+from rim.report.page.compared import comparison_sections, demo_section
+from rim.report.page.gather import Material, Run, gather
+from rim.report.page.headline import headline
+from rim.report.page.section import Section
+from rim.report.page.sections import run_sections
 from rim.report.text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"

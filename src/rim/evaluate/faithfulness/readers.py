@@ -2,7 +2,7 @@
 
 All readers say, for a question and a block, the value of the step that the block was trained to
 hold; which step that is, the method itself declares (`Method.readouts`). How far they can be
-believed is measured by `rim.evaluate.faithfulness`.
+believed is measured by `rim.evaluate.faithfulness.measure`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from rim.config import ConfigError, StageConfig
 from rim.config.recipe_yaml import load_recipe
-from rim.core.prompt import PromptEncoder
+from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.evaluate.interventions import Part, transplant
 from rim.evaluate.probe_files import VALUES_FILE, Placed, read_probes
