@@ -1,7 +1,7 @@
 """Methods by name, each imported when it is first looked up.
 
-A new one is a file of its own with a subclass of `base.Method`, and a line in `BUILT_IN` or an entry
-point of its package.
+A new one is a file of its own with a subclass of `base.Method`, and a line in `BUILT_IN` or an
+entry point of its package.
 """
 
 from __future__ import annotations
