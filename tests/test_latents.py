@@ -16,8 +16,8 @@ from rim.core.layout import build_layout, lay_out
 from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.infer.decode import generate
 from rim.methods import METHODS, Readout
-from rim.models.loading import attach_module
 from rim.models.lora import prepare_for_training
+from rim.models.modules import attach_module
 
 # memory_tokens 1 and 2, one latent and several, each framing somewhere
 FORMATS = {

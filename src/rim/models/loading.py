@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,12 +20,12 @@ from transformers import (
 
 from rim.config import ConfigError, ModelConfig, PromptFormat
 from rim.core.tokens import add_memory_tokens, memory_token_ids
-from rim.methods import METHODS
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
 from rim.models.gguf_base import file_hash, folder_of
 from rim.models.gguf_file import find_gguf
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
+from rim.models.modules import add_modules
 from rim.models.quantised import dequantised, loading_options, refuse_transposed
 from rim.models.scratch import build_model, train_tokenizer
 
@@ -58,7 +56,7 @@ def load_base(
                     f"model.attention {config.attention!r}: {error}; model.attention: sdpa runs "
                     "everywhere"
                 ) from None
-            _complete(model, prompt_format)
+            add_modules(model, prompt_format)
         check_attention(model, config.attention)
         return model, tokenizer
     source, folder, options = _origin(config)
@@ -92,7 +90,7 @@ def load_base(
     ids = add_memory_tokens(tokenizer, prompt_format.memory)
     with _seeded(seed):
         resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
-        _complete(model, prompt_format, folder)
+        add_modules(model, prompt_format, folder)
     return model, tokenizer
 
 
@@ -119,24 +117,6 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
             f"the tokenizer of {config.base!r} could not be loaded: {error}"
         ) from None
     return tokenizer
-
-
-def _complete(model: Any, prompt_format: PromptFormat, folder: Path | None = None) -> None:
-    """Add the method's modules beside the transformers model; `folder`: where their weights may be
-    already.
-    """
-    width = model.get_input_embeddings().weight.shape[1]
-    for name, make in METHODS[prompt_format.method].extra_modules.items():
-        if not hasattr(model, name):
-            attach_module(model, name, make(width))
-            if folder is not None:
-                _load_module(model, name, folder)
-
-
-def attach_module(model: Any, name: str, module: nn.Module) -> None:
-    """Give a transformers model a module as a part of its own: trained and saved with it."""
-    weight = model.get_input_embeddings().weight
-    setattr(model, name, module.to(weight.device, weight.dtype))
 
 
 @contextlib.contextmanager
@@ -268,7 +248,7 @@ def load_trained(
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
         )
-        _complete(model, read_prompt_format(folder), folder)
+        add_modules(model, read_prompt_format(folder), folder)
     model.eval()
     if device:
         model.to(device)
@@ -293,24 +273,10 @@ def load_untrained(folder: Path, *, device: str | None = None) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         with _seeded(0):
             model = build_model(config.scratch, tokenizer, config.attention)
-            _complete(model, prompt_format)
+            add_modules(model, prompt_format)
     if device:
         model.to(device)  # pyrefly: ignore[bad-argument-type]  (its declared self is odd)
     return model.eval()
-
-
-def _load_module(model: Any, name: str, folder: Path) -> None:
-    """Read the weights of a method's module, which transformers leaves out as unknown to the model;
-    a base of another method has none, and the new ones stay.
-    """
-    weights = {}
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 (not a dict)
-                if key.startswith(f"{name}."):
-                    weights[key.removeprefix(f"{name}.")] = tensors.get_tensor(key)
-    if weights:
-        getattr(model, name).load_state_dict(weights)
 
 
 def load_for_training(folder: Path, dropout: float) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -21,7 +21,7 @@ from rim.core.tokens import PromptEncoder
 from rim.infer.decode import generate, position_limit
 from rim.infer.sampling import Sampling
 from rim.methods import METHODS
-from rim.models.loading import attach_module
+from rim.models.modules import attach_module
 from rim.study.bench.settings import BenchmarkSettings
 from rim.study.bench.subject import Subject
 from rim.study.bench.timing import Clock, Spread, memory_kind, peak_memory, timed
