@@ -14,6 +14,7 @@ command goes on with the others.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -87,11 +88,13 @@ def wait(process: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def stop(process: int, number: signal.Signals, folder: Path, draw: random.Random) -> int | None:
+def stop(
+    process: int, number: signal.Signals, folder: Path, draw: random.Random, within: float
+) -> int | None:
     """Send a signal at a random moment, every second time inside a save; the exit code, None where
-    the run had ended before.
+    the run had ended before, or could end all the same.
     """
-    until = time.monotonic() + draw.uniform(0, 4.0)
+    until = time.monotonic() + draw.uniform(0, within)
     inside, delay = draw.random() < 0.5, draw.uniform(0, 0.02)
     while time.monotonic() < until or (inside and not any(folder.glob(f"stages/*/{ASIDE}"))):
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -102,7 +105,7 @@ def stop(process: int, number: signal.Signals, folder: Path, draw: random.Random
         time.sleep(0.0005)
     time.sleep(delay if inside else 0)
     os.kill(process, number)
-    return wait(process)
+    return wait(process) or None
 
 
 def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], dict[Any, Any]]:
@@ -141,7 +144,11 @@ def begun(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def stopped_by(
-    number: signal.Signals, root: Path, whole: tuple[Any, Any], options: argparse.Namespace
+    number: signal.Signals,
+    root: Path,
+    whole: tuple[Any, Any],
+    within: float,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Runs stopped by one signal and continued, until it was sent often enough."""
     draw = random.Random(f"{options.seed} {number.name}")
@@ -153,7 +160,7 @@ def stopped_by(
     while sum(codes.values()) < options.stops:
         if (folder / "model").exists():  # done before it was stopped often enough
             folder.rename(root / f"{number.name}-{len([*root.glob(f'{number.name}-*')])}")
-        code = stop(start(recipe, folder, log), number, folder, draw)
+        code = stop(start(recipe, folder, log), number, folder, draw, within)
         if code is not None:
             codes[code] += 1
             inside += any(folder.glob(f"stages/*/{ASIDE}"))
@@ -186,6 +193,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     result = begun(options)
+    gc.collect()
+    gc.freeze()  # or every run would look through all that was imported, to free memory
     rows = result["signals"]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -193,11 +202,12 @@ def main() -> int:
         started = time.monotonic()
         recipe, folder = recipe_of(root, "whole", options.steps)
         assert wait(start(recipe, folder, log)) == 0, log.read_text()
+        within = time.monotonic() - started  # a stop may come at any moment of a run
         whole = outcome(folder)
-        print(f"a run without a stop took {time.monotonic() - started:.0f} s", file=sys.stderr)
+        print(f"a run without a stop took {within:.0f} s", file=sys.stderr)
         for number in SIGNALS:
             if number.name not in rows:
-                rows[number.name] = stopped_by(number, root, whole, options)
+                rows[number.name] = stopped_by(number, root, whole, within, options)
                 if options.out:
                     write_json(options.out, result)
             print(number.name, rows[number.name], file=sys.stderr, flush=True)

@@ -206,7 +206,7 @@ def test_one_failing_run_is_reported_and_the_others_finish_as_ever(
     raw["methods"]["direct"]["stages"][0] |= {"learning_rate": 1e30, "max_grad_norm": 1e30}
     settings = load_comparison(write(tmp_path, raw))
     with monkeypatch.context() as patched:
-        patched.setattr("rim.study.compare.runner.subprocess.Popen", warm.Popen)
+        patched.setattr("rim.study.compare.runner.subprocess", warm)
         result, failures = run_comparison(settings, QUIET, jobs=jobs)
     assert [failure.run.name for failure in failures] == ["chains/direct-seed0"]
     assert "Try a lower learning_rate" in failures[0].reason

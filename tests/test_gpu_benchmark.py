@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from types import SimpleNamespace
 
 import gpu
 import pytest
@@ -122,6 +123,6 @@ def test_a_training_that_was_not_sharded_does_not_pass_for_one(tmp_path, monkeyp
         stand_in = warm.stand_in(program)
         return warm.run([*launcher, "--no-python", *stand_in], env=env)
 
-    monkeypatch.setattr(gpu.subprocess, "run", run)
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(run=run))
     with pytest.raises(RuntimeError, match="FSDP used: False"):  # on a CPU accelerate never shards
         gpu.trained_losses(tmp_path, "fsdp")
