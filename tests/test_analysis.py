@@ -128,6 +128,7 @@ def test_values_of_many_classes_are_probed_by_their_last_digit():
     assert targets_of(rows)[0].labels[37] == "7"
 
 
+@pytest.mark.slow
 def test_trust_is_ranked_and_needs_both_kinds():
     right = np.array([True, False] * 50)
     scores = right + 0.01 * np.arange(100)
@@ -157,6 +158,7 @@ def test_probes_are_kept_with_the_model_that_they_read(tmp_path):
         read_probes(tmp_path / "p", "m")
 
 
+@pytest.mark.slow
 def test_analyze_and_explain(work, tmp_path, plain_tokenizer):  # noqa: F811
     run = tmp_path / "run"
     make_run("gpt2", plain_tokenizer, run)

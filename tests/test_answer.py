@@ -105,6 +105,7 @@ def test_a_job_killed_at_random_moments_loses_and_repeats_no_line(tmp_path):
     assert [row["line"] for row in rows_of(out)] == list(range(1, 2001))
 
 
+@pytest.mark.slow
 def test_a_file_cut_anywhere_is_continued_byte_for_byte(tmp_path, reasoner):
     """Every state that a kill or a full disk can leave: a beginning of the whole file."""
     questions = questions_file(tmp_path, 40)
@@ -123,6 +124,7 @@ def test_a_file_cut_anywhere_is_continued_byte_for_byte(tmp_path, reasoner):
         assert done["lines"] == 40
 
 
+@pytest.mark.slow
 def test_answers_of_a_file_are_those_of_a_plain_loop(tmp_path, run):
     questions = questions_file(tmp_path, 20)
     out = tmp_path / "out.jsonl"
@@ -226,6 +228,7 @@ def test_two_jobs_do_not_write_one_file(tmp_path):
     assert len(rows_of(tmp_path / "out")) == 9
 
 
+@pytest.mark.slow
 def test_a_server_answers_in_order_through_many_threads(tmp_path):
     questions = questions_file(tmp_path, 60)
     with stub(Reply()) as server:

@@ -162,6 +162,7 @@ def test_settings_are_taken_or_refused(tmp_path_factory, path, value):
     assert load_recipe(file) == recipe
 
 
+@pytest.mark.slow
 @few
 @given(st.one_of(values.map(lambda v: yaml.safe_dump(v)), text, st.binary(max_size=80)))
 @example("a: &a [*a]")

@@ -142,6 +142,7 @@ def test_without_direct_there_is_no_ratio(subject):
     assert list(table.columns[2].cells) == ["-"]
 
 
+@pytest.mark.slow
 def test_the_grid_has_every_cell_and_every_k_once(subject):
     sizes = {"batch_sizes": (1, 2), "question_tokens": (4, 8), "blocks": (1, 3)}
     chosen = settings(**sizes, methods=tuple(METHODS), repeats=1)

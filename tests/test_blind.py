@@ -87,6 +87,7 @@ def blind_recipe(tmp_path, coin, **changes):
     return raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coin", ["batch", "readout"])
 def test_accumulation_changes_nothing(coin, tmp_path):
     whole = run(blind_recipe(tmp_path, coin, name="whole"))

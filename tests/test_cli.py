@@ -148,6 +148,7 @@ def test_every_readme_command_runs(work, plain_tokenizer):
     assert results == ["gsm8k_test-k8.json", "gsm_hard-k8.json", *tables]
 
 
+@pytest.mark.slow
 def test_printed_commands_can_be_pasted(work, plain_tokenizer):
     make_run("gpt2", plain_tokenizer, work / "run")
     with checked_in_process():
@@ -215,6 +216,7 @@ def trained(tmp_path):
     return tmp_path / "runs" / "run"
 
 
+@pytest.mark.slow
 def test_ask_prints_every_block_and_json(trained):
     lines = rim_command("ask", trained, "1+2=", "--blocks", 3, "--all-blocks").strip().splitlines()
     assert [line.split(":")[0] for line in lines] == ["block 1", "block 2", "block 3"]
@@ -229,6 +231,7 @@ def test_ask_prints_every_block_and_json(trained):
     assert answers[0]["blocks"] == 5
 
 
+@pytest.mark.slow
 def test_eval_never_overwrites(trained, tmp_path):
     data = tmp_path / "d.jsonl"
     data.write_text('{"question": "1+2=", "answer": 3}')

@@ -253,6 +253,7 @@ def test_a_bar_leaves_the_screen_when_the_work_fails():
     assert "3/3" in shown.getvalue()
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_text_for_people_goes_elsewhere(work, run):  # noqa: F811
     questions = work / "few.jsonl"
     questions.write_text("\n".join(json.dumps({"question": f"{i}+1", "answer": i}) for i in "123"))
@@ -320,6 +321,7 @@ def test_every_option_is_described():
     assert not bare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80])
 def test_help_fits_and_names_no_python_types(width):
     from typer.testing import CliRunner

@@ -233,6 +233,7 @@ def test_ask_without_run_and_server_says_what_is_missing():
     assert "give a run and a question" in rim_command("ask", "what is 3+4?", code=2)
 
 
+@pytest.mark.slow
 def test_asking_a_server_imports_nothing_heavy():
     code = (
         "import sys, rim.deploy.serve\nrim.deploy.serve.Client('h')\n"

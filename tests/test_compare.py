@@ -41,6 +41,7 @@ def same_results(settings, whole, *methods):
     assert results(settings.folder) == {name: expected[name] for name in names}
 
 
+@pytest.mark.slow
 def test_a_comparison_states_accuracy_costs_and_latency_of_every_method(whole):
     settings, result = whole
     assert not result["missing"]
@@ -170,6 +171,7 @@ def test_a_comparison_killed_inside_a_run_continues_to_the_same_results(whole, t
     same_results(load_comparison(path), whole, "direct", "rim")
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_stage_begins_again(whole, tmp_path):
     settings = settings_of(tmp_path)
     run = make_plan(settings)[0]
@@ -229,6 +231,7 @@ def test_methods_whose_start_failed_are_given_up(tmp_path):
     assert _give_up(waiting, failures[:1]) == failures[1:] and not waiting
 
 
+@pytest.mark.slow
 def test_only_runs_what_is_asked_for(tmp_path):
     settings = settings_of(tmp_path)
     result, _ = run_comparison(settings, QUIET, only=["direct"])

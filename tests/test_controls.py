@@ -149,6 +149,7 @@ INTERVENTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zero", "shuffle", "swap"])
 @torch.no_grad()
 def test_interventions_equal_overwriting_by_hand(family, kind, encoder):
@@ -248,6 +249,7 @@ def test_a_hidden_question_equals_a_mask_over_the_readouts_rows(family, encoder)
         assert answer.logprob == pytest.approx(total, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_an_answer_under_intervention_does_not_depend_on_its_batch_mates(family, encoder):
     model = tiny_model(family, encoder.tokenizer)
     for between in INTERVENTIONS.values():
@@ -385,6 +387,7 @@ def test_methods_without_blocks_have_nothing_to_control(tokenizer):
         run_controls(Reasoner(tiny_model("llama", tokenizer), encoder), EXAMPLES)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_verdict_for_each_control_and_writes_them(tmp_path, monkeypatch):
     import json
 

@@ -78,6 +78,7 @@ def test_the_crash_test_as_anyone_runs_it(tmp_path):
     assert set(told["SIGINT"]["exit_codes"]) == {"130"}
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_and_says_so(tmp_path, monkeypatch, whole):
     raw = short(tmp_path)
     before_step(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -128,6 +129,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(
     assert older != newest
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_best_is_torn_is_not_taken(tmp_path, monkeypatch, whole):
     raw = short(tmp_path)
     with monkeypatch.context() as patch:
@@ -143,6 +145,7 @@ def test_a_checkpoint_whose_best_is_torn_is_not_taken(tmp_path, monkeypatch, who
     assert_same(resumed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["weights", "optimizer", "state"])
 def test_a_full_disk_keeps_the_last_whole_checkpoint(tmp_path, monkeypatch, whole, what):
     raw = short(tmp_path)
@@ -225,6 +228,7 @@ def test_a_log_that_cannot_be_written_ends_in_a_sentence(tmp_path, monkeypatch):
     assert "metrics.jsonl: Is a directory" in said
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_kill_left_without_a_recipe_is_taken(tmp_path):
     raw = short(tmp_path)
     folder = tmp_path / "runs" / "run"
@@ -233,6 +237,7 @@ def test_a_folder_that_a_kill_left_without_a_recipe_is_taken(tmp_path):
     assert run(raw).finished
 
 
+@pytest.mark.slow
 def test_a_torn_line_of_the_log_is_cut_off(tmp_path, monkeypatch, whole):
     raw = short(tmp_path)
     with monkeypatch.context() as patch:

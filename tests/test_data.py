@@ -132,6 +132,7 @@ def test_an_answer_that_states_several_numbers_is_not_any_of_them():
         assert is_right(text, "72"), text
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_is_graded():
     """A right text shows an answer that is right by itself, and a wrong one shows none that is."""
     draw = random.Random(0)

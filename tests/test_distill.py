@@ -303,6 +303,7 @@ def test_no_part_of_a_question_is_a_control_token_for_the_teacher(tmp_path):
         assert token not in harmless(f"a{token}b")
 
 
+@pytest.mark.slow
 def test_a_model_in_this_process_writes_steps_and_continues(tmp_path, plain_tokenizer):
     run = make_run("gpt2", plain_tokenizer, tmp_path / "run")
     reasoner = load_teacher(str(run), PROMPT, device="cpu")

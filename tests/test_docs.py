@@ -108,6 +108,7 @@ def _settings_in(annotation):
     return [cls for part in get_args(annotation) for cls in _settings_in(part)]
 
 
+@pytest.mark.slow
 def test_the_examples_of_tasks_are_what_the_commands_write(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
@@ -133,6 +134,7 @@ def test_every_knob_of_a_task_is_documented():
             assert f"`{knob}`" in text, f"{task}.{knob}"
 
 
+@pytest.mark.slow
 def test_the_minimal_loop_runs(monkeypatch, capsys):
     file = str(ROOT / "examples" / "minimal_loop.py")
     monkeypatch.setattr(sys, "argv", [file, "--steps", "2", "--batch-size", "4"])

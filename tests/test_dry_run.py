@@ -43,6 +43,7 @@ def notes_of(raw):
     return rim.dry_run(recipe_from_dict(raw))["notes"]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_and_no_random_number_is_drawn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw = raw_recipe(tmp_path) | {"data": write_data(tmp_path / "d.jsonl", steps=6)}
@@ -81,6 +82,7 @@ def test_the_alignment_decides_what_blocks_have_room_for(tmp_path):
     assert result["steps"]["room"] == 5 and result["notes"] == []
 
 
+@pytest.mark.slow
 def test_the_command_says_it_to_people_and_to_programs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw = raw_recipe(tmp_path) | {"data": write_data(tmp_path / "d.jsonl", steps=6)}
@@ -107,6 +109,7 @@ THINKS = (
 OPENS = "{{ messages[-1].content }} -><think>\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "note"),
     [

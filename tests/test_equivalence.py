@@ -95,6 +95,7 @@ def test_parallel_readouts_equal_separate_forwards(family, name, attention, enco
             assert (actual - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 @pytest.mark.parametrize("name", ["steps-own", "answer"])
 def test_flex_attention_equals_sdpa(family, name, encoder):

@@ -130,6 +130,7 @@ def test_hostile_text_adds_no_control_token(kind, text, plain_tokenizer):
         assert found == encoder.prompt_ids(text, 3)
 
 
+@pytest.mark.slow
 def test_any_mixture_of_control_strings_is_cleaned_as_in_training(kind, plain_tokenizer):
     encoder = encoder_of(kind, plain_tokenizer)
     tokenizer = exported_tokenizer(encoder)
@@ -274,6 +275,7 @@ def jinja_template(source: str):
 # --- the folder ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ADAPTED)
 def test_an_adapted_run_and_its_export_answer_the_same(kind, exported):
     run, report = exported[kind]
@@ -466,6 +468,7 @@ def sabotage_suppression(folder: Path) -> None:
     file.write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "message"),
     [
@@ -498,6 +501,7 @@ def test_a_failed_self_check_leaves_nothing_behind(plain_tokenizer, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_a_template_that_adds_nothing_to_a_question_is_exported(plain_tokenizer, tmp_path):
     """As the demo's: the empty question of the self-check has no tokens there."""
     templates = TemplatesConfig(question="{question}", answer="{answer}")

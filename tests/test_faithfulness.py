@@ -190,6 +190,7 @@ def test_which_step_a_block_holds_is_what_its_stage_trained(encoder):
     assert held_by_blocks(example, None, encoder, 2) == Held({1: 1, 2: 2}, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "answer"), [*((family, "#{answer}") for family in FAMILIES), ("llama", "{answer}")]
 )
@@ -283,6 +284,7 @@ def trained(tmp_path_factory):
     return run, folder / "test.jsonl"
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_reader(trained):
     run, data = trained
     short = ("--max-new-tokens", 8, "--pairs", 60)

@@ -44,6 +44,7 @@ WINDOWED = [
 
 
 # transformers says once that it runs recurrent layers without their optional kernels.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:transformers")
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_a_family_is_trained_and_answers_as_plain_passes_do(family, tmp_path):
@@ -77,6 +78,7 @@ def logs_of(run):
     ]
 
 
+@pytest.mark.slow
 def test_separate_readouts_train_with_the_losses_and_logs_of_parallel_ones(tmp_path):
     logs = {}
     for way in ("parallel", "separate"):

@@ -60,6 +60,7 @@ def logits(model, ids) -> torch.Tensor:
     return model.eval()(input_ids=torch.tensor([ids])).logits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_another_reader_finds_the_same_model(family, weights, exported, tmp_path):

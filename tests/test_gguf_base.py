@@ -64,6 +64,7 @@ def logits(model, ids):
     return model.eval()(input_ids=torch.tensor([ids])).logits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "tolerance"), [("f32", 1e-5), ("q8_0", 0.1)])
 def test_a_file_becomes_the_model_it_was_written_from(
     weights, tolerance, written, exported, tmp_path, monkeypatch
@@ -142,6 +143,7 @@ def adapted(base, folder):
     return model, tokenizer
 
 
+@pytest.mark.slow
 def test_an_adapters_base_is_found_again(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, tokenizer = adapted("tiny.gguf", tmp_path / "run")

@@ -61,6 +61,7 @@ def test_every_kind_of_measurement_runs_and_is_marked_as_a_toy(tmp_path, monkeyp
     assert found["fsdp"]["skipped"]
 
 
+@pytest.mark.slow
 def test_a_measurement_is_made_once_and_a_failed_one_stops_no_other(tmp_path, monkeypatch):
     made = []
 

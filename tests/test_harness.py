@@ -35,6 +35,7 @@ def exported(trained, tmp_path_factory):
         return export_run(trained, tmp_path_factory.mktemp("export") / "exported").folder
 
 
+@pytest.mark.slow
 def test_every_shipped_task_is_written_and_names_its_data(exported, tmp_path):
     tasks = write_tasks(exported, tmp_path / "tasks")
     assert tasks.names == tasks.to_run == tuple(sorted(shipped_sources()))

@@ -144,6 +144,7 @@ def naive_losses(model, encoder, example, chosen):
     return torch.stack(losses), marked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_training_equals_the_naive_loop(family, name, index, tokenizer):
     encoder = encoder_for(name, tokenizer)
@@ -232,6 +233,7 @@ def naive_answer(model, encoder, question, blocks, limit):
 QUESTIONS = [example.question for example in EXAMPLES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @torch.no_grad()
 def test_answers_equal_the_naive_loop_for_any_number_of_blocks(family, name, tokenizer):
@@ -265,6 +267,7 @@ def test_a_chat_models_closing_token_comes_before_the_assistants_header(tokenize
     assert encoder.prompt_ids("hello", 0) == tokenizer.encode("[user]hello[/][assistant]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @torch.no_grad()
 def test_answers_have_the_training_passs_probability_where_the_question_is_hidden(
@@ -294,6 +297,7 @@ def test_answers_have_the_training_passs_probability_where_the_question_is_hidde
             assert answer.logprob == pytest.approx(-float(loss.nll_BR), abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coconut", "codi", "lotus", "rim"])
 def test_lora_trains_through_the_loop(family, name, tokenizer):
     """The adapters' gradient is the naive loop's, so nothing on the way is detached."""

@@ -129,6 +129,7 @@ def codi_under_lora(trained):
     return trained("codi", name="codi-lora", model=model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -42,6 +42,7 @@ def test_where_memory_is_plenty_the_whole_batch_is_taken_and_it_is_said(tmp_path
     assert "Micro-batches: 8, all at once (about 0.0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_little_memory_gives_parts_with_the_same_losses(tmp_path, monkeypatch):
     raw = one_stage(tmp_path, max_steps=3)
     whole = run(raw | {"name": "whole"})
@@ -115,6 +116,7 @@ def test_mixed_precisions_copies_of_the_weights_are_counted_once(encoder, exampl
     assert needed and 0.97 * kept < (needed - state) / rim.train.memory.PEAK <= kept
 
 
+@pytest.mark.slow
 def test_on_a_device_that_says_no_smaller_parts_are_tried(encoder, examples, monkeypatch):
     """What a GPU does, played by an error of its kind."""
     from conftest import stage, tiny_model
@@ -176,6 +178,7 @@ def full_at(monkeypatch, step, error=PROCESSOR, least=1):
     monkeypatch.setattr(ReadoutTrainer, "compute_loss", compute_loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [CUDA, PROCESSOR, MemoryError()])
 def test_out_of_memory_is_a_sentence_and_resuming_goes_on_smaller(tmp_path, monkeypatch, error):
     raw = one_stage(tmp_path)
@@ -212,6 +215,7 @@ def test_where_no_smaller_part_is_left_the_name_stays_free(tmp_path, monkeypatch
     assert not (tmp_path / "runs" / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_explicit_size_may_be_made_smaller_by_a_resumed_run(tmp_path, monkeypatch):
     raw = one_stage(tmp_path, micro_batch_size=4)
     full_at(monkeypatch, 5, least=4)
@@ -229,6 +233,7 @@ def test_an_explicit_size_may_be_made_smaller_by_a_resumed_run(tmp_path, monkeyp
         run(raw, resume=True)
 
 
+@pytest.mark.slow
 def test_the_command_prints_no_traceback(tmp_path, monkeypatch):
     from test_cli import rim_command
 
@@ -280,6 +285,7 @@ def ended(folder):
     return cost["steps"], cost["planned_steps"], cost["ended_early"]
 
 
+@pytest.mark.slow
 def test_a_stage_ends_when_validation_rises_no_more(tmp_path, monkeypatch):
     scored(monkeypatch, RISING)
     raw = one_stage(tmp_path, max_steps=10, evaluate_every=1, patience=3)
@@ -294,6 +300,7 @@ def test_a_stage_ends_when_validation_rises_no_more(tmp_path, monkeypatch):
     assert ended(run(raw | {"name": "b"})) == (10, 10, None)
 
 
+@pytest.mark.slow
 def test_falling_loss_keeps_a_stage_going(tmp_path, monkeypatch):
     """Accuracy stands at zero for long, and then jumps."""
     raw = one_stage(tmp_path, max_steps=6, evaluate_every=1, patience=1, learning_rate=3e-3)

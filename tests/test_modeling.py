@@ -239,6 +239,7 @@ def flash_stand_in(seen):
     return attend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["direct", "rim"])
 def test_flash_attention_gets_plain_rows(method, tmp_path, monkeypatch):
     """No kernel runs on a CPU: what is played here is what one may be given, in training, in

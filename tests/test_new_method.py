@@ -45,6 +45,7 @@ def recipe_of(method, tmp_path, **changes):
     return raw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["countdown", "gated"])
 def test_a_new_method_trains_answers_saves_and_is_timed(method, tmp_path):
     finished = run(recipe_of(method, tmp_path))

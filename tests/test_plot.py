@@ -95,6 +95,7 @@ def test_controls_are_hollow_and_the_caption_says_so():
     assert "Hollow: trained as a control." in figure.texts[0].get_text()
 
 
+@pytest.mark.slow
 def test_the_svg_is_the_same_bytes_every_time_and_its_text_is_text():
     svg = accuracy_latency_svg("chains", CROWD)
     assert svg == accuracy_latency_svg("chains", CROWD)

@@ -347,6 +347,7 @@ def test_half_of_the_directions_is_a_projection_of_the_change(asking, pairs):
 # --- whole protocols -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["transplant", "interchange", "content"])
 def test_a_random_model_gets_no_call(protocol, tokenizer):
     encoder = encoder_for(tokenizer)
@@ -380,6 +381,7 @@ def test_content_without_blocks_is_asked_without_blocks(tokenizer):
     assert result["rewritten"]["questions"] == 30 and sum(counted) == 9
 
 
+@pytest.mark.slow
 def test_the_command_asks_the_task_that_the_run_was_trained_on(tmp_path, monkeypatch):
     from rich.console import Console
     from typer.testing import CliRunner

@@ -117,6 +117,7 @@ def losses(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_run_of_each_method_has_the_losses_it_had(name, losses, tmp_path):
     method, memory, stages = TINY[name]

@@ -135,6 +135,7 @@ def test_a_question_in_other_words_belongs_to_the_same_split():
 ELIMINATIONS = ("neither asked about nor one hop away", "leads to who is asked about")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), ("shape=ring",), ("max_people=8", "max_hops=5")])
 def test_no_shortcut_answers_relations(overrides):
     """None is far above a guess among all but the person asked about."""

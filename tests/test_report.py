@@ -70,6 +70,7 @@ def hostile_run(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text(tmp_path):
     page = page_of(hostile_run(tmp_path / "run"), title=HOSTILE)
     assert "<img" not in page and "alert(1)</script>" not in page
@@ -78,6 +79,7 @@ def test_hostile_text_stays_text(tmp_path):
     assert "49" not in re.findall(r"<h1>(.*?)</h1>", page, flags=re.DOTALL)[0]
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched(tmp_path):
     page = page_of(hostile_run(tmp_path / "run"), ROOT / "results" / "compare_arithmetic.json")
     attributes = re.findall(r'(?:src|href|action)="([^"]*)"', page)
@@ -94,6 +96,7 @@ def test_what_is_missing_is_said_with_its_command(tmp_path):
     assert "has not been evaluated yet" in page
 
 
+@pytest.mark.slow
 def test_broken_files_are_named_and_the_rest_is_shown(tmp_path):
     run = hostile_run(tmp_path / "run")
     (run / "broken.json").write_text("{")
@@ -112,6 +115,7 @@ def test_what_a_run_lacks_stands_in_one_place(tmp_path):
     assert "Learning curves" not in re.findall(r"<h3>(.*?)</h3>", page)
 
 
+@pytest.mark.slow
 def test_transplants_of_several_runs_are_shown_with_their_calls():
     page = page_of(ROOT / "results" / "blind_share_transplant.json")
     runs = json.loads((ROOT / "results" / "blind_share_transplant.json").read_text())["runs"]
@@ -122,6 +126,7 @@ def test_transplants_of_several_runs_are_shown_with_their_calls():
     assert "rim controls RUN DATA --protocol interchange" in page
 
 
+@pytest.mark.slow
 def test_a_comparison_says_what_it_compares_to_a_stranger():
     page = page_of(ROOT / "results" / "compare_arithmetic.json")
     for text in ("chain of thought: writes its steps", "chains such as 3+4-5=", "trained 3 times"):

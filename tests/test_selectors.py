@@ -113,6 +113,7 @@ def run(tmp_path_factory, plain_tokenizer):
     return folder
 
 
+@pytest.mark.slow
 def test_eval_and_ask_select(work, run):  # noqa: F811
     data = work / "data.jsonl"
     lines = [json.dumps({"question": f"How many is {i}?", "answer": str(i)}) for i in range(6)]

@@ -56,6 +56,7 @@ def run(plain_tokenizer, tmp_path_factory) -> Path:
     return make_run("gpt2", plain_tokenizer, tmp_path_factory.mktemp("run"))
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_and_this_process_becomes_its_engine(run, transformers, executed):
     options = ["--port", 9, "--host", "::", "--blocks", 5, "--page", "--", "--device", "cpu"]
     with checked_in_process():
@@ -139,6 +140,7 @@ def test_the_commands_defaults_are_the_librarys():
     assert all(ours[name].default == theirs[name].default for name in shared)
 
 
+@pytest.mark.slow
 def test_a_mistyped_path_is_told_before_anything_heavy_is_imported(tmp_path):
     for command in (
         ["serve", "no/run"],

@@ -25,6 +25,7 @@ def exported_run(plain_tokenizer, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_once(exported_run):
     subject = find_subject(exported_run)
     assert (subject.run, subject.folder) == (None, exported_run / "exported")

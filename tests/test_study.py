@@ -50,6 +50,7 @@ def finished(tmp_path_factory):
     return study, result
 
 
+@pytest.mark.slow
 def test_an_axis_repeats_the_methods_that_it_changes_and_no_others(finished):
     study, result = finished
     places = [(cell["method"], cell["at"]["blocks"]) for cell in result["cells"]]

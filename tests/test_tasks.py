@@ -103,6 +103,7 @@ def test_a_seed_names_its_examples(task):
     assert examples_of(task) != examples_of(task, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_share_no_question_and_held_out_ones_do_not_repeat(task):
     # Small numbers, so that splits would meet if nothing kept them apart.
@@ -117,6 +118,7 @@ def test_splits_share_no_question_and_held_out_ones_do_not_repeat(task):
     assert len(set(splits["validation"])) == len(splits["validation"])
 
 
+@pytest.mark.slow
 def test_the_split_does_not_depend_on_how_a_question_is_written():
     for example in examples_of("word_problems", split="test"):
         assert split_of(" ".join(sorted(re.findall(r"\w.*?[.?](?= |$)", example.question)))) == (
@@ -157,6 +159,7 @@ def test_a_task_serves_training_and_validation_of_a_written_recipe(task):
     assert all(example.steps for example in train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "overrides", "message"),
     [
@@ -264,6 +267,7 @@ def test_graph_search_knobs_act():
     assert len(names) == 60
 
 
+@pytest.mark.slow
 def test_graph_search_has_the_statistics_of_prosqa():
     def statistics(examples):
         graphs = [check_graph_example(e) for e in examples]
@@ -292,6 +296,7 @@ SHORTCUTS = {
 }
 
 
+@pytest.mark.slow
 def test_graph_search_has_no_shortcut_that_leaves_out_who_is_asked_about():
     examples = examples_of("graph_search", num_examples=2000)
     assert set(graph_shortcuts.SHORTCUTS) == set(SHORTCUTS)

@@ -244,6 +244,7 @@ def test_every_setting_of_ours_is_refused_in_the_trainers(tmp_path):
             assert field.name in TRAINER_OWN, field.name
 
 
+@pytest.mark.slow
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     original = rim.train.trainer.ReadoutTrainer.compute_loss
 
@@ -279,6 +280,7 @@ def test_a_validation_answer_that_was_cut_off_is_wrong(tmp_path, monkeypatch, en
     assert scorer(None) == {"accuracy": pytest.approx(2 / 3)}
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_never_overwritten(tmp_path):
     raw = raw_recipe(tmp_path)
     folder = run(raw)
@@ -346,6 +348,7 @@ def test_a_run_folder_tells_everything(finished):
     assert not list(folder.path.rglob("checkpoint-*")), "finished stages keep their best model only"
 
 
+@pytest.mark.slow
 def test_the_loss_that_is_shown_is_the_mean_per_token(tmp_path):
     raw = raw_recipe(tmp_path)
     raw["stages"] = [raw["stages"][0] | {"weighting": "ones", "max_steps": 3, "evaluate_every": 1}]
@@ -375,6 +378,7 @@ def test_readouts_that_are_withdrawn_leave_the_shown_loss():
     assert token_loss([(loss, torch.tensor([[0.0, 1.0]]))]) == 2.0
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):
     scores = {1: 0.5, 2: 0.9, 3: 0.1, 4: 0.2}
     raw = raw_recipe(tmp_path)
@@ -411,6 +415,7 @@ def test_training_examples_that_do_not_fit_are_named(tmp_path):
         run(raw)
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_another_run(finished, tmp_path):
     _, first = finished
     raw = raw_recipe(tmp_path, name="second", method="direct")
@@ -421,6 +426,7 @@ def test_a_run_can_start_from_another_run(finished, tmp_path):
     assert reasoner.ask("1+2=", max_new_tokens=3).after_block == 0
 
 
+@pytest.mark.slow
 def test_learning_rate_warms_up_and_falls(tmp_path):
     raw = raw_recipe(tmp_path)
     raw["stages"] = [
@@ -433,6 +439,7 @@ def test_learning_rate_warms_up_and_falls(tmp_path):
     assert 1e-4 <= rates[-1] < 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_examples", "micro", "epochs", "steps"),
     # Batches of 8. The examples do not divide into them: 20 / 8 * 1.5 is less than four steps, but

@@ -71,6 +71,7 @@ def test_a_picture_is_drawn_after_a_validation_but_not_after_each(tmp_path, monk
     assert not run.curves_file.exists()
 
 
+@pytest.mark.slow
 def test_validations_say_how_long_the_stage_will_go_on(tmp_path, capsys):
     raw = raw_recipe(tmp_path)
     raw["stages"] = raw["stages"][:1]
@@ -81,6 +82,7 @@ def test_validations_say_how_long_the_stage_will_go_on(tmp_path, capsys):
     assert "left" not in said[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_run_ends_with_one_summary(tmp_path, monkeypatch, as_json):
     monkeypatch.setattr("rim.train.curriculum.draw_curves", draw_curves)
