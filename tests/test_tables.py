@@ -175,3 +175,8 @@ def test_a_table_whose_answers_are_whole_solutions_is_told_so(tmp_path):
     out = tmp_path / "steps.jsonl"
     rim_command("data", "split-steps", path, "--out", out)
     assert [e.answer for e in open_file(out)] == ["3", "4"]
+
+
+def test_a_table_that_begins_with_a_blank_line_is_told_so(tmp_path):
+    with pytest.raises(DataError, match="row 1 is blank"):
+        open_file(csv_file(tmp_path, "\nquestion,answer\n1+1?,2\n"), "csv")

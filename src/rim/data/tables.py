@@ -82,6 +82,8 @@ def _header(path: Path) -> tuple[str, list[str]]:
         raise DataError(f"{path} is empty")
     delimiter, names = _split_header(path, lambda: read_lines(path))
     names = [name.strip() for name in names]
+    if not any(names):
+        raise DataError(f"{path}, row 1 is blank; the names of the columns stand there")
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(f"{path}, row 1: two columns are called {name!r}; rename one")

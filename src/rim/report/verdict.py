@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-_LEVEL = 0.05
+#: A chance below this is called sure.
+LEVEL = 0.05
 _WORDS = {"direct": "direct", "cot": "chain of thought", "rim": "RiM"}
 #: With fewer questions a difference must be large to be sure.
-_FEW = 100
+FEW = 100
 
 
 def verdict(result: dict[str, Any]) -> dict[str, list[str]]:
@@ -70,7 +71,7 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
     if control is None:
         return ""
     before, after = (100 * control[key] for key in ("from", "to"))
-    if control["p"] < _LEVEL and after < before:
+    if control["p"] < LEVEL and after < before:
         return f"The blocks are needed: {after:.0f} % are right without, {before:.0f} % with them."
     return (
         f"Nothing shows that the blocks are needed: {after:.0f} % are right without, "
@@ -81,7 +82,7 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
 def _against(methods: dict[str, Any], name: str, reference: str) -> int:
     """1 if the reference is surely better than a method, -1 if surely worse, else 0."""
     row = methods[name]
-    if row.get("p") is None or row["p"] >= _LEVEL:
+    if row.get("p") is None or row["p"] >= LEVEL:
         return 0
     return 1 if methods[reference]["final"]["mean"] > row["final"]["mean"] else -1
 
@@ -91,7 +92,7 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
     name = _word(reference)
     over_direct = _against(methods, "direct", reference)
     few = f" (with {questions} test questions only large differences are sure)"
-    few = few if questions < _FEW else ""
+    few = few if questions < FEW else ""
     if over_direct < 0:
         return f"So not worth it as trained here: direct answers are surely better than {name}."
     if over_direct == 0:

@@ -8,7 +8,7 @@ from rim.report.page.causal import verdict_call
 from rim.report.page.gather import Material, Run, main_evaluation
 from rim.report.page.section import percent
 from rim.report.page.words import METHODS
-from rim.report.verdict import verdict
+from rim.report.verdict import LEVEL, verdict
 
 
 def headline(material: Material) -> list[str]:
@@ -65,7 +65,7 @@ def _beside(row: dict[str, Any], own: dict[str, Any]) -> str:
         if not 0.8 <= ratio <= 1.25:
             times = f"{ratio:.1f} times as long" if ratio > 1 else f"{ratio:.1f} of the time"
             about.append(f"which takes {times}")
-    if row.get("p") is None or row["p"] >= 0.05:
+    if row.get("p") is None or row["p"] >= LEVEL:
         about.append("not sure")
     return f" ({', '.join(about)})" if about else ""
 
@@ -85,7 +85,7 @@ def _run_headline(run: Run) -> list[str]:
     verdicts = [v for c in run.of("controls")[-1:] for v in c["verdicts"] if "p" in v]
     if verdicts:
         falls = [
-            v["name"].partition(", ")[2] for v in verdicts if v["p"] < 0.05 and v["to"] < v["from"]
+            v["name"].partition(", ")[2] for v in verdicts if v["p"] < LEVEL and v["to"] < v["from"]
         ]
         lines.append(
             "Its accuracy surely falls under " + "; ".join(falls) + "."

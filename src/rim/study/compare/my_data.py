@@ -14,6 +14,7 @@ from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_di
 from rim.data.examples import DataError, Example
 from rim.data.sources import MOST_VALIDATION, load_examples, source_name
 from rim.data.training import load_training_data
+from rim.report.verdict import FEW
 from rim.study.compare.settings import Comparison
 
 #: More blocks than this are not chosen by themselves: a few long examples would cost all others.
@@ -21,8 +22,6 @@ MOST_BLOCKS = 16
 #: Share of the examples whose steps and answer the blocks hold.
 _COVERED = 0.95
 _EPOCHS, _BATCH, _LEAST_STEPS, _MOST_STEPS = 5, 16, 100, 2000
-#: With fewer test questions a difference must be large to be sure.
-FEW = 100
 
 
 @dataclass(frozen=True)
