@@ -72,6 +72,7 @@ def start(recipe: Path, folder: Path, log: Path) -> int:
     with log.open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
     try:
         app(["train", str(recipe), *resume])
     except SystemExit as end:

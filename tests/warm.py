@@ -91,6 +91,7 @@ def attend(connection: socket.socket) -> None:
 def become(arguments: list[str], cwd: str, env: dict[str, str]) -> int:
     """What `python ARGUMENTS` does, in this process; its exit code."""
     os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, if all began behind an "&"
     os.environ.clear()
     os.environ.update(env)
     sys.stdin, sys.stdout, sys.stderr = (
