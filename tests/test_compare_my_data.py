@@ -224,6 +224,17 @@ def test_what_follows_depends_on_what_is_sure(p_direct, p_cot, rim, cot, expecte
     assert expected in lines[-1]
 
 
+def test_a_trial_in_which_nothing_was_learned_says_so():
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    for row in content["methods"].values():
+        row["final"]["mean"] = 0.01
+    (lines,) = verdict(result).values()
+    assert lines[1].startswith("None of them has learned the task")
+    (lines,) = verdict(published()).values()
+    assert not any("has learned the task" in line for line in lines)
+
+
 def test_blocks_that_nothing_needs_are_said_to_be_so():
     result = copy.deepcopy(published())
     (content,) = result["tasks"].values()
