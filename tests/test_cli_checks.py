@@ -272,6 +272,7 @@ def test_json_is_one_document_and_text_for_people_goes_elsewhere(work, run):  # 
     assert rim_json("data", "stats", questions)["file"] == "few.jsonl"
     assert rim_json("data", "validate", "my.jsonl") == {
         "file": "my.jsonl", "records": 240, "problems": [], "without_steps": [],
+        "in_one_step": False,
     }  # fmt: skip
 
 

@@ -78,13 +78,14 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     assert "12 test questions are few" in flat
     folder = tmp_path / "runs" / "compare-my_problems"
     result = json.loads((folder / "comparison.json").read_text())
-    lines = result["verdict"]["my_data"]
+    said = result["verdict"]["my_data"]
+    lines = [line for line in said if "has learned the task" not in line]  # by chance it is said
     assert lines[0].startswith("RiM ") and "chain of thought " in lines[0]
     assert lines[0].endswith("12 test questions, one seed.")
     assert "than chain of thought" in lines[1]
     assert "the blocks are needed" in lines[2] or "The blocks are needed" in lines[2]
     assert lines[3].startswith("So ")
-    for line in lines:
+    for line in said:
         assert " ".join(line.split()) in flat
     page = (folder / "comparison.html").read_text()
     assert "Is it worth it for my problems.csv?" in page
@@ -222,6 +223,17 @@ def test_what_follows_depends_on_what_is_sure(p_direct, p_cot, rim, cot, expecte
         methods["cot"]["final"]["mean"] = cot
     (lines,) = verdict(result).values()
     assert expected in lines[-1]
+
+
+def test_a_trial_in_which_nothing_was_learned_says_so():
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    for row in content["methods"].values():
+        row["final"]["mean"] = 0.01
+    (lines,) = verdict(result).values()
+    assert lines[1].startswith("None of them has learned the task")
+    (lines,) = verdict(published()).values()
+    assert not any("has learned the task" in line for line in lines)
 
 
 def test_blocks_that_nothing_needs_are_said_to_be_so():

@@ -234,6 +234,21 @@ def test_validation_lists_every_problem(tmp_path):
     assert describe(open_file(write(tmp_path, GOOD, respelled)))["distinct_questions"] == 1
 
 
+@pytest.mark.parametrize(
+    ("steps", "prose"),
+    [
+        (["Ann has 3. Bo has 4. So 7."], True),
+        (["3+4=7"], False),
+        (["Ann has 3.5 apples"], False),
+        (["Ann has 3. Bo has 4.", "So 7."], False),
+        ([], False),
+    ],
+)
+def test_solutions_that_nobody_has_parted_are_noticed(tmp_path, steps, prose):
+    path = write(tmp_path, GOOD | {"steps": steps})
+    assert check_file(path, None).in_one_step is prose
+
+
 def test_missing_files_folders_and_unknown_formats(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         open_file(tmp_path / "nothing.jsonl")

@@ -144,3 +144,13 @@ def test_a_holdout_larger_than_the_data_names_the_setting(tmp_path):
     raw = raw_recipe(tmp_path) | {"data": write_data(tmp_path / "d.jsonl") | {"holdout": 40}}
     with pytest.raises(DataError, match=r"data\.holdout 40 leaves nothing of 40 .*holdout=8\)"):
         rim.dry_run(recipe_from_dict(raw))
+
+
+@pytest.mark.parametrize(("step", "told"), [("Ann has 3. Bo has 4. So 7.", True), ("3+4=7", False)])
+def test_solutions_that_nobody_has_parted_are_a_note(tmp_path, step, told):
+    from rim.data.examples import Example
+    from rim.train.look_ahead import _about_prose
+
+    recipe = recipe_from_dict(raw_recipe(tmp_path))
+    note = _about_prose(recipe, [Example("3 and 4?", (step,), "7")])
+    assert bool(note) is told

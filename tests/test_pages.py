@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import shlex
 import subprocess
@@ -49,8 +48,8 @@ def clone(tmp_path, monkeypatch, plain_tokenizer):
     (tmp_path / "my_test.jsonl").unlink()
     table = "Problem,Work,Solution\n3 and 4?,3+4=7,7\n"
     (tmp_path / "table.csv").write_text(table, encoding="utf-8")
-    prose = {"question": "3 and 4, less 2?", "steps": "Three and four are 7. 7 less 2 is 5."}
-    (tmp_path / "prose.jsonl").write_text(json.dumps(prose | {"answer": "5"}), encoding="utf-8")
+    prose = "Problem,Work,Solution\n3 and 4 less 2?,Three and four are 7. 7 less 2 is 5.,5\n"
+    (tmp_path / "prose.csv").write_text(prose, encoding="utf-8")
     base = tmp_path / "Qwen" / "Qwen3-0.6B"
     tiny_model("qwen3", plain_tokenizer, max_positions=1024).save_pretrained(base)
     plain_tokenizer.save_pretrained(base)
@@ -68,7 +67,7 @@ def test_every_command_of_a_guide_runs(page, clone):
         program, *arguments = shlex.split(line, comments=True)
         assert program == "rim", f"{line}: only commands of rim are run here"
         if arguments[0] == "train":
-            arguments += shlex.split(SHORT)  # settings that the page itself points to
+            arguments += shlex.split(f"{SHORT} --set data.holdout=24")  # the page points to them
         if arguments[0] == "compare":
             arguments += shlex.split(
                 "--steps 4 --set latency.questions=2 --set controls.questions=8 "

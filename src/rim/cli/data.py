@@ -13,6 +13,12 @@ from rim.cli import common, data_steps
 from rim.cli.columns import reading
 from rim.cli.help import PlainGroup, Positive, PositiveOrNone, add_command
 
+#: A column of prose is read as one step: nothing is wrong with the file, and it is not meant.
+_IN_ONE_STEP = (
+    "note: most solutions are one step of several sentences, so a block would have to say all of "
+    "it. `rim data split-steps` parts prose into steps"
+)
+
 
 def stats(
     file: Path,
@@ -66,6 +72,8 @@ def _show_findings(found: Any) -> None:
             f"note: no steps in {len(found.without_steps)} of {found.records} records: fine for "
             f"evaluation, not for training on steps; the first is {found.without_steps[0]}"
         )
+    if found.in_one_step:
+        common.say(_IN_ONE_STEP)
     if found.problems:
         common.say(f"{len(found.problems)} problems in {found.records} records", style="red")
     else:
@@ -91,7 +99,7 @@ def convert(
     """
     with common.clear_errors():
         from rim.cli.checks import check_target
-        from rim.data.sources import data_hash, open_file, write_file
+        from rim.data.sources import data_hash, open_file, solutions_in_one_step, write_file
 
         check_target(out, overwrite=overwrite)
         examples = open_file(file, format_, limit, reading(column, separator))
@@ -100,6 +108,8 @@ def convert(
         common.say(
             f"{len(examples)} examples, {with_steps} with steps: {out}", common.console_for(json_)
         )
+        if solutions_in_one_step(examples):
+            common.say(_IN_ONE_STEP, common.console_for(json_))
         if json_:
             counts = {"examples": len(examples), "with_steps": with_steps}
             common.print_json({"out": out, **counts, "data_hash": data_hash(examples)})

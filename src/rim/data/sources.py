@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,9 @@ from rim.data.readers import FILE_FORMATS, parsed, read_file
 from rim.data.streamed import data_hash
 from rim.data.tasks import GENERATORS
 from rim.results import write_text
+
+#: Where a sentence ends and another begins.
+_SENTENCES = re.compile(r"[.!?]\s+\w")
 
 
 def load_examples(source: DataSource) -> list[Example]:
@@ -238,11 +242,22 @@ def describe(examples: Sequence[Example]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What `check_file` found; `without_steps` are the origins of records that have none."""
+    """What `check_file` found; `without_steps` are the origins of records that have none.
+
+    `in_one_step` says that most solutions seem to be prose in one piece.
+    """
 
     records: int
     problems: list[str]
     without_steps: list[str]
+    in_one_step: bool = False
+
+
+def solutions_in_one_step(examples: Iterable[Example]) -> bool:
+    """Whether most examples that have steps have one only, which is several sentences."""
+    given = [example.steps for example in examples if example.steps]
+    prose = sum(len(steps) == 1 and bool(_SENTENCES.search(steps[0])) for steps in given)
+    return 2 * prose > len(given)
 
 
 def check_file(path: Path, file_format: str | None, reading: Reading = PLAIN) -> FileCheck:
@@ -253,14 +268,17 @@ def check_file(path: Path, file_format: str | None, reading: Reading = PLAIN) ->
     """
     problems: list[str] = []
     without_steps: list[str] = []
+    examples: list[Example] = []
     seen: dict[str, str] = {}
     records = repeated = 0
     for example in read_source(file_source(path, file_format, reading), problems.append):
         records += 1
+        examples.append(example)
         if not example.steps:
             without_steps.append(example.origin)
         first = seen.setdefault(example.same_question, example.origin)
         if first != example.origin:
             problems.append(f"{example.origin}: the question repeats that of {first}")
             repeated += 1
-    return FileCheck(records + len(problems) - repeated, problems, without_steps)
+    records += len(problems) - repeated
+    return FileCheck(records, problems, without_steps, solutions_in_one_step(examples))

@@ -76,7 +76,9 @@ def read_probes(file: Path, model: str, unseen: str | None = None) -> list[Place
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{file} is broken ({error}); run `rim analyze` again") from None
     if about["model"] != model:
-        raise ConfigError(f"{file} belongs to another model; run `rim analyze` again")
+        raise ConfigError(
+            f"{file} belongs to another model; run `rim analyze RUN DATA --overwrite`"
+        )
     if unseen is not None and about.get("data") == unseen:
         raise ConfigError(
             f"the probes of {file} were trained on questions of these very data: score them on "

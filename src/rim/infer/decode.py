@@ -3,7 +3,7 @@
 All answers of a prompt grow side by side in its one row of the cache, kept apart by the attention
 rule of training, so an answer is exactly what a prompt truncated after its block would give, at no
 copy of the question. Finished answers leave, and so do prompts whose answers are all finished.
-Prompts never look at each other: a result does not depend on its batch mates.
+Prompts never look at each other: a result does not depend on the others of its batch.
 
 Where the read-outs of a model run separately (`PromptFormat.readouts`, or a cache with states, that
 holds one read-out only), every answer is a row of its own, of the prompt truncated after its block,
@@ -205,7 +205,7 @@ def position_limit(model: Any) -> int | None:
     """How many positions the model has (GPT-2's is a table's size, others' the trained length).
 
     "longrope" turns all positions of a batch by other angles once one of them is beyond the first
-    training length. There a prompt would depend on its batch mates, so it ends there.
+    training length. There a prompt would depend on the others of its batch, so it ends there.
     """
     config = unwrap(model).config
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rim.config import Recipe, StageConfig
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
+from rim.data.sources import solutions_in_one_step
 from rim.methods import METHODS
 from rim.models.folder import FORMAT_FILE
 from rim.train.refusals import refuse_too_long
@@ -40,7 +41,7 @@ def look_ahead(
         if stage.objective == "answer" or all(e.steps for e in longest):
             layouts = curriculum.lay_out(longest, stage, encoder)
             refuse_too_long(longest, [layout.max_position for layout in layouts], model)
-    sentences = [_about_chat(recipe, encoder)]
+    sentences = [_about_chat(recipe, encoder), _about_prose(recipe, examples)]
     sentences += [_about_blocks(recipe, stage, examples) for stage in recipe.stages]
     return [sentence for sentence in sentences if sentence]
 
@@ -77,6 +78,18 @@ def _about_chat(recipe: Recipe, encoder: PromptEncoder) -> str | None:
             "it at its default and teaches to answer at once; leave it there when you serve, too"
         )
     return None
+
+
+def _about_prose(recipe: Recipe, examples: Sequence[Example]) -> str | None:
+    """Solutions that nobody has parted into steps."""
+    if all(stage.objective != "steps" for stage in recipe.stages):
+        return None
+    if not solutions_in_one_step(examples):
+        return None
+    return (
+        "most solutions are one step of several sentences, so a block has to say all of it; "
+        "`rim data split-steps` parts prose into steps"
+    )
 
 
 def _about_blocks(recipe: Recipe, stage: StageConfig, examples: Sequence[Example]) -> str | None:
