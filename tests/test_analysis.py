@@ -30,6 +30,7 @@ from rim.evaluate.probes import (
 )
 from rim.evaluate.states import SHARD, block_states, collect_states
 from rim.infer.reasoner import Reasoner, load
+from rim.report.analysis import value_sentence
 
 QUESTIONS = [example.question for example in EXAMPLES]
 
@@ -237,3 +238,12 @@ def test_too_few_questions_and_no_blocks_are_said(work, tmp_path, plain_tokenize
     (tmp_path / "d.jsonl").write_text('{"question": "a", "answer": "1"}')
     assert "too few" in rim_command("analyze", run, tmp_path / "d.jsonl", code=2)
     assert "empty" in rim_command("explain", run, " ", code=2)
+
+
+def test_where_no_probe_could_be_trained_no_share_is_told():
+    row = {"kind": "value", "train": 4, "test": 3, "majority": 0.5}
+    maps = {"trained": [[None], [None]], "control": [[None], [None]]}
+    assert "too few questions for a probe (4 to train on" in value_sentence("step 1", row | maps)
+    read = {"trained": [[0.25], [0.75]], "control": [[0.25], [0.5]]}
+    said = value_sentence("step 1", row | read)
+    assert "block 1, layer 0 in 75 % of 3 test questions" in said and "in 25 %" in said

@@ -318,6 +318,11 @@ def test_data_and_questions_that_cannot_be_explained(trained, tmp_path):
     assert "--data FILE" in rim_command("explain", run, "1+1=", "--data", data, code=2)
     (tmp_path / "d.jsonl").write_text('{"question": "1+1=", "answer": "2"}\n')
     assert "has steps" in rim_command("explain", run, "--data", tmp_path / "d.jsonl", code=2)
+    (tmp_path / "d.jsonl").write_text('{"Problem": "1+1=", "Solution": "2"}\n')
+    named = ("--column", "question=Problem", "--column", "answer=Solution")
+    assert "has steps" in rim_command(
+        "explain", run, "--data", tmp_path / "d.jsonl", *named, code=2
+    )
 
 
 def test_data_of_another_task_have_no_transplants(trained):

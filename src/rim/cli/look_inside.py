@@ -148,6 +148,8 @@ def explain(
     *,
     data: Path | None = None,
     format_: str | None = None,
+    column: list[str] | None = None,
+    separator: str | None = None,
     limit: PositiveOrNone = None,
     blocks: str | None = None,
     pairs: Annotated[int, typer.Option(min=20)] = 240,
@@ -196,7 +198,8 @@ def explain(
             raise ConfigError(f"method {own.method!r} has no blocks to explain")
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         if data is not None:
-            read, chosen = (data, format_, limit), (task, tuple(set_ or ()))
+            read = (data, format_, limit, reading(column, separator))
+            chosen = (task, tuple(set_ or ()))
             asked = {"blocks": counts[0], "pairs": pairs, "seed": seed, **settings}
             _measure(run, read, chosen, asked, against, out, device, json_)
             return
@@ -218,7 +221,7 @@ def explain(
 
 def _measure(
     run: Path,
-    read: tuple[Path, Any, int | None],
+    read: tuple[Path, Any, int | None, Any],
     task: tuple[str | None, tuple[str, ...]],
     asked: dict[str, Any],
     against: Path | None,
@@ -231,12 +234,12 @@ def _measure(
     from rim.data.sources import data_hash, open_file
     from rim.data.tasks import READERS
 
-    file, format_, limit = read
+    file = read[0]
     out = out or run / "explain" / f"{file.stem}.json"
     check_target(out)
     if against is not None:
         check_model(against, (), device)
-    examples = open_file(file, format_, limit)
+    examples = open_file(*read)
     _check_sklearn()
     person = common.console_for(json_)
     reasoner = common.load(run, device)

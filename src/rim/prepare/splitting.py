@@ -37,7 +37,7 @@ _ABBREVIATION = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[^\sa-z])|(?<=[\u3002\uff01\uff1f])\s*")
 _EQUATION = re.compile(
-    r"[-\u2212(]?\s?[$\u20ac\u00a3\u00a5]?\d[\d.,\s%$\u20ac\u00a3\u00a5()+\-\u2212*/\u00d7\u00f7x\u00b7^]*"
+    r"[-\u2212(]?\s?[$\u20ac\u00a3\u00a5]?\d[\d.,\s%$\u20ac\u00a3\u00a5()+\-\u2212*/\u00d7\u00f7x\u00b7^]{0,200}"
     r"=\s*[-\u2212]?\s?[$\u20ac\u00a3\u00a5]?\d+(?:,\d{3})*(?:\.\d+)?%?"
 )
 _EMPTY_TALK = re.compile(

@@ -12,7 +12,9 @@ from rich.text import Text
 
 
 def best_place(rows: list[list[float | None]] | None, start: int = 1) -> tuple[float, int, int]:
-    """The largest value of a map from block `start` on, its block and its layer."""
+    """The largest value of a map from block `start` on, its block and its layer; zeros where no
+    place has a value.
+    """
     places = [
         (value, block, layer)
         for block, own in enumerate(rows or [])
@@ -30,19 +32,29 @@ def question_best(rows: list[list[float | None]] | None) -> float:
 def sentences(found: dict[str, Any]) -> Iterator[str]:
     """The main findings, each beside its controls."""
     for name, row in found["values"].items():
-        value, block, layer = best_place(row.get("trained"))
-        said = (
-            f"{name}: a linear probe reads its {row['kind']} from block {block}, layer {layer} in "
-            f"{100 * value:.0f} % of {row['test']} test questions; from the question's last token "
-            f"in {100 * question_best(row.get('trained')):.0f} %"
-        )
-        if "base" in row:
-            said += f", from the untrained blocks in {100 * best_place(row['base'])[0]:.0f} %"
-        control = 100 * best_place(row.get("control"))[0]
-        said += f"; control labels {control:.0f} %"
-        yield said + f", always the commonest {100 * row['majority']:.0f} %"
+        yield value_sentence(name, row)
     yield trust_sentence(found["trust"])
     yield from checkpoint_sentences(found.get("checkpoints", {}).get("panels", []))
+
+
+def value_sentence(name: str, row: dict[str, Any]) -> str:
+    """How well probes read one value off the blocks, beside everything that this must beat."""
+    value, block, layer = best_place(row.get("trained"))
+    if not block:
+        return (
+            f"{name}: too few questions for a probe ({row['train']} to train on, {row['test']} to "
+            "test on)"
+        )
+    said = (
+        f"{name}: a linear probe reads its {row['kind']} from block {block}, layer {layer} in "
+        f"{100 * value:.0f} % of {row['test']} test questions; from the question's last token "
+        f"in {100 * question_best(row.get('trained')):.0f} %"
+    )
+    if "base" in row:
+        said += f", from the untrained blocks in {100 * best_place(row['base'])[0]:.0f} %"
+    control = 100 * best_place(row.get("control"))[0]
+    said += f"; control labels {control:.0f} %"
+    return said + f", always the commonest {100 * row['majority']:.0f} %"
 
 
 def checkpoint_sentences(panels: list[dict[str, Any]]) -> list[str]:

@@ -215,7 +215,7 @@ class Curriculum:
         kept = functools.partial(self._kept, index, stage, previous)
         reduced = functools.partial(reduce_micro_batch, self.run, written)
         try:
-            with explained(stage, kept, reduced):
+            with explained(stage, self.recipe.model.dtype, kept, reduced):
                 trainer.train_from(checkpoint)
         finally:
             progress.stop()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rim.config import StageConfig
+from rim.train.arguments import multiplies_bfloat16
 from rim.train.checkpoints import CheckpointError
 from rim.train.memory import TrainingMemoryError, is_out_of_memory, smaller
 from rim.train.trainer import TrainingDivergedError
@@ -17,12 +18,16 @@ STOPPED = (TrainingDivergedError, CheckpointError, TrainingMemoryError)
 
 @contextlib.contextmanager
 def explained(
-    stage: StageConfig, kept: Callable[[], Path | None], reduced: Callable[[int], bool]
+    stage: StageConfig,
+    weights: str,
+    kept: Callable[[], Path | None],
+    reduced: Callable[[int], bool],
 ) -> Iterator[None]:
     """Errors of a stage's training, with the last good weights and a way out.
 
     Args:
         stage: its micro-batches are settled.
+        weights: their type (`model.dtype`).
         kept: looks for the last whole checkpoint, or the stage before.
         reduced: asked, with a smaller micro-batch, whether a resumed run will take it by itself.
     """
@@ -41,11 +46,11 @@ def explained(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise _out_of_memory(stage, kept(), reduced) from None
+        raise _out_of_memory(stage, weights, kept(), reduced) from None
 
 
 def _out_of_memory(
-    stage: StageConfig, kept: Path | None, reduced: Callable[[int], bool]
+    stage: StageConfig, weights: str, kept: Path | None, reduced: Callable[[int], bool]
 ) -> TrainingMemoryError:
     micro = stage.micro_batch_size
     assert micro != "auto", "settled before training begins"
@@ -60,7 +65,7 @@ def _out_of_memory(
             "but for rounding)"
         )
     other = ["a smaller validation.batch_size"]
-    if not stage.bf16:
+    if not stage.bf16 and weights == "float32" and multiplies_bfloat16():
         other.insert(0, "bf16: true")
     if not stage.gradient_checkpointing:
         other.insert(0, "gradient_checkpointing: true")

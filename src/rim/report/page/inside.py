@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rim.report.analysis import best_place, checkpoint_sentences, question_best, trust_sentence
+from rim.report.analysis import checkpoint_sentences, trust_sentence, value_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
 from rim.report.page.gather import Run
 from rim.report.page.section import Section, command, percent
@@ -138,19 +138,7 @@ def probes(run: Run) -> Section:
         section.missing.append(command(run, "rim analyze RUN DATA"))
         return section
     for name, row in found["values"].items():
-        value, block, layer = best_place(row.get("trained"))
-        base = (
-            f", from the blocks before training {100 * best_place(row['base'])[0]:.0f} %"
-            if "base" in row
-            else ""
-        )
-        section.lines.append(
-            f"{name} ({row['kind']}): read right in {100 * value:.0f} % of {row['test']} test "
-            f"questions at best (block {block}, layer {layer}); from the question's last token "
-            f"{100 * question_best(row.get('trained')):.0f} %{base}, control labels "
-            f"{100 * best_place(row.get('control'))[0]:.0f} %, the commonest value "
-            f"{100 * row['majority']:.0f} %."
-        )
+        section.lines.append(f"{value_sentence(name, row)}.")
     if found["values"]:
         maps = [(name, row["trained"]) for name, row in found["values"].items() if "trained" in row]
         section.figures.append(

@@ -21,7 +21,14 @@ from rim.study.compare.settings import Comparison
 TRAINED_WITH = ("recipe", "start_recipe")
 
 # What a run that was stopped before its first checkpoint can have left behind.
-_BEGINNINGS = {"config.yaml", "environment.json", "environment.json.partial", "metrics.jsonl"}
+_BEGINNINGS = {
+    "config.yaml",
+    "environment.json",
+    "environment.json.partial",
+    "metrics.jsonl",
+    "micro_batches.json",
+    "readouts.json",
+}
 
 
 def read_record(run: Run) -> dict[str, Any]:
