@@ -141,14 +141,37 @@ def test_on_a_device_that_says_no_smaller_parts_are_tried(encoder, examples, mon
         rim.train.memory._tried(step, layouts, 12, torch.device("cpu"))
 
 
-def test_files_that_a_container_has_read_leave_room(tmp_path, monkeypatch):
+def groups(tmp_path, monkeypatch, own: str, **limits: tuple[str, int]):
+    """Control groups of which each has a limit and uses so much, 600 of it for files."""
     monkeypatch.setattr(rim.train.memory, "_CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 200\nactive_file 100\ninactive_file 600\n")
+    monkeypatch.setattr(rim.train.memory, "_OWN_GROUP", tmp_path / "own")
+    (tmp_path / "own").write_text(f"4:memory:/elsewhere\n0::{own}\n")
+    for name, (limit, used) in limits.items():
+        folder = tmp_path / name.replace("_", "/").removeprefix("root")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text("anon 200\nactive_file 100\ninactive_file 600\n")
+
+
+def test_files_that_a_container_has_read_leave_room(tmp_path, monkeypatch):
+    groups(tmp_path, monkeypatch, "/", root=("1000", 900))
     assert free_memory(torch.device("cpu")) == 700
     (tmp_path / "memory.max").write_text("max\n")  # no limit
-    assert free_memory(torch.device("cpu")) > 1000
+    assert free_memory(torch.device("cpu")) > 10_000
+
+
+@pytest.mark.parametrize(("job", "step", "free"), [(2000, "max", 700), (9000, 1500, 1200)])
+def test_a_limit_of_an_outer_group_counts_too(tmp_path, monkeypatch, job, step, free):
+    """A cluster's job has the limit, its steps lie within it; the tightest counts."""
+    used = {"job": (str(job), 1900), "job_step": (str(step), 900)}
+    groups(tmp_path, monkeypatch, "/job/step", **used)
+    assert free_memory(torch.device("cpu")) == free
+
+
+def test_without_control_groups_the_machine_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(rim.train.memory, "_OWN_GROUP", tmp_path / "absent")
+    assert free_memory(torch.device("cpu")) > 10_000
 
 
 def test_divisors():

@@ -48,6 +48,7 @@ STATE = 3
 #: What each process of several on one machine may count on is its share.
 _HERE = "LOCAL_WORLD_SIZE"
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUP = Path("/proc/self/cgroup")
 
 
 class TrainingMemoryError(RuntimeError):
@@ -76,17 +77,32 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
-    limit, used = _number("memory.max"), _number("memory.current")
-    if limit is not None and used is not None:  # a container's share of the machine
-        # Files that were read, such as a base's weights, count as used until somebody needs room.
-        free = min(free, limit - used + (_number("memory.stat", "inactive_file ") or 0))
+    for group in _groups():  # a container's or a cluster job's share of the machine
+        limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+        if limit is not None and used is not None:
+            # Files that were read, such as a base's weights, count as used until others need room.
+            read = _number(group / "memory.stat", "inactive_file ") or 0
+            free = min(free, limit - used + read)
     return max(0, free) // int(os.environ.get(_HERE, "1"))
 
 
-def _number(file: str, name: str = "") -> int | None:
-    """A container's number: a file's only line, or that behind a name; None if there is none."""
+def _groups() -> list[Path]:
+    """This process's control group (version 2) and all that it lies in; each may have a limit."""
     try:
-        lines = (_CGROUP / file).read_text(encoding="utf-8").splitlines()
+        lines = _OWN_GROUP.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if own is None:
+        return []
+    inner = Path(own)
+    return [_CGROUP / inner, *(_CGROUP / outer for outer in inner.parents)]
+
+
+def _number(file: Path, name: str = "") -> int | None:
+    """A group's number: a file's only line, or that behind a name; None if there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     text = next((line.removeprefix(name) for line in lines if line.startswith(name)), "")

@@ -73,6 +73,8 @@ class Decision:
 
     @property
     def sentence(self) -> str:
+        if self.ratio == 1:  # one read-out an example: there is nothing to run apart
+            return f"Read-outs: {self.readouts} ({self.reason})"
         cost = f"{self.ratio:.1f} times the tokens"
         if self.readouts == "parallel":
             return f"Read-outs: parallel ({self.reason}); separate ones would take {cost}"
