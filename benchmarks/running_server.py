@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from rim.deploy.serve import Client, Plan, plan_server
@@ -19,7 +19,7 @@ STARTING_SECONDS = 900.0
 
 
 @contextlib.contextmanager
-def running(path: Path, engine: str, extra: Sequence[str] = ()) -> Iterator[Plan]:
+def running(path: Path, engine: str, extra: Sequence[str] = ()) -> Generator[Plan]:
     """Start an engine on a free port and wait until it answers; it ends with the block."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

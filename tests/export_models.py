@@ -9,7 +9,7 @@ import copy
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,7 @@ def make_run(
 
 
 @contextlib.contextmanager
-def checked_in_process() -> Iterator[None]:
+def checked_in_process() -> Generator[None]:
     """Exports made inside are checked by the same `probe.py`, without a process of its own: a tenth
     of the time. Our package is hidden from it all the same.
 

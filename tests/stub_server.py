@@ -7,7 +7,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Stub:
 
 
 @contextlib.contextmanager
-def stub(reply: Reply) -> Iterator[Stub]:
+def stub(reply: Reply) -> Generator[Stub]:
     bodies: list[dict[str, Any]] = []
     headers: list[dict[str, str]] = []
 

@@ -7,7 +7,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ def question_of(body: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def teacher(say: Callable[[str, dict[str, Any]], Said]) -> Iterator[Teacher]:
+def teacher(say: Callable[[str, dict[str, Any]], Said]) -> Generator[Teacher]:
     """`say` gets the question and the whole request."""
     bodies: list[dict[str, Any]] = []
     keys: list[str | None] = []

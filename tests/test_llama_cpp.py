@@ -7,7 +7,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def narrow_tokenizer():
 
 
 @contextlib.contextmanager
-def serving(kind: str, tokenizer: Any, folder: Path, *flags: str) -> Iterator[Served]:
+def serving(kind: str, tokenizer: Any, folder: Path, *flags: str) -> Generator[Served]:
     run = make_run(kind, tokenizer, folder, adapter=kind == "llama chat")
     exported = export_run(run, folder / "out").folder
     file = write_gguf(exported, folder / "model.gguf").file

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -42,7 +42,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def clear_errors(after_interrupt: str = "") -> Iterator[None]:
+def clear_errors(after_interrupt: str = "") -> Generator[None]:
     """Turn the library's own errors into one line; anything else is a bug: its traceback stays.
 
     Args:
@@ -111,7 +111,7 @@ def printable_tree(content: Any) -> Any:
 
 
 @contextlib.contextmanager
-def progress(title: str, total: int, on: Console) -> Iterator[Callable[..., None]]:
+def progress(title: str, total: int, on: Console) -> Generator[Callable[..., None]]:
     """A bar; what it gives is called with how much more is done, and perhaps a note. It leaves the
     screen if the work fails.
     """

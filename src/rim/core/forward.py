@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ MOST_LOGITS = 2**24
 
 
 @contextlib.contextmanager
-def before_head(plain: Any, change: Callable[[nn.Module, Tensor], Tensor]) -> Iterator[None]:
+def before_head(plain: Any, change: Callable[[nn.Module, Tensor], Tensor]) -> Generator[None]:
     """While this lasts, the vocabulary head of a transformers model gets `change(head, states)`
     instead of its input, inside the model's own forward pass: under its autocast and whatever
     wraps it.

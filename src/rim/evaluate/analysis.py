@@ -204,8 +204,8 @@ def _probe(
     values = {
         target.name: {
             "kind": target.kind,
-            "train": int(sum(target.labels[i] is not None for i in train_N)),
-            "test": int(sum(target.labels[i] is not None for i in test_N)),
+            "train": sum(target.labels[i] is not None for i in train_N),
+            "test": sum(target.labels[i] is not None for i in test_N),
             "majority": round(majority(target.labels, train_N, test_N), 4),
             **{kind: maps[key, kind] for key, kind in maps if key == target.name},
         }

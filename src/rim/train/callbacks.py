@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 @contextlib.contextmanager
-def counted(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+def counted(console: Console, title: str, total: int) -> Generator[Callable[[int], None]]:
     """A bar; what it gives is called with how much more is done."""
     with progress_bar(console) as bar:
         task = bar.add_task(title, total=total, note="")

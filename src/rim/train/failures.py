@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from rim.config import StageConfig
@@ -22,7 +22,7 @@ def explained(
     weights: str,
     kept: Callable[[], Path | None],
     reduced: Callable[[int], bool],
-) -> Iterator[None]:
+) -> Generator[None]:
     """Errors of a stage's training, with the last good weights and a way out.
 
     Args:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -230,7 +230,7 @@ class _Step:
         self.into_batch = batch_maker(stage, encoder)
 
     @contextlib.contextmanager
-    def _as_in_training(self, device: torch.device) -> Iterator[None]:
+    def _as_in_training(self, device: torch.device) -> Generator[None]:
         was_training, checkpointing = self.model.training, self.stage.gradient_checkpointing
         cuda = [device.index] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):

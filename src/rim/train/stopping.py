@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Termination(TrainerCallback):
 
 
 @contextlib.contextmanager
-def time_limit(minutes: float | None) -> Iterator[None]:
+def time_limit(minutes: float | None) -> Generator[None]:
     """After so many minutes this process is sent the SIGTERM of a scheduler: a training step ends
     and is saved; anything else stops at once. Ctrl-C and SIGTERM from outside work as ever.
 

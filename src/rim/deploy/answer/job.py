@@ -17,7 +17,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -251,7 +251,7 @@ def _continue(file: BinaryIO, out: Path, questions: Iterator[_Question]) -> tupl
 
 
 @contextlib.contextmanager
-def _alone(file: BinaryIO, out: Path) -> Iterator[None]:
+def _alone(file: BinaryIO, out: Path) -> Generator[None]:
     """Nobody else writes the output meanwhile, where the system can say so."""
     try:
         import fcntl

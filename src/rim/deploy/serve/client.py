@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,7 +186,7 @@ class Client:
         return choice.message.content or "", choice.finish_reason, more
 
     @contextlib.contextmanager
-    def _clear_errors(self) -> Iterator[None]:
+    def _clear_errors(self) -> Generator[None]:
         """Whatever goes wrong is told in a sentence."""
         import openai
 

@@ -8,7 +8,7 @@ import random
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -98,7 +98,7 @@ def _peak_resident() -> float:
 
 
 @contextlib.contextmanager
-def limited_threads(count: int) -> Iterator[None]:
+def limited_threads(count: int) -> Generator[None]:
     """torch on so many threads: one is fastest for tiny models, and steadier on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

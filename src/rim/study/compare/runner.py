@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subp
 
 
 @contextlib.contextmanager
-def _stopped(workers: Sequence[_Worker]) -> Iterator[None]:
+def _stopped(workers: Sequence[_Worker]) -> Generator[None]:
     """In the end SIGTERM to all at once, for a scheduler does not wait long, and time to save:
     closing a worker's standard input would end it at once.
     """
