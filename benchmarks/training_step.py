@@ -26,7 +26,7 @@ from rim.config.recipe_yaml import load_recipe
 from rim.core.collate import collate
 from rim.core.forward import forward_readouts
 from rim.core.layout import Layout, lay_out
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.training import load_training_data

@@ -18,7 +18,7 @@ from rim.config import ArithmeticConfig, MemoryConfig, PromptFormat, StageConfig
 from rim.core.collate import collate
 from rim.core.forward import forward_readouts
 from rim.core.layout import lay_out
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.tasks.arithmetic import generate_arithmetic
 from rim.evaluate.accuracy import score

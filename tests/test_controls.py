@@ -15,8 +15,7 @@ from transformers import DynamicCache
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
 from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError, Example
-from rim.evaluate.controls import choose_partners, num_answers, run_controls
-from rim.evaluate.interventions import (
+from rim.evaluate.cache_interventions import (
     BLOCKS,
     QUESTION,
     Part,
@@ -27,6 +26,7 @@ from rim.evaluate.interventions import (
     turn_keys,
     zero,
 )
+from rim.evaluate.controls import choose_partners, num_answers, run_controls
 from rim.infer.answers import grade
 from rim.infer.decode import generate
 from rim.infer.prefill import Slot, prefill

@@ -8,12 +8,12 @@ from conftest import EXAMPLES, stage, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from rim.config import MemoryConfig
-from rim.core.blind import blind_coins
+from rim.core.blind_readouts import blind_coins
 from rim.core.collate import collate
 from rim.core.forward import forward_batch, forward_readouts, head_makes_logits
 from rim.core.layout import lay_out
 from rim.core.packing import pack_rows
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 from rim.methods import METHODS
 
 BLOCKS = MemoryConfig(blocks=4)

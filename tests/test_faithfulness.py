@@ -26,6 +26,7 @@ from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import DataError, Example
 from rim.data.sources import write_file
+from rim.evaluate.cache_interventions import EVERYWHERE
 from rim.evaluate.faithfulness.lines import lines_of
 from rim.evaluate.faithfulness.measure import _Asked, _reader, faithfulness
 from rim.evaluate.faithfulness.readers import (
@@ -39,7 +40,6 @@ from rim.evaluate.faithfulness.readers import (
     step_value,
 )
 from rim.evaluate.faithfulness.transplants import step_transplants
-from rim.evaluate.interventions import EVERYWHERE
 from rim.evaluate.probe_files import Placed
 from rim.evaluate.probes import fit_value_probe, is_untouched, split
 from rim.evaluate.protocols.pairs import choose_pairs

@@ -20,7 +20,7 @@ from rim.core.layers import Window
 from rim.core.layout import lay_out
 from rim.core.masks import get_readout_mask_mod
 from rim.core.tokens import PromptEncoder
-from rim.evaluate.interventions import zero
+from rim.evaluate.cache_interventions import zero
 from rim.infer.decode import generate
 from rim.infer.sampling import Sampling
 from rim.methods import METHODS

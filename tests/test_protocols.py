@@ -19,7 +19,7 @@ from rim.core.layout import Trunk
 from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError
 from rim.data.sources import load_examples, task_source
-from rim.evaluate.interventions import BLOCKS, EVERYWHERE, Part, transplant
+from rim.evaluate.cache_interventions import BLOCKS, EVERYWHERE, Part, transplant
 from rim.evaluate.protocols.asking import Asking, changed_by
 from rim.evaluate.protocols.content import conditions, run_content
 from rim.evaluate.protocols.interchange import run_interchange

@@ -17,7 +17,7 @@ from rim.config import LoraSettings, MemoryConfig, ModelConfig, PromptFormat, Te
 from rim.core.collate import collate
 from rim.core.forward import forward_batch, forward_readouts
 from rim.core.layout import lay_out
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder, memory_token_ids
 from rim.data.sources import load_examples, task_source
 from rim.infer.decode import generate

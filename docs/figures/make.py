@@ -2,7 +2,7 @@
 
 demo.svg                    accuracy against latency, from results/demo_seed*.json
 layout.svg                  one example's flat sequence and its attention mask, from rim.core
-schedules.svg               lambda and alpha, from rim.core.schedules
+schedules.svg               lambda and alpha, from rim.core.readout_weights
 inside_*.svg                pictures of the report, of the demo's model, from results/inside_*.json
 results/compare_*.svg       accuracy against latency, from the JSON beside it
 
@@ -25,7 +25,7 @@ from matplotlib.ticker import PercentFormatter
 from rim.core.collate import collate
 from rim.core.layout import Trunk, build_layout
 from rim.core.masks import dense_mask, get_readout_mask_mod
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
 from rim.report.charts import standalone

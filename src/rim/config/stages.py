@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rim.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
 
-#: What `rim.core.losses` and `rim.core.schedules` do; named here, so that settings need no torch.
+#: What `rim.core.losses` and `rim.core.readout_weights` do; named here: settings need no torch.
 Reduction = Literal["sum", "mean"]
 Weighting = Literal[
     "ones",  # no annealing: every read-out weighs 1

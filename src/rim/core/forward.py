@@ -84,8 +84,8 @@ def forward_batch(
         plain_model: the transformers model inside `model`, where a distributed wrapper hides it.
         feedback: how memory tokens get their input, if not as ordinary tokens; then the batch must
             have aligned trunks.
-        blind_BR: read-outs that do not see the question (`rim.core.blind`); by default none, or
-            all if `memory.readouts_see_question` is False.
+        blind_BR: read-outs that do not see the question (`rim.core.blind_readouts`); by default
+            none, or all if `memory.readouts_see_question` is False.
         hidden_states: also those of the embeddings and of every layer, `[P, T, D]`.
         at_head: called with the head and the states of the target positions; the head gets what it
             returns.

@@ -76,7 +76,7 @@ def readout_loss(
     Args:
         target_cells_N: the read-out that each target token belongs to, a flat index into B x R.
         target_counts_BR: target tokens of each read-out.
-        weights_BR: lambda or alpha, `rim.core.schedules.readout_weights`.
+        weights_BR: lambda or alpha, `rim.core.readout_weights.readout_weights`.
         reduction: "sum" is the formula; "mean" divides each read-out's log-probability by its
             length.
     """

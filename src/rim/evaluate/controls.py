@@ -2,8 +2,8 @@
 
 Every control answers the same questions as the model itself and returns one right-or-wrong mark for
 each, so that a paired test can tell a fall from chance. What is done to the cache, and what the
-live tokens behind it can still do on their own, stands in `rim.evaluate.interventions`; that these
-are the controls that latent reasoning owes its readers is our reading of the literature.
+live tokens behind it can still do on their own, stands in `rim.evaluate.cache_interventions`; that
+these are the controls that latent reasoning owes its readers is our reading of the literature.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from rim.config import ConfigError
 from rim.data.examples import DataError, Example
-from rim.evaluate.interventions import hide, shuffle, transplant, zero
+from rim.evaluate.cache_interventions import hide, shuffle, transplant, zero
 from rim.infer.answers import grade, same_answer
 from rim.infer.decode import Generated, generate, most_blocks
 from rim.infer.prefill import Between

@@ -124,7 +124,7 @@ class Filled:
         self.trunk_starts = [self.trunk_starts[b] for b in kept]
 
 
-#: Called between trunk and read-outs; may change the cache (`rim.evaluate.interventions`).
+#: Called between trunk and read-outs; may change the cache (`rim.evaluate.cache_interventions`).
 Between = Callable[[Filled], None]
 
 

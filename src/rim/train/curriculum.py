@@ -35,11 +35,11 @@ from rim.train.cost import total_cost
 from rim.train.failures import explained
 from rim.train.layout_store import store_layouts
 from rim.train.look_ahead import look_ahead
+from rim.train.measured_settings import reduce_micro_batch, settle_micro_batch, settle_readouts
 from rim.train.memory import TrainingMemoryError, training_device
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
-from rim.train.settle import reduce_micro_batch, settle_micro_batch, settle_readouts
 from rim.train.stopping import Termination
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
 

@@ -104,7 +104,7 @@ def micro_batch(stage: StageConfig, processes: int) -> int:
         ConfigError: the stage's batch cannot be shared among so many processes.
     """
     micro = stage.micro_batch_size
-    if micro == "auto":  # not settled yet (`rim.train.settle`): at most this
+    if micro == "auto":  # not settled yet (`rim.train.measured_settings`): at most this
         micro = max(1, stage.batch_size // processes)
     if stage.batch_size % (micro * processes):
         raise ConfigError(

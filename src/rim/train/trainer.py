@@ -16,12 +16,12 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import StageConfig
-from rim.core.blind import blind_coins
+from rim.core.blind_readouts import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
 from rim.core.layout import LaidOut
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS

@@ -17,7 +17,7 @@ from rim.config import ConfigError, StageConfig
 from rim.config.recipe_yaml import load_recipe
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
-from rim.evaluate.interventions import Part, transplant
+from rim.evaluate.cache_interventions import Part, transplant
 from rim.evaluate.probe_files import VALUES_FILE, Placed, read_probes
 from rim.evaluate.probes import is_untouched, label_of, value_of
 from rim.evaluate.protocols.asking import Asking

@@ -1,6 +1,6 @@
 """Does the answer change with the decoded step? A block, or all blocks up to it, taken from another
-question (`rim.evaluate.interventions`), and both read again. Blocks behind it run again where the
-model allows it.
+question (`rim.evaluate.cache_interventions`), and both read again. Blocks behind it run again where
+the model allows it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from rim.config import DataSource
 from rim.data.examples import Example
+from rim.evaluate.cache_interventions import Part, transplant
 from rim.evaluate.faithfulness.readers import Held, Reader
-from rim.evaluate.interventions import Part, transplant
 from rim.evaluate.protocols.asking import Asking
 from rim.evaluate.protocols.pairs import Pair, choose_pairs, closed_set, read_questions
 from rim.evaluate.protocols.transplant import COMPETITOR, SUFFICIENCY, share

@@ -21,8 +21,8 @@ from torch import Tensor
 from rim.config import GeneratorConfig
 from rim.data.examples import Example
 from rim.data.tasks import READERS
+from rim.evaluate.cache_interventions import BLOCKS, hide, transplant, zero
 from rim.evaluate.controls import choose_partners
-from rim.evaluate.interventions import BLOCKS, hide, transplant, zero
 from rim.evaluate.protocols.asking import Asking, agree, changed_by
 from rim.evaluate.protocols.pairs import Known
 from rim.evaluate.protocols.transplant import share

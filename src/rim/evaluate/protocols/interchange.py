@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rim.evaluate.interventions import Part, Slice, transplant
+from rim.evaluate.cache_interventions import Part, Slice, transplant
 from rim.evaluate.protocols.asking import Asking, agree, changed_by
 from rim.evaluate.protocols.pairs import Known, Pair
 from rim.evaluate.protocols.transplant import bands, share

@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from rim.evaluate.accuracy import Accuracy
-from rim.evaluate.interventions import (
+from rim.evaluate.cache_interventions import (
     BLOCKS,
     EVERYTHING,
     EVERYWHERE,

@@ -9,7 +9,7 @@ from test_training import losses, raw_recipe, run
 
 from rim.config import ConfigError
 from rim.config.recipe_yaml import recipe_from_dict
-from rim.core.blind import blind_coins
+from rim.core.blind_readouts import blind_coins
 from rim.core.collate import collate
 from rim.core.forward import forward_readouts
 from rim.core.layout import lay_out

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rim.core.losses import readout_loss, token_loss
-from rim.core.schedules import readout_weights
+from rim.core.readout_weights import readout_weights
 
 
 def weights(kind, readouts, steps, progress=0.0, width=None, max_readouts=4):
