@@ -48,6 +48,14 @@ def test_files_of_the_repository_that_are_named_exist(document):
         assert (ROOT / name).exists() or (ROOT / "src" / name).exists(), name
 
 
+def test_every_result_has_the_command_that_made_it():
+    rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / "results" / "README.md").read_text(), re.M)
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    patterns = [name for name in named if not name.startswith(".")]
+    for file in (ROOT / "results").glob("*.json"):
+        assert any(file.match(pattern) for pattern in patterns), file.name
+
+
 def test_every_setting_is_documented():
     from rim.config import MemoryConfig, Recipe, StageConfig, TemplatesConfig
 
