@@ -17,7 +17,7 @@ import torch
 from rim.data.sources import load_examples, task_source
 from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
 from rim.infer.reasoner import load
-from rim.results import environment, write_json
+from rim.results import write_json
 
 
 def on_run(protocol: Any, run: Path, pairs: int, seed: int) -> dict[str, Any]:
@@ -45,8 +45,7 @@ def main() -> None:
         results.append(on_run(arguments.protocol, run, arguments.pairs, arguments.seed))
         for line in lines_of(results[-1]):
             print(f"{run.name}: {line}", flush=True)
-        content = {"protocol": arguments.protocol, "runs": results, "environment": environment()}
-        write_json(arguments.out, content)
+        write_json(arguments.out, {"protocol": arguments.protocol, "runs": results})
     print(json.dumps({"out": str(arguments.out), "runs": len(results)}))
 
 
