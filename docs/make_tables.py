@@ -430,7 +430,8 @@ def parser_table() -> str:
 
 def blind_table() -> str:
     """Plain RiM, RiM with an opening, RiM with blind drop-out: what the controls say of each."""
-    (content,) = read("results/compare_blind.json")
+    (both,) = read("results/compare_blind.json")
+    (start_last,) = read("results/compare_blind_start_last.json")  # all seeds, on one processor
     lines = [
         "1,000 questions, controls on 500; means, and each seed's accuracy from seed 0 on",
         "",
@@ -438,7 +439,7 @@ def blind_table() -> str:
         "still right / follow the other | K = 1 .. 5 |",
         "|---|---|---|---|---|---|---|",
     ]
-    for task, result in content["tasks"].items():
+    for task, result in {**both["tasks"], **start_last["tasks"]}.items():
         by_name = {verdict["name"]: verdict for verdict in result["controls"]}
         for method, row in result["methods"].items():
             hidden = by_name[f"{method}, question hidden from the read-out"]
