@@ -78,10 +78,32 @@ def test_a_pairs_mixture_has_an_answer_of_its_own(tokenizer):
         assert pair.same_answer.worked.answer == pair.source.worked.answer
         assert pair.same_answer.value(t) != pair.source.value(t)
         assert pair.unrelated.value(t) != pair.source.value(t)
-        assert pair.unrelated.worked.answer not in (mixed, pair.source.worked.answer)
+        assert pair.unrelated.worked.answer not in answers
+        led = pair.recipient.worked.continue_from(t, pair.unrelated.value(t))
+        assert led not in (mixed, pair.recipient.worked.answer)  # right by accident
     counts = Counter(pair.step for pair in pairs)
     assert set(counts) == {1, 2, 3} and counts[1] - counts[2] <= 1
     assert choose_pairs(KNOWN, encoder, 100, 0) == pairs != choose_pairs(KNOWN, encoder, 100, 1)
+
+
+def test_with_three_answers_no_question_is_unrelated(tokenizer):
+    source = task_source("arithmetic", {"num_examples": 200, "modulus": 3, "min_operations": 3})
+    known = read_questions("arithmetic", source.task, load_examples(source))
+    with pytest.raises(DataError, match="fewer than four different answers allows none"):
+        choose_pairs(known, encoder_for(tokenizer), 20, 0)
+
+
+def test_questions_alone_in_their_length_have_nobody_elses_blocks(tokenizer):
+    encoder = encoder_for(tokenizer)
+    reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
+    asking = Asking(reasoner, K, closed_set(KNOWN), batch_size=1)
+    length = len(KNOWN[0].question)
+    alone = next(k for k in KNOWN if len(k.question) != length)
+    together = [k for k in KNOWN if len(k.question) == length][:4]
+    result = run_content(asking, [*together, alone], "arithmetic", SOURCE.task)
+    assert (result["questions"], result["left_out"], result["batch_size"]) == (4, 1, 3)
+    with pytest.raises(DataError, match="no two of these questions are equally long"):
+        run_content(asking, [together[0], alone], "arithmetic", SOURCE.task)
 
 
 def test_data_of_another_task_or_too_few_are_refused(tokenizer):
@@ -225,14 +247,14 @@ def ignores_blocks(recipient, source, part, what, step):
     return (source if part.kind in ("question", "everything") else recipient).worked.answer
 
 
-def run_machine(rule, tokenizer, monkeypatch, run=run_transplant, only_step=None, keep=None):
+def run_machine(rule, tokenizer, monkeypatch, run=run_transplant, only_step=None):
     for module in (transplant_module, interchange_module):
         monkeypatch.setattr(
             module, "transplant", lambda partners, part, what: (partners, part, what)
         )
     encoder = encoder_for(tokenizer)
     pairs = choose_pairs(KNOWN, encoder, 120, 0)
-    pairs = [p for p in pairs if only_step in (None, p.step) and (keep is None or keep(p))]
+    pairs = [p for p in pairs if only_step in (None, p.step)]
     reasoner = Reasoner(tiny_model("llama", encoder.tokenizer), encoder)
     machine = Machine(reasoner, K, closed_set(KNOWN))
     object.__setattr__(machine, "steps", {p.recipient.question: p.step for p in pairs})
@@ -255,10 +277,7 @@ def test_blocks_that_hold_values_are_called_so(tokenizer, monkeypatch):
 
 
 def test_blocks_that_hold_the_answer_are_called_so_and_nothing_more(tokenizer, monkeypatch):
-    def another_answer(pair):  # else the unrelated question's blocks are right by accident
-        return pair.unrelated.worked.answer != pair.recipient.worked.answer
-
-    result = run_machine(holds_answers, tokenizer, monkeypatch, keep=another_answer)
+    result = run_machine(holds_answers, tokenizer, monkeypatch)
     verdicts = verdicts_of(result)
     assert verdicts["answer"]["holds"] and verdicts["answer"]["carrier"] == "all blocks"
     assert verdicts["answer"]["controls"]["necessity"] == 1.0
@@ -319,7 +338,8 @@ def test_mean_and_noise_alter_the_blocks_alone_and_keep_their_size(asking, pairs
             for before, after in zip(old, new, strict=True):
                 assert torch.equal(before[:, :, rest], after[:, :, rest])
                 inside = before[:, :, columns]
-                expected = inside.mean(0, keepdim=True).expand_as(inside)
+                others = [[j for j in range(6) if j != i] for i in range(6)]
+                expected = torch.stack([inside[own].mean(0) for own in others])
                 if name.startswith("mean"):
                     torch.testing.assert_close(after[:, :, columns], expected)
                 else:

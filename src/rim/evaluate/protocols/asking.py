@@ -85,14 +85,17 @@ class Asking:
         )
 
     def batches(self, questions: Sequence[str]) -> Iterator[list[int]]:
-        """Question numbers, by equal length: then a slice of a prompt fits its neighbours."""
+        """Question numbers, by equal length: then a slice of a prompt fits its neighbours. Those of
+        a length are shared out evenly, so that (from batches of three on) nobody is left alone.
+        """
         by_length: dict[int, list[int]] = {}
         for i, question in enumerate(questions):
             length = len(self.reasoner.encoder.prompt_ids(question, self.blocks))
             by_length.setdefault(length, []).append(i)
         for group in by_length.values():
-            for start in range(0, len(group), self.batch_size):
-                yield group[start : start + self.batch_size]
+            parts = -(-len(group) // self.batch_size)
+            for part in range(parts):
+                yield group[part * len(group) // parts : (part + 1) * len(group) // parts]
 
     def _in_trunk(self, live: int, blocks: int | None = None) -> int:
         if live and not self.can_run_live:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rim.config import GeneratorConfig
-from rim.data.examples import Example
+from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS
 from rim.evaluate.cache_interventions import BLOCKS, hide, transplant, zero
 from rim.evaluate.controls import choose_partners
@@ -57,8 +58,14 @@ def run_content(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """All conditions and the rewritten questions, as JSON has them."""
+    """All conditions and the rewritten questions, as JSON has them.
+
+    Questions without another of their length are left out: nobody else's blocks fit them.
+    """
     progress = progress or (lambda done: None)
+    asking = replace(asking, batch_size=max(3, asking.batch_size))  # a mean needs neighbours
+    given = len(known)
+    known = _with_company(asking, known)
     questions = [k.question for k in known]
     golds = [k.worked.answer for k in known]
 
@@ -76,6 +83,8 @@ def run_content(
     progress(2)
     return {
         "questions": len(known),
+        "left_out": given - len(known),
+        "batch_size": asking.batch_size,
         "right": {"as they are": baseline, **found},
         "accuracy": {
             name: share([mark == "1" for mark in text])
@@ -84,6 +93,19 @@ def run_content(
         "rewritten": rewritten,
         "verdicts": [*verdicts, {"name": "rewritten", "line": rewritten["line"]}],
     }
+
+
+def _with_company(asking: Asking, known: Sequence[Known]) -> list[Known]:
+    """Those of whose length there are others.
+
+    Raises:
+        DataError: there are none.
+    """
+    groups = list(asking.batches([k.question for k in known]))
+    kept = sorted(i for group in groups if len(group) > 1 for i in group)
+    if not kept:
+        raise DataError("no two of these questions are equally long: blocks cannot be exchanged")
+    return [known[i] for i in kept]
 
 
 def marks(right: Sequence[bool]) -> str:
@@ -142,7 +164,9 @@ def _among_batch(
 
 
 def _mean(states_BHCD: Tensor, name: str, layer: int) -> Tensor:
-    return states_BHCD.mean(0, keepdim=True).expand_as(states_BHCD)
+    """Of the others: with its own among them a question would keep a part of its blocks."""
+    others = states_BHCD.shape[0] - 1
+    return (states_BHCD.sum(0, keepdim=True) - states_BHCD) / others
 
 
 def _noise(seed: int) -> Callable[[Tensor, str, int], Tensor]:

@@ -36,7 +36,8 @@ class Known:
 class Pair:
     """`step` t, from 1. The controls are sources, too: `same_value` has the source's value after
     step t (and another answer), `same_answer` has its answer and another value, `unrelated` has
-    neither; both of the latter lead to another counterfactual answer.
+    neither, and leads to neither the counterfactual nor the recipient's own answer; `same_answer`
+    leads to another counterfactual answer.
     """
 
     recipient: Known
@@ -108,7 +109,8 @@ def choose_pairs(
     if 2 * len(pairs) < count:
         raise DataError(
             f"these data allow {len(pairs)} pairs of questions for this protocol, not {count}; "
-            "give it more questions of one length, or ask for fewer pairs"
+            "give it more questions of one length, or ask for fewer pairs. (A task of fewer than "
+            "four different answers allows none.)"
         )
     return pairs
 
@@ -139,11 +141,13 @@ def _pair(recipient: Known, step: int, group: Sequence[Known], rng: random.Rando
             k.worked.answer == answer and k.value(step) != value and mixed(k) != counterfactual
         )
     )
+    # With its answer, or what follows from its value, the recipient must be wrong: else blocks that
+    # carry everything would seem not to be needed.
     unrelated = find(
         lambda k: (
             k.value(step) != value
-            and k.worked.answer not in (answer, counterfactual)
-            and mixed(k) != counterfactual
+            and k.worked.answer not in (own, answer, counterfactual)
+            and mixed(k) not in (own, counterfactual)
         )
     )
     # A task of few answers may have no same_value of another answer: then any other will do.
