@@ -195,7 +195,9 @@ def test_a_command_says_in_a_sentence_that_the_disk_is_full(tmp_path, monkeypatc
     monkeypatch.setattr("transformers.TrainerState.save_to_json", write)
     said = " ".join(rim_command("train", file, code=3).split())
     assert "Training stopped: the checkpoint of step 2 could not be written" in said
-    assert "last whole checkpoint: none yet" in said
+    assert "last whole checkpoint: none yet" in said and "continue with --resume" in said
+    monkeypatch.undo()
+    rim_command("train", file, "--resume")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):

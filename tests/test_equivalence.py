@@ -220,6 +220,18 @@ def test_examples_that_share_a_row_never_see_each_other(encoder):
         assert not torch.allclose(before[examples == b], after[examples == b])
 
 
+def test_looking_whether_the_head_makes_the_logits_draws_nothing(encoder):
+    """A resumed run looks again, where one that never stopped does not."""
+    model = tiny_model("gpt2", encoder.tokenizer)
+    dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    for dropout in dropouts:
+        dropout.p = 0.5
+    model.train()
+    before = torch.get_rng_state()
+    assert head_makes_logits(model) and dropouts and all(m.training for m in dropouts)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_logits_in_chunks_give_the_same_loss_and_gradients(family, chunk, encoder):
     model = tiny_model(family, encoder.tokenizer)

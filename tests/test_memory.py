@@ -15,7 +15,9 @@ from rim.config.recipe_yaml import recipe_from_dict
 from rim.results import read_json, write_json
 from rim.study.compare.plan import make_plan
 from rim.train.curriculum import train
-from rim.train.memory import TrainingMemoryError, divisors, find_micro_batch, free_memory
+from rim.train.memory import divisors, find_micro_batch, free_memory
+from rim.train.out_of_memory import TrainingMemoryError
+from rim.train.run_folder import RunFolder
 from rim.train.trainer import ReadoutTrainer
 
 
@@ -217,6 +219,28 @@ def test_out_of_memory_is_a_sentence_and_resuming_goes_on_smaller(tmp_path, monk
     folder = run(raw, resume=True)
     assert folder.finished
     assert micro_batches(folder)["grounding"]["micro_batch_size"] == 4
+
+
+@pytest.mark.slow
+def test_out_of_memory_while_validating_names_the_setting_that_helps(tmp_path, monkeypatch):
+    raw = one_stage(tmp_path)
+    original = ReadoutTrainer.compute_loss
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if not model.training and self.state.global_step > 3 and len(inputs["num_readouts"]) > 2:
+            raise PROCESSOR
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(ReadoutTrainer, "compute_loss", compute_loss)
+    raw["validation"]["batch_size"] = 4
+    with pytest.raises(TrainingMemoryError) as caught:
+        run(raw)
+    said = str(caught.value)
+    assert "while validating in batches of 4" in said and "checkpoint-3" in said
+    assert "--resume --set validation.batch_size=2 goes on" in said
+    assert micro_batches(RunFolder(tmp_path / "runs" / "run"))["grounding"]["micro_batch_size"] == 8
+    raw["validation"]["batch_size"] = 2
+    assert run(raw, resume=True).finished
 
 
 def test_out_of_memory_in_the_first_step_leaves_what_resume_needs(tmp_path, monkeypatch):

@@ -123,7 +123,7 @@ def train_all(folder: Path, plain_tokenizer):
     recipes["full"] = recipes["full"] | {"data": streamed}
     killed = [recipes[name] | {"name": f"{name}-killed"} for name in ("full", "lora")]
     whole = [{"recipe": raw | {"name": f"{name}-two"}} for name, raw in recipes.items()]
-    two_processes(folder, [*whole, {"recipe": killed[0], "kill_at": ["grounding", 6, 1]}], 1)
+    two_processes(folder, [*whole, {"recipe": killed[0], "kill_at": ["grounding", 7, 1]}], 1)
     resumed = {"recipe": killed[0], "resume": True}
     two_processes(folder, [resumed, {"recipe": killed[1], "kill_at": ["refinement", 3, 0]}], 1)
     said = two_processes(folder, [{"recipe": killed[1], "resume": True}])

@@ -26,7 +26,7 @@ from rim.infer.decode import Generated
 from rim.infer.reasoner import load
 from rim.train.arguments import _free_settings, training_arguments
 from rim.train.curriculum import Curriculum, train
-from rim.train.log_window import token_loss
+from rim.train.log_window import readout_metrics, token_loss, without
 from rim.train.seeds import stage_seed
 from rim.train.trainer import TrainingDivergedError
 
@@ -156,6 +156,7 @@ def test_bf16_stages_run_on_a_processor_without_gpu(tmp_path):
         ({"avx2": True, "avx512_bf16": False}, "float32", False),
         ({"avx512_bf16": True}, "float32", True),
         ({"avx512_bf16": True}, "bfloat16", False),
+        ({"avx512_bf16": True}, "auto", False),  # no model is there to tell
     ],
 )
 def test_automatic_bf16_is_used_where_the_processor_multiplies_it(
@@ -169,6 +170,29 @@ def test_automatic_bf16_is_used_where_the_processor_multiplies_it(
     raw["model"]["dtype"] = dtype
     recipe = recipe_from_dict(raw)
     assert training_arguments(recipe, recipe.stages[0], 0, tmp_path, 64).bf16 is mixed
+    if dtype == "auto":
+        of_model = (recipe, recipe.stages[0], 0, tmp_path, 64)
+        assert training_arguments(*of_model, weights="float32").bf16 is True
+        raw["stages"][0]["bf16"] = True
+        recipe = recipe_from_dict(raw)
+        with pytest.raises(ConfigError, match="but they are bfloat16"):
+            training_arguments(recipe, recipe.stages[0], 0, tmp_path, 64, weights="bfloat16")
+
+
+def test_the_last_readout_is_that_of_the_examples_that_count():
+    """A filled-up example with more read-outs than all others would make it 0 / 0."""
+    tokens_BR = torch.tensor([[1.0, 2.0, 0.0], [1.0, 1.0, 1.0]])
+    loss = ReadoutLoss(torch.zeros(2), 3 * tokens_BR, tokens_BR, tokens_BR)
+    counted_B = torch.tensor([True, False])
+    window = [(without(loss, counted_B), torch.ones(2, 3) * counted_B[:, None])]
+    found = readout_metrics(window, lambda sums: sums, lambda number: number)
+    assert found["readout_last_nll"] == 3.0 and found["token_loss"] == pytest.approx(3.0)
+
+
+def test_the_home_folder_is_the_same_to_recipes_and_to_transformers(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = recipe_from_dict(raw_recipe(tmp_path) | {"runs_dir": "~/runs"})
+    assert recipe.runs_dir == str(tmp_path / "runs")
 
 
 @pytest.mark.slow

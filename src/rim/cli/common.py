@@ -36,7 +36,7 @@ _LESS_MEMORY = (
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was not enough, outside of training's own steps."""
-    from rim.train.memory import is_out_of_memory
+    from rim.train.out_of_memory import is_out_of_memory
 
     return is_out_of_memory(error)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rim.config.base import NonNegativeInt, PositiveInt, Settings
+from rim.config.base import Folder, NonNegativeInt, PositiveInt, Settings
 from rim.config.data import DataConfig
 from rim.config.model import ModelConfig
 from rim.config.prompt_format import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
@@ -29,7 +29,7 @@ class Recipe(Settings):
     name: Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
     method: MethodName
     seed: NonNegativeInt = 0
-    runs_dir: str = "runs"
+    runs_dir: Folder = "runs"
     data: DataConfig
     model: ModelConfig
     memory: MemoryConfig = MemoryConfig()

@@ -62,8 +62,13 @@ def head_makes_logits(plain: Any) -> bool:
         return states
 
     ids = torch.zeros(1, 1, dtype=torch.long, device=plain.device)
-    with torch.no_grad(), before_head(plain, large):
-        logits = plain(input_ids=ids, use_cache=False).logits
+    training = plain.training
+    plain.eval()  # dropout would draw, which a run that is resumed here has not done before
+    try:
+        with torch.no_grad(), before_head(plain, large):
+            logits = plain(input_ids=ids, use_cache=False).logits
+    finally:
+        plain.train(training)
     return torch.equal(logits.float(), seen[0].float())
 
 

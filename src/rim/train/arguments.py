@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.config.stages import TRAINER_OWN
+from rim.core.unwrap import unwrap
 from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
 
@@ -65,13 +66,24 @@ def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
 
 
 def training_arguments(
-    recipe: Recipe, stage: StageConfig, index: int, folder: Path, num_examples: int
+    recipe: Recipe,
+    stage: StageConfig,
+    index: int,
+    folder: Path,
+    num_examples: int,
+    *,
+    weights: str | None = None,
 ) -> TrainingArguments:
-    """A stage's settings in transformers' terms."""
-    if stage.bf16 is True and recipe.model.dtype == "bfloat16":
+    """A stage's settings in transformers' terms.
+
+    Args:
+        weights: the type that the loaded model has; `model.dtype` if left out.
+    """
+    weights = weights or recipe.model.dtype
+    if stage.bf16 is True and weights == "bfloat16":
         raise ConfigError(
             f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
-            "but model.dtype is bfloat16"
+            f"but they are bfloat16 (model.dtype: {recipe.model.dtype})"
         )
     every = stage.evaluate_every or max(1, stage.optimizer_steps(num_examples) // 10)
     transformers_logging.disable_progress_bar()
@@ -92,7 +104,7 @@ def training_arguments(
         adam_beta1=stage.betas[0],
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
-        bf16=mixed_precision(stage, recipe.model.dtype),
+        bf16=mixed_precision(stage, weights),
         **_checkpointing(stage),
         eval_strategy="steps",
         eval_steps=every,
@@ -134,8 +146,13 @@ def multiplies_bfloat16() -> bool:
     )
 
 
+def weights_type(model: Any) -> str:
+    """The type of a loaded model's weights, as `model.dtype` names it."""
+    return str(unwrap(model).dtype).removeprefix("torch.")
+
+
 def mixed_precision(stage: StageConfig, weights: str) -> bool:
-    """Whether a stage computes in bfloat16 over weights of this type (`model.dtype`)."""
+    """Whether a stage computes in bfloat16 over weights of this type."""
     if stage.bf16 == "auto":
         return weights == "float32" and multiplies_bfloat16()
     return stage.bf16

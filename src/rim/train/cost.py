@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -74,6 +75,11 @@ class TrainingCost(TrainerCallback, ExportableState):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._counts["steps"] += 1
+        # What a GPU has still to do is this step's; where something is written anyway, it is waited
+        # for, so that no wait is added.
+        written = control.should_log or control.should_evaluate or control.should_save
+        if written and torch.cuda.is_available():
+            torch.cuda.synchronize()
         self._counts["seconds"] += time.perf_counter() - self._began
 
 

@@ -28,15 +28,16 @@ from rim.models.loading import load_base, load_for_training, load_trained, save_
 from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import environment, write_json
 from rim.train import refusals
-from rim.train.arguments import check_trainer_settings, training_arguments
+from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
 from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgress, draw_curves
-from rim.train.checkpoints import last_whole_checkpoint
+from rim.train.checkpoints import CheckpointError, last_whole_checkpoint
 from rim.train.cost import total_cost
 from rim.train.failures import explained
 from rim.train.layout_store import store_layouts
 from rim.train.look_ahead import look_ahead
 from rim.train.measured_settings import reduce_micro_batch, settle_micro_batch, settle_readouts
-from rim.train.memory import TrainingMemoryError, training_device
+from rim.train.memory import training_device
+from rim.train.out_of_memory import TrainingMemoryError
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
 from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
 from rim.train.seeds import stage_seed
@@ -77,7 +78,9 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
     except Exception as error:
         # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
         # stays free, unless --resume is what the message advises. The error itself goes on.
-        advised = isinstance(error, TrainingMemoryError) and error.resumable
+        advised = isinstance(error, CheckpointError) or (
+            isinstance(error, TrainingMemoryError) and error.resumable
+        )
         if is_first() and not resume and not advised and not any(run.path.glob("stages/*/*")):
             shutil.rmtree(run.path)
         raise
@@ -192,6 +195,7 @@ class Curriculum:
             stage,
             settle_micro_batch(self.run, stage, model, encoder, train_layouts, self.console),
         )
+        weights = weights_type(model)
         progress = StageProgress(self.console, stage.name)
         metrics = MetricsFile(self.run.metrics_file, stage.name)
         trainer = ReadoutTrainer(
@@ -199,7 +203,9 @@ class Curriculum:
             encoder=encoder,
             score=self.scorer(encoder, validation, validation_layouts),
             model=model,
-            args=training_arguments(recipe, stage, index, folder, len(train_layouts)),
+            args=training_arguments(
+                recipe, stage, index, folder, len(train_layouts), weights=weights
+            ),
             train_dataset=LayoutDataset(train_layouts),
             eval_dataset=LayoutDataset(validation_layouts),
             callbacks=[
@@ -215,7 +221,7 @@ class Curriculum:
         kept = functools.partial(self._kept, index, stage, previous)
         reduced = functools.partial(reduce_micro_batch, self.run, written)
         try:
-            with explained(stage, self.recipe.model.dtype, kept, reduced):
+            with explained(stage, weights, kept, reduced):
                 trainer.train_from(checkpoint)
         finally:
             progress.stop()

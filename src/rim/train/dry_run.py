@@ -30,7 +30,7 @@ from rim.data.examples import Example
 from rim.data.training import load_training_data
 from rim.methods import METHODS
 from rim.models.lora import count_parameters
-from rim.train.arguments import check_trainer_settings, training_arguments
+from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
 from rim.train.curriculum import Curriculum
 from rim.train.look_ahead import longest_examples, look_ahead
 from rim.train.memory import find_micro_batch, free_memory, peak_memory, training_device
@@ -233,7 +233,9 @@ class _Trial:
         changes = {"max_steps": STEPS, "epochs": None, "patience": None, "micro_batch_size": micro}
         short = self.stage.model_copy(update=changes)
         folder = self.curriculum.run.path
-        arguments = training_arguments(self.recipe, short, self.index, folder, len(layouts))
+        arguments = training_arguments(
+            self.recipe, short, self.index, folder, len(layouts), weights=weights_type(self.model)
+        )
         arguments.eval_strategy, arguments.save_strategy = IntervalStrategy.NO, SaveStrategy.NO
         arguments.load_best_model_at_end = False
         clock = _Clock()

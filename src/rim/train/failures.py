@@ -9,7 +9,12 @@ from pathlib import Path
 from rim.config import StageConfig
 from rim.train.arguments import multiplies_bfloat16
 from rim.train.checkpoints import CheckpointError
-from rim.train.memory import TrainingMemoryError, is_out_of_memory, smaller
+from rim.train.memory import smaller
+from rim.train.out_of_memory import (
+    TrainingMemoryError,
+    ValidationMemoryError,
+    is_out_of_memory,
+)
 from rim.train.trainer import TrainingDivergedError
 
 #: What ends a run in one sentence, beside wrong settings and wrong data.
@@ -27,7 +32,7 @@ def explained(
 
     Args:
         stage: its micro-batches are settled.
-        weights: their type (`model.dtype`).
+        weights: the type that the loaded model's have.
         kept: looks for the last whole checkpoint, or the stage before.
         reduced: asked, with a smaller micro-batch, whether a resumed run will take it by itself.
     """
@@ -42,6 +47,15 @@ def explained(
         raise CheckpointError(
             f"{error}; last whole checkpoint: {kept() or 'none yet'}. Mend that, and continue "
             "with --resume"
+        ) from None
+    except ValidationMemoryError as error:
+        smaller_batch = max(1, error.batch_size // 2)
+        raise TrainingMemoryError(
+            f"out of memory in stage {stage.name!r} while validating in batches of "
+            f"{error.batch_size}; last whole checkpoint: {kept() or 'none yet'}. --resume --set "
+            f"validation.batch_size={smaller_batch} goes on (the same losses but for rounding); "
+            "fewer validation.max_new_tokens in a new run would help too",
+            resumable=True,
         ) from None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

@@ -42,17 +42,20 @@ def readout_metrics(
         total: sums a tensor over processes; `most` takes the largest number of all.
     """
     device = window[0][1].device
-    weighed = total(torch.tensor(_weighed_sums(window), dtype=torch.float64).to(device))
+    exact = torch.float32 if device.type == "mps" else torch.float64  # which mps does not have
+    weighed = total(torch.tensor(_weighed_sums(window), dtype=exact).to(device))
     losses = [loss for loss, _ in window]
     width = most(max(loss.nll_BR.shape[1] for loss in losses))
     nll, tokens, correct = (
         total(torch.stack([_column_sums(getattr(loss, name), width) for loss in losses]).sum(0))
         for name in ("nll_BR", "tokens_BR", "correct_BR")
     )
+    # Examples that do not count may have had more read-outs than all others.
+    last = int(tokens.nonzero().max())
     return {
         "token_loss": float(weighed[0] / weighed[1]),
         "readout_first_nll": (nll[0] / tokens[0]).item(),
-        "readout_last_nll": (nll[-1] / tokens[-1]).item(),
+        "readout_last_nll": (nll[last] / tokens[last]).item(),
         "token_accuracy": (correct.sum() / tokens.sum()).item(),
     }
 

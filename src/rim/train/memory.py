@@ -21,7 +21,6 @@ import numpy as np
 import psutil
 import torch
 from accelerate.utils import find_executable_batch_size
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from rim.config import StageConfig
@@ -31,8 +30,9 @@ from rim.core.layout import LaidOut
 from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
-from rim.train.arguments import CHECKPOINTING, mixed_precision
+from rim.train.arguments import CHECKPOINTING, mixed_precision, weights_type
 from rim.train.layout_store import lengths
+from rim.train.out_of_memory import TrainingMemoryError
 from rim.train.processes import micro_batch, process_count
 from rim.train.trainer import batch_maker, logits_chunk
 
@@ -49,27 +49,6 @@ STATE = 3
 _HERE = "LOCAL_WORLD_SIZE"
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
-
-
-class TrainingMemoryError(RuntimeError):
-    """Training did not fit into memory; the last checkpoint is as it was.
-
-    resumable: the message says how --resume goes on, with or without a checkpoint.
-    """
-
-    def __init__(self, message: str, *, resumable: bool = False):
-        super().__init__(message)
-        self.resumable = resumable
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is some device's way to say that it has no memory left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # accelerate's test looks into the error's first argument, which of other errors is no text.
-    if not isinstance(error, RuntimeError) or not error.args or not isinstance(error.args[0], str):
-        return False
-    return should_reduce_batch_size(error)
 
 
 def free_memory(device: torch.device) -> int:
@@ -238,8 +217,7 @@ class _Step:
             if checkpointing:
                 getattr(self.model, f"{CHECKPOINTING}_enable")({"use_reentrant": False})
             try:
-                weights = str(unwrap(self.model).dtype).removeprefix("torch.")
-                mixed = mixed_precision(self.stage, weights)
+                mixed = mixed_precision(self.stage, weights_type(self.model))
                 with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
                     yield
             finally:

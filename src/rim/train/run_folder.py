@@ -120,9 +120,10 @@ def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
 
 
 def _but_for_memory(recipe: Recipe) -> Recipe:
-    """Without the setting that may change when a run is resumed: it changes losses by rounding."""
+    """Without settings that may change when a run is resumed: they change losses by rounding."""
     stages = (stage.model_copy(update={"micro_batch_size": "auto"}) for stage in recipe.stages)
-    return recipe.model_copy(update={"stages": tuple(stages)})
+    validation = recipe.validation.model_copy(update={"batch_size": 1})
+    return recipe.model_copy(update={"stages": tuple(stages), "validation": validation})
 
 
 def remove_checkpoints(stage_dir: Path) -> None:

@@ -24,13 +24,22 @@ class SharedTrainer(SafeTrainer):
     feedback: Feedback | None
     _num_examples: int
     _collecting = False
+    _order: Shuffled | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
         if type(sampler) is not RandomSampler:  # a strategy of `trainer` settings
             return sampler
         seed = self.args.data_seed
-        return Shuffled(len(sampler), torch.random.initial_seed() if seed is None else seed)
+        self._order = Shuffled(len(sampler), torch.random.initial_seed() if seed is None else seed)
+        return self._order
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # accelerate does not find the order behind a loader that processes share and a resumed run
+        # skips into: it would go on in the first epoch's.
+        if self._order is not None:
+            self._order.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         self._collecting = True

@@ -35,6 +35,7 @@ from rim.train.log_window import (
     window_state,
     without,
 )
+from rim.train.out_of_memory import ValidationMemoryError, is_out_of_memory
 from rim.train.processes import by_first
 from rim.train.sharing import SharedTrainer
 from rim.train.stopping import Patience
@@ -249,6 +250,8 @@ class ReadoutTrainer(SharedTrainer):
             return
         state = torch.load(file, map_location="cpu", weights_only=True)
         self._tr_loss += state["tr_loss"].to(self._tr_loss.device)
+        # The mean at the end is of this session's steps.
+        self._total_loss_scalar -= float(state["tr_loss"])
         self._globalstep_last_logged = state["logged"]
         self._windows[True] += window_from(state["window"], self._tr_loss.device)
 
@@ -285,11 +288,15 @@ class ReadoutTrainer(SharedTrainer):
         """
         # Every process validates all of it on its own copy of the model, which takes as long as one
         # alone would; the first one's word is what counts, so that all choose the same checkpoint.
-        score = self.score(self.accelerator.unwrap_model(self.model)) if self.score else {}
-        self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
-        self._windows[False].clear()
         try:
+            score = self.score(self.accelerator.unwrap_model(self.model)) if self.score else {}
+            self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
+            self._windows[False].clear()
             return super().evaluate(*args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ValidationMemoryError(self.args.per_device_eval_batch_size) from error
         finally:
             self._pending_scores = {}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rim.config import ConfigError, DataConfig, DataSource, Settings
-from rim.config.base import NonNegativeInt, PositiveInt, Share
+from rim.config.base import Folder, NonNegativeInt, PositiveInt, Share
 from rim.config.recipe_yaml import read_recipe, settings_from_dict
 
 Name = Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
@@ -100,7 +100,7 @@ class Comparison(Settings):
     """A whole comparison."""
 
     name: Name
-    runs_dir: str = "runs"
+    runs_dir: Folder = "runs"
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     tasks: Annotated[dict[Name, TaskSettings], Field(min_length=1)]
     common: dict[str, Any] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from rim.config import ConfigError, Settings
-from rim.config.base import NonNegativeInt
+from rim.config.base import Folder, NonNegativeInt
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
 from rim.study.compare.settings import Comparison, Name
 
@@ -57,7 +57,7 @@ class Study(Settings):
 
     name: Name
     question: str
-    runs_dir: str = "runs"
+    runs_dir: Folder = "runs"
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     enough: Annotated[float, Field(gt=0, le=1)] = 0.9
     axes: Annotated[dict[Name, Axis], Field(min_length=1)]
