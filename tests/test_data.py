@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from conftest import real_data
 
-from rim.config import ArithmeticConfig, DataConfig, DataSource
+from rim.config import ArithmeticConfig, Columns, DataConfig, DataSource
 from rim.data.examples import DataError
 from rim.data.guessing import guess_format
 from rim.data.sources import (
@@ -325,6 +325,26 @@ def test_excluded_files_take_their_questions_out_of_any_source(tmp_path):
         load_examples(source.model_copy(update={"exclude": (str(path),)}))
     with pytest.raises(DataError, match="no such file"):
         load_examples(source.model_copy(update={"exclude": ("nothing.jsonl",)}))
+
+
+@pytest.mark.parametrize(
+    ("record", "columns"),
+    [
+        ({"question": "What is 3?", "answer": "1+2=<<1+2=3>>3\n#### 3"}, Columns()),
+        ({"question": "What is 3?", "cot": "<<1+2=3>>", "answer": "3"}, Columns()),
+        ({"input": "What is 3?", "target": 3.0}, Columns()),
+        ({"input": "What is 3?", "target": 3.0}, Columns(question="input", answer="target")),
+        ({"q": "What is 3?", "answer": "3"}, Columns(question="q", steps="rationale")),
+    ],
+)
+def test_excluded_files_are_in_any_format(tmp_path, record, columns):
+    held_out = write(tmp_path, record)
+    source = DataSource(
+        format="csv", path=str(tmp_path / "mine.csv"), columns=columns, exclude=(str(held_out),)
+    )
+    names = f"{columns.question},{columns.answer},{columns.steps}"
+    (tmp_path / "mine.csv").write_text(f"{names}\nWhat is 3?,3,1+2=3\nother?,4,2+2=4\n")
+    assert [e.question for e in load_examples(source)] == ["other?"]
 
 
 def test_prosqa_sentences_are_graded_as_text():
