@@ -54,6 +54,11 @@ from rim.infer.answers import extract_answer, is_right, same_answer
         ("#### 7 pm", "7 pm"),
         ("#### 12", "12 apples"),
         ("#### 12 apples.", "12 apples"),
+        ("#### 12 apples and 3 pears", "12 apple"),
+        ("#### 1 apple", "1 apples"),
+        ("#### 12 glasses", "12 glass"),
+        ("#### 5 m", "5 m"),
+        ("#### 5 m because 3 + 2 = 5", "5 m"),
     ],
 )
 def test_answers_are_recognised(text, gold):
@@ -76,6 +81,10 @@ def test_answers_are_recognised(text, gold):
         ("#### 3A", "3B"),
         ("#### 1/3", "1/2"),
         ("#### 5 5 6", "5"),
+        ("#### 12 minutes", "12 m"),
+        ("#### 5 million", "5 m"),
+        ("#### 5 ms", "5 m"),
+        ("#### 12 applesauce jars", "12 apples"),
     ],
 )
 def test_wrong_answers_are_not(text, gold):
@@ -121,6 +130,15 @@ def test_an_answer_that_states_several_numbers_is_not_any_of_them():
         "#### 3, 5",
         "#### 5/3",
         "#### between 3 and 5",
+        "#### 7 or 8",
+        "#### 7 apples or 8 apples",
+        "#### 7 or maybe 8",
+        "#### 5 to 7",
+        "#### 5 x 3 = 15",
+        "#### 5x3 = 15",
+        "#### 4 squared is 16",
+        "#### 5 times 3 is 15",
+        "#### 4 apples, and with 3 more 4 + 3 = 7",
     ):
         for gold in ("3", "4", "5", "7"):
             assert not is_right(text, gold), (text, gold)
@@ -128,6 +146,9 @@ def test_an_answer_that_states_several_numbers_is_not_any_of_them():
         "#### **72**, since 8 * 9 = 72",
         "#### 72 because 8 * 9 is that",
         "#### $72 (8*9)",
+        "#### 72 dollars (8 * 9 = 72)",
+        "#### 72 dollars to 3 children, or 24 each",
+        "#### 72 boxes since 8 * 9 = 72 and 72 + 1 = 73",
     ):
         assert is_right(text, "72"), text
 
