@@ -291,6 +291,39 @@ def test_what_a_server_refuses_is_told_and_a_broken_one_ends_the_job(
     assert not rows_of(tmp_path / "other")
 
 
+class Varied(Reply):
+    """Answers its questions one after the other with these pieces, the last of them for ever."""
+
+    def __init__(self, *each: list[str]):
+        self.each = iter(each)
+        super().__init__()
+
+    @property
+    def pieces(self):
+        self.last = next(self.each, None) or self.last
+        return self.last
+
+    @pieces.setter
+    def pieces(self, value): ...
+
+
+GOOD = [event("#### 7"), event(None, "stop")]
+OUT_OF_MEMORY = ['data: {"error": {"message": "out of memory"}}\n\n']
+
+
+@pytest.mark.parametrize("trouble", [OUT_OF_MEMORY, ['data: {"error": "out of "memory""}\n\n']])
+def test_an_error_within_a_stream_is_of_its_question_alone(tmp_path, trouble):
+    questions, out = questions_file(tmp_path, 20), tmp_path / "out"
+    with stub(Varied(GOOD, trouble, GOOD)) as server:
+        engine = ServerEngine(Client(server.url), concurrency=1)
+        assert answer_file(questions, out, engine)["errors"] == 1
+    assert [row["line"] for row in rows_of(out) if "error" in row] == [2]
+    with stub(Varied(trouble)) as server:
+        engine = ServerEngine(Client(server.url), concurrency=1)
+        with pytest.raises(ConfigError, match="fails at every question: .*out of"):
+            answer_file(questions, tmp_path / "broken", engine)
+
+
 @pytest.mark.slow
 def test_ray_gives_the_file_of_one_process(tmp_path, run):
     pytest.importorskip("ray", reason="needs the ray extra")

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pytest
 from conftest import real_data
 
-from rim.config import ArithmeticConfig, DataConfig, DataSource
+from rim.config import ArithmeticConfig, Columns, DataConfig, DataSource
 from rim.data.examples import DataError
 from rim.data.guessing import guess_format
 from rim.data.sources import (
@@ -54,6 +54,11 @@ from rim.infer.answers import extract_answer, is_right, same_answer
         ("#### 7 pm", "7 pm"),
         ("#### 12", "12 apples"),
         ("#### 12 apples.", "12 apples"),
+        ("#### 12 apples and 3 pears", "12 apple"),
+        ("#### 1 apple", "1 apples"),
+        ("#### 12 glasses", "12 glass"),
+        ("#### 5 m", "5 m"),
+        ("#### 5 m because 3 + 2 = 5", "5 m"),
     ],
 )
 def test_answers_are_recognised(text, gold):
@@ -76,6 +81,10 @@ def test_answers_are_recognised(text, gold):
         ("#### 3A", "3B"),
         ("#### 1/3", "1/2"),
         ("#### 5 5 6", "5"),
+        ("#### 12 minutes", "12 m"),
+        ("#### 5 million", "5 m"),
+        ("#### 5 ms", "5 m"),
+        ("#### 12 applesauce jars", "12 apples"),
     ],
 )
 def test_wrong_answers_are_not(text, gold):
@@ -121,6 +130,15 @@ def test_an_answer_that_states_several_numbers_is_not_any_of_them():
         "#### 3, 5",
         "#### 5/3",
         "#### between 3 and 5",
+        "#### 7 or 8",
+        "#### 7 apples or 8 apples",
+        "#### 7 or maybe 8",
+        "#### 5 to 7",
+        "#### 5 x 3 = 15",
+        "#### 5x3 = 15",
+        "#### 4 squared is 16",
+        "#### 5 times 3 is 15",
+        "#### 4 apples, and with 3 more 4 + 3 = 7",
     ):
         for gold in ("3", "4", "5", "7"):
             assert not is_right(text, gold), (text, gold)
@@ -128,6 +146,9 @@ def test_an_answer_that_states_several_numbers_is_not_any_of_them():
         "#### **72**, since 8 * 9 = 72",
         "#### 72 because 8 * 9 is that",
         "#### $72 (8*9)",
+        "#### 72 dollars (8 * 9 = 72)",
+        "#### 72 dollars to 3 children, or 24 each",
+        "#### 72 boxes since 8 * 9 = 72 and 72 + 1 = 73",
     ):
         assert is_right(text, "72"), text
 
@@ -325,6 +346,26 @@ def test_excluded_files_take_their_questions_out_of_any_source(tmp_path):
         load_examples(source.model_copy(update={"exclude": (str(path),)}))
     with pytest.raises(DataError, match="no such file"):
         load_examples(source.model_copy(update={"exclude": ("nothing.jsonl",)}))
+
+
+@pytest.mark.parametrize(
+    ("record", "columns"),
+    [
+        ({"question": "What is 3?", "answer": "1+2=<<1+2=3>>3\n#### 3"}, Columns()),
+        ({"question": "What is 3?", "cot": "<<1+2=3>>", "answer": "3"}, Columns()),
+        ({"input": "What is 3?", "target": 3.0}, Columns()),
+        ({"input": "What is 3?", "target": 3.0}, Columns(question="input", answer="target")),
+        ({"q": "What is 3?", "answer": "3"}, Columns(question="q", steps="rationale")),
+    ],
+)
+def test_excluded_files_are_in_any_format(tmp_path, record, columns):
+    held_out = write(tmp_path, record)
+    source = DataSource(
+        format="csv", path=str(tmp_path / "mine.csv"), columns=columns, exclude=(str(held_out),)
+    )
+    names = f"{columns.question},{columns.answer},{columns.steps}"
+    (tmp_path / "mine.csv").write_text(f"{names}\nWhat is 3?,3,1+2=3\nother?,4,2+2=4\n")
+    assert [e.question for e in load_examples(source)] == ["other?"]
 
 
 def test_prosqa_sentences_are_graded_as_text():

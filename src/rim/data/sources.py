@@ -48,10 +48,21 @@ def load_examples(source: DataSource) -> list[Example]:
 
 
 def excluded_questions(source: DataSource) -> set[str]:
-    """The questions of the files in `exclude`."""
-    questions = Reading(source.columns.model_copy(update={"steps": None}))
-    files = [file_source(Path(path), reading=questions) for path in source.exclude]
-    return {e.same_question for file in files for e in load_examples(file)}
+    """The questions of the files in `exclude`, which are read as the source is."""
+    return {
+        example.same_question
+        for path in source.exclude
+        for example in load_examples(_excluded_file(source, Path(path)))
+    }
+
+
+def _excluded_file(source: DataSource, path: Path) -> DataSource:
+    """By the same columns, but for the steps, which it need not have."""
+    file = file_source(path, source.records if is_hub(path) else None, Reading(source.columns))
+    known = file.records if file.format == "hub" else file.format
+    if known is not None and FILE_FORMATS[known].parse is not None:
+        return file
+    return file.model_copy(update={"columns": file.columns.model_copy(update={"steps": None})})
 
 
 def read_source(

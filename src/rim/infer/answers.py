@@ -28,6 +28,14 @@ _NUMBER = re.compile(
 _BEFORE = re.compile(r"[\s*_`\"'(\[]*")
 _WORDS_FOLLOW = re.compile(r"[\s%°*_`\"')\]]*(?:\s\(|[.,;:!?(]*\s*[^\W\d_])")
 _UNIT = re.compile(r"\s*[%°]|(?:\s*[^\W\d_]+)*")
+# What makes a number that leads one of several ("7 or 8"), or the beginning of a calculation.
+_NOT_ALONE = re.compile(
+    r"[\s%°*_`\"')\]]*(?:(?:or|to)\s+(?:[^\W\d_]+\s+){0,2}[$€£¥]?\d"
+    r"|(?P<unit>[^\W\d_]+)\s+(?:or|to)\s+[$€£¥]?\d[\d.,]*\s*(?:(?P=unit)\b|[.,;!?*]*$)"
+    r"|x(?=[\s\d])|(?:times|multiplied|divided|plus|minus|over|squared|cubed)\b)",
+    re.IGNORECASE,
+)
+_REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 
 
 def extract_answer(text: str, marker: str = "####", separator: str = "\n") -> str:
@@ -61,7 +69,7 @@ def same_answer(answer: str, gold: str) -> bool:
 
     A text must be the same but for case, blanks and outer punctuation. Where the gold answer is a
     number (a unit may follow), the number that the answer states must equal it, and units, if both
-    name one, must agree.
+    name one, must agree but for a plural's ending.
     """
     if not answer:
         return False
@@ -70,7 +78,7 @@ def same_answer(answer: str, gold: str) -> bool:
     wanted, stated = _as_quantity(gold), _stated_quantity(answer)
     if wanted is None or stated is None or stated[0] != wanted[0]:
         return False
-    return not wanted[1] or not stated[1] or stated[1].startswith(wanted[1])
+    return not wanted[1] or not stated[1] or _begins_with_unit(stated[1], wanted[1])
 
 
 def is_right(text: str, gold: str, marker: str = "####", separator: str = "\n") -> bool:
@@ -89,16 +97,33 @@ def _last_number(prose: str) -> str:
 
 def _stated_quantity(answer: str) -> tuple[Decimal, str] | None:
     """Number and unit (with what follows) that an answer states: its only number, or the one that
-    leads, if words follow. Digits one by one, "1/2" and "x = 5, y = 3" state none.
+    leads, if words follow. Digits one by one, "1/2", "x = 5, y = 3", "7 or 8" and "5 x 3 = 15"
+    state none.
     """
     matches = list(_NUMBER.finditer(answer))
     if not matches:
         return None
     first = matches[0]
     leads = _BEFORE.fullmatch(answer, 0, first.start()) and _WORDS_FOLLOW.match(answer, first.end())
-    if len(matches) > 1 and not leads:
+    if len(matches) > 1 and (not leads or _NOT_ALONE.match(answer, first.end())):
         return None
-    return _to_decimal(first), _normal_text(answer[first.end() :])
+    value = _to_decimal(first)
+    # Outside a reason, what an equation ends with is stated too.
+    for after in _REASON.split(answer[first.end() :], maxsplit=1)[0].split("=")[1:]:
+        result = _NUMBER.search(after)
+        if result is not None and _to_decimal(result) != value:
+            return None
+    return value, _normal_text(answer[first.end() :])
+
+
+def _begins_with_unit(text: str, unit: str) -> bool:
+    """Whether a text begins with a unit as a whole word, in singular or plural: "12 minutes" are no
+    "12 m".
+    """
+    stem = unit if unit.endswith("ss") else unit.removesuffix("s")
+    if len(stem) < 2:  # "ms" is no plural of "m"
+        return re.match(rf"{re.escape(unit)}(?![^\W_])", text) is not None
+    return re.match(rf"{re.escape(stem)}(?:e?s)?(?![^\W_])", text) is not None
 
 
 def _as_quantity(text: str) -> tuple[Decimal, str] | None:

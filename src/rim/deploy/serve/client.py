@@ -44,7 +44,8 @@ class ServerAnswer:
 
 class ServerRefusal(ConfigError):
     """A server's answer is an error; `status` is HTTP's, from 500 on the server's own fault. Of an
-    answer that never comes, or breaks off, it is what a gateway would say.
+    answer that never comes, or breaks off, it is what a gateway would say, and 500 of an error in
+    the midst of an answer.
     """
 
     def __init__(self, message: str, status: int):
@@ -206,10 +207,11 @@ class Client:
                 f"no server at {self.url} ({error.__cause__}); start one with `rim serve RUN`"
             ) from None
         except openai.APIError as error:
-            raise ConfigError(f"{self.url} sent: {_message(error.body)}") from None
+            # In a stream whose status was 200: what went wrong, went wrong with this question.
+            raise ServerRefusal(f"{self.url} sent: {_message(error.body)}", 500) from None
         except json.JSONDecodeError as error:
             # An engine may put an error between its events without escaping it.
-            raise ConfigError(f"{self.url} sent: {error.doc[:300]}") from None
+            raise ServerRefusal(f"{self.url} sent: {error.doc[:300]}", 500) from None
         except (AttributeError, KeyError, IndexError, TypeError, ValueError):
             # A part that every completion has is missing, or of another type.
             raise self._stranger("its answer is of another form") from None
