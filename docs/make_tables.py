@@ -641,19 +641,38 @@ def blind_share_table() -> str:
         hidden = by_name[f"{method}, question hidden from the read-out"]
         swap = by_name[f"{method}, blocks of another question"]
         for seed, own in zip(row["seeds"], row["per_seed"], strict=True):
-            aims = {v["aim"]: v for v in runs[f"{method}-seed{seed}"]["verdicts"]}
-            held, value = aims["answer"], aims["intermediate"]["sufficiency"]["accuracy"]
-            share = {k: 100 * held["sufficiency"][k] for k in ("accuracy", "low", "high")}
-            call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
             lines.append(
                 f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
                 f"| {100 * own['accuracy']:.1f} | {100 * hidden['to']:.1f} "
                 f"| {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} "
-                f"| {share['accuracy']:.1f} ({share['low']:.1f}-{share['high']:.1f}), "
-                f"{held['carrier'].replace(', later blocks run again', '')} "
-                f"| {100 * held['competitor']['share']:.1f} "
-                f"| {100 * held['controls']['necessity']:.1f} | {call} | {100 * value:.1f} |"
+                f"{_transplanted(runs[f'{method}-seed{seed}'])}"
             )
+    return "\n".join(lines)
+
+
+def _transplanted(run: dict[str, Any]) -> str:
+    """The last five columns of a row: what the transplant protocol says of a run."""
+    aims = {verdict["aim"]: verdict for verdict in run["verdicts"]}
+    held, value = aims["answer"], aims["intermediate"]["sufficiency"]["accuracy"]
+    share = {k: 100 * held["sufficiency"][k] for k in ("accuracy", "low", "high")}
+    call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
+    return (
+        f"| {share['accuracy']:.1f} ({share['low']:.1f}-{share['high']:.1f}), "
+        f"{held['carrier'].replace(', later blocks run again', '')} "
+        f"| {100 * held['competitor']['share']:.1f} "
+        f"| {100 * held['controls']['necessity']:.1f} | {call} | {100 * value:.1f} |"
+    )
+
+
+def blind_transplant_table() -> str:
+    """Protocol A on every seed of the chains whose start comes last."""
+    lines = [
+        "| run | transplanted, source's answer % (95 %) | best competitor % | necessity, points "
+        "| verdict | counterfactual answer % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in read("results/blind_start_last_transplant_*.json"):
+        lines += [f"| {run['run']} {_transplanted(run)}" for run in result["runs"]]
     return "\n".join(lines)
 
 
@@ -796,6 +815,7 @@ TABLES = {
     "variants-table": ("docs/compare.md", variants_table),
     "blind-table": ("docs/evidence.md", blind_table),
     "blind-share-table": ("docs/evidence.md", blind_share_table),
+    "blind-transplant-table": ("docs/evidence.md", blind_transplant_table),
     "lookup-table": ("docs/tasks.md", lookup_table),
     "control-lines": ("docs/controls.md", control_lines),
     "gguf-table": ("docs/serving.md", gguf_table),
