@@ -320,7 +320,7 @@ def test_an_error_within_a_stream_is_of_its_question_alone(tmp_path, trouble):
     assert [row["line"] for row in rows_of(out) if "error" in row] == [2]
     with stub(Varied(trouble)) as server:
         engine = ServerEngine(Client(server.url), concurrency=1)
-        with pytest.raises(ConfigError, match="fails at every question: .*out of"):
+        with pytest.raises(ConfigError, match=r"fails at every question: .*out of"):
             answer_file(questions, tmp_path / "broken", engine)
 
 
