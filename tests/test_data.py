@@ -148,6 +148,9 @@ def test_an_answer_that_states_several_numbers_is_not_any_of_them():
         "#### $72 (8*9)",
         "#### 72 dollars (8 * 9 = 72)",
         "#### 72 dollars to 3 children, or 24 each",
+        "#### 72 times in 5 days",
+        "#### 72 to fill 170 balloons",
+        "#### 72.00 over 4 weeks",
         "#### 72 boxes since 8 * 9 = 72 and 72 + 1 = 73",
     ):
         assert is_right(text, "72"), text

@@ -30,9 +30,11 @@ _WORDS_FOLLOW = re.compile(r"[\s%°*_`\"')\]]*(?:\s\(|[.,;:!?(]*\s*[^\W\d_])")
 _UNIT = re.compile(r"\s*[%°]|(?:\s*[^\W\d_]+)*")
 # What makes a number that leads one of several ("7 or 8"), or the beginning of a calculation.
 _NOT_ALONE = re.compile(
-    r"[\s%°*_`\"')\]]*(?:(?:or|to)\s+(?:[^\W\d_]+\s+){0,2}[$€£¥]?\d"
+    r"[\s%°*_`\"')\]]*(?:"
+    r"(?:or(?:\s+(?:about|even|maybe|perhaps|possibly|rather))?|to|times|plus|minus|"
+    r"(?:divided|multiplied)\s+by)\s+[$€£¥]?\d"
     r"|(?P<unit>[^\W\d_]+)\s+(?:or|to)\s+[$€£¥]?\d[\d.,]*\s*(?:(?P=unit)\b|[.,;!?*]*$)"
-    r"|x(?=[\s\d])|(?:times|multiplied|divided|plus|minus|over|squared|cubed)\b)",
+    r"|x(?=[\s\d])|(?:squared|cubed)\b)",
     re.IGNORECASE,
 )
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
