@@ -119,10 +119,10 @@ def test_what_a_run_lacks_stands_in_one_place(tmp_path):
 def test_transplants_of_several_runs_are_shown_with_their_calls():
     page = page_of(ROOT / "results" / "blind_share_transplant.json")
     runs = json.loads((ROOT / "results" / "blind_share_transplant.json").read_text())["runs"]
-    assert page.count("Parts of its blocks exchanged between questions") == len(runs) == 3
+    assert page.count("Parts of its blocks exchanged between questions") == len(runs)
     held = sum(v["holds"] for run in runs for v in run["verdicts"] if v["aim"] == "answer")
     assert page.count("The blocks carry the answer.") == held
-    assert page.count(">answer follows the value<") == 3
+    assert page.count(">answer follows the value<") == len(runs)
     assert "rim controls RUN DATA --protocol interchange" in page
 
 

@@ -12,6 +12,7 @@ from conftest import stage as stage_of
 from test_training import losses, raw_recipe, run, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import rim.core.forward
 import rim.train.layout_store
 import rim.train.trainer
 from rim.config import TemplatesConfig
@@ -127,7 +128,7 @@ def test_a_training_step_never_waits_for_the_device(tmp_path, monkeypatch, chunk
 
     monkeypatch.setattr(ReadoutTrainer, "training_step", watched)
     if chunked:
-        monkeypatch.setattr(rim.train.trainer, "MOST_LOGITS", 50)
+        monkeypatch.setattr(rim.core.forward, "MOST_LOGITS", 50)
     raw = raw_recipe(tmp_path)
     raw["templates"] = raw["templates"] | {"answer": "#{answer}"}
     for stage in raw["stages"]:

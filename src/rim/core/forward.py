@@ -35,6 +35,14 @@ from rim.methods import ExtraLoss
 MOST_LOGITS = 2**24
 
 
+def logits_chunk(plain: Any, num_targets: int) -> int | None:
+    """Target positions that may have logits at a time, if there are more; None: all at once."""
+    vocabulary = plain.config.get_text_config().vocab_size
+    if num_targets * vocabulary <= MOST_LOGITS:
+        return None
+    return max(1, MOST_LOGITS // vocabulary)
+
+
 @contextlib.contextmanager
 def before_head(plain: Any, change: Callable[[nn.Module, Tensor], Tensor]) -> Generator[None]:
     """While this lasts, the vocabulary head of a transformers model gets `change(head, states)`

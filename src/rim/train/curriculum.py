@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.progress import track
 from transformers import PrinterCallback, set_seed
 
-from rim.config import ConfigError, Recipe, StageConfig
+from rim.config import Recipe, StageConfig
 from rim.core.layout import Layout, lay_out
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
-from rim.data.sources import data_hash
 from rim.data.training import load_training_data
 from rim.infer.answers import grade
 from rim.infer.decode import generate
@@ -26,20 +25,24 @@ from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
-from rim.results import environment, write_json
+from rim.results import write_json
 from rim.train import refusals
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
 from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgress, draw_curves
-from rim.train.checkpoints import CheckpointError, last_whole_checkpoint
+from rim.train.checkpoints import last_whole_checkpoint
 from rim.train.cost import total_cost
-from rim.train.failures import explained
+from rim.train.failures import advises_resume, explained
 from rim.train.layout_store import store_layouts
 from rim.train.look_ahead import look_ahead
 from rim.train.measured_settings import reduce_micro_batch, settle_micro_batch, settle_readouts
 from rim.train.memory import training_device
-from rim.train.out_of_memory import TrainingMemoryError
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
-from rim.train.run_folder import RunFolder, open_run_folder, remove_checkpoints
+from rim.train.run_folder import (
+    RunFolder,
+    open_run_folder,
+    record_environment,
+    remove_checkpoints,
+)
 from rim.train.seeds import stage_seed
 from rim.train.stopping import Termination
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
@@ -71,33 +74,21 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
         f"[bold]{recipe.name}[/]: {len(train_set)} training and "
         f"{len(validation_set)} validation examples"
     )
-    by_first(lambda: _record_environment(recipe, run, train_set, validation_set))
+    by_first(lambda: record_environment(recipe, run, train_set, validation_set))
     try:
         curriculum = Curriculum(recipe, run, console, termination)
         return curriculum.run_stages(train_set, validation_set)
     except Exception as error:
         # Wrong before the first checkpoint, whatever it was: nothing worth keeping, and the name
         # stays free, unless --resume is what the message advises. The error itself goes on.
-        advised = isinstance(error, CheckpointError) or (
-            isinstance(error, TrainingMemoryError) and error.resumable
-        )
-        if is_first() and not resume and not advised and not any(run.path.glob("stages/*/*")):
+        if (
+            is_first()
+            and not resume
+            and not advises_resume(error)
+            and not any(run.path.glob("stages/*/*"))
+        ):
             shutil.rmtree(run.path)
         raise
-
-
-def _record_environment(
-    recipe: Recipe, run: RunFolder, train_set: Sequence[Example], validation_set: Sequence[Example]
-) -> None:
-    """Write what the run began with; a resumed run needs the same data and is noted beside it."""
-    data = {"train": data_hash(train_set), "validation": data_hash(validation_set)}
-    record = environment() | {"seed": recipe.seed, "data": data}
-    if run.environment_file.exists():
-        first = json.loads(run.environment_file.read_text(encoding="utf-8"))
-        if first["data"] != data:
-            raise ConfigError(f"the data changed since {run.path} began; resume with the old data")
-        record = first | {"resumed": [*first.get("resumed", []), record]}
-    write_json(run.environment_file, record)
 
 
 class Curriculum:

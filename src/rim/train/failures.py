@@ -21,6 +21,13 @@ from rim.train.trainer import TrainingDivergedError
 STOPPED = (TrainingDivergedError, CheckpointError, TrainingMemoryError)
 
 
+def advises_resume(error: Exception) -> bool:
+    """Whether the error's own sentence says to go on with --resume, checkpoint or not."""
+    return isinstance(error, CheckpointError) or (
+        isinstance(error, TrainingMemoryError) and error.resumable
+    )
+
+
 @contextlib.contextmanager
 def explained(
     stage: StageConfig,

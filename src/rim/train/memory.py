@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rim.config import StageConfig
 from rim.core.feedback import feedback_of
-from rim.core.forward import forward_readouts, head_makes_logits
+from rim.core.forward import forward_readouts, head_makes_logits, logits_chunk
 from rim.core.layout import LaidOut
 from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
@@ -34,7 +34,7 @@ from rim.train.arguments import CHECKPOINTING, mixed_precision, weights_type
 from rim.train.layout_store import lengths
 from rim.train.out_of_memory import TrainingMemoryError
 from rim.train.processes import micro_batch, process_count
-from rim.train.trainer import batch_maker, logits_chunk
+from rim.train.trainer import batch_maker
 
 #: Examples of the forward pass that a CPU's need is worked out from.
 LOOKED_AT = 4

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
+
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -33,3 +36,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError) or not error.args or not isinstance(error.args[0], str):
         return False
     return should_reduce_batch_size(error)
+
+
+@contextlib.contextmanager
+def validating(batch_size: int) -> Generator[None]:
+    """Out of memory in here is said to be validation's."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValidationMemoryError(batch_size) from error

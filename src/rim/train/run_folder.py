@@ -15,12 +15,17 @@ runs/NAME/
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.config.recipe_yaml import dump_yaml, load_recipe
+from rim.data.examples import Example
+from rim.data.sources import data_hash
+from rim.results import environment, write_json
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,20 @@ def _but_for_memory(recipe: Recipe) -> Recipe:
     stages = (stage.model_copy(update={"micro_batch_size": "auto"}) for stage in recipe.stages)
     validation = recipe.validation.model_copy(update={"batch_size": 1})
     return recipe.model_copy(update={"stages": tuple(stages), "validation": validation})
+
+
+def record_environment(
+    recipe: Recipe, run: RunFolder, train_set: Sequence[Example], validation_set: Sequence[Example]
+) -> None:
+    """Write what the run began with; a resumed run needs the same data and is noted beside it."""
+    data = {"train": data_hash(train_set), "validation": data_hash(validation_set)}
+    record = environment() | {"seed": recipe.seed, "data": data}
+    if run.environment_file.exists():
+        first = json.loads(run.environment_file.read_text(encoding="utf-8"))
+        if first["data"] != data:
+            raise ConfigError(f"the data changed since {run.path} began; resume with the old data")
+        record = first | {"resumed": [*first.get("resumed", []), record]}
+    write_json(run.environment_file, record)
 
 
 def remove_checkpoints(stage_dir: Path) -> None:

@@ -19,7 +19,7 @@ from rim.config import StageConfig
 from rim.core.blind_readouts import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
-from rim.core.forward import MOST_LOGITS, forward_readouts, head_makes_logits
+from rim.core.forward import forward_readouts, head_makes_logits, logits_chunk
 from rim.core.layout import LaidOut
 from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder
@@ -35,7 +35,7 @@ from rim.train.log_window import (
     window_state,
     without,
 )
-from rim.train.out_of_memory import ValidationMemoryError, is_out_of_memory
+from rim.train.out_of_memory import validating
 from rim.train.processes import by_first
 from rim.train.sharing import SharedTrainer
 from rim.train.stopping import Patience
@@ -80,14 +80,6 @@ def batch_maker(
         # Columns of latents and extra losses are one row an example.
         pack=stage.packing and not separate and not fed_back and not has_extra_loss,
     )
-
-
-def logits_chunk(plain: Any, num_targets: int) -> int | None:
-    """Target positions that may have logits at a time, if there are more; None: all at once."""
-    vocabulary = plain.config.get_text_config().vocab_size
-    if num_targets * vocabulary <= MOST_LOGITS:
-        return None
-    return max(1, MOST_LOGITS // vocabulary)
 
 
 class ReadoutTrainer(SharedTrainer):
@@ -288,17 +280,14 @@ class ReadoutTrainer(SharedTrainer):
         """
         # Every process validates all of it on its own copy of the model, which takes as long as one
         # alone would; the first one's word is what counts, so that all choose the same checkpoint.
-        try:
+        with validating(self.args.per_device_eval_batch_size):
             score = self.score(self.accelerator.unwrap_model(self.model)) if self.score else {}
             self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
             self._windows[False].clear()
-            return super().evaluate(*args, **kwargs)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ValidationMemoryError(self.args.per_device_eval_batch_size) from error
-        finally:
-            self._pending_scores = {}
+            try:
+                return super().evaluate(*args, **kwargs)
+            finally:
+                self._pending_scores = {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "eval_loss" in logs and self._pending_scores:
