@@ -8,12 +8,15 @@ import pytest
 from export_models import make_run
 from test_cli import plain_console, rim_json, work  # noqa: F401
 
+from rim.cli.selecting import say_selected
 from rim.config import ConfigError
 from rim.evaluate.selector_scores import calibration_error, compare_selectors, risk_coverage
 from rim.evaluate.selectors import (
     SELECTORS,
     BlockAnswer,
+    as_record,
     calibrate,
+    check_calibrated,
     choose_names,
     read_thresholds,
 )
@@ -85,6 +88,27 @@ def test_the_fall_back_answers_what_the_selector_does_not():
     fallback = compare_selectors(rows, ["final"], thresholds, [False, True, True])
     measured = fallback["selectors"]["final"]["fallback"]
     assert (measured["right"], measured["asked_again"]) == (3, pytest.approx(2 / 3))
+
+
+def test_asking_and_measuring_agree_on_who_is_sure():
+    rows = [row(("1", 0.9)), row(("2", 0.2))]
+    never = {"early": 1.0, "abstain": {"final": None}, "target": 1.0}
+    measured = compare_selectors(rows, ["final"], never, [True, True])["selectors"]["final"]
+    choice = SELECTORS["final"](rows[0], never)
+    assert measured["abstain"]["coverage"] == 0 and measured["fallback"]["asked_again"] == 1
+    record = as_record(choice, "final", never)
+    assert record["abstains"] and record["threshold"] is None
+    assert not as_record(choice, "final", THRESHOLDS)["abstains"]  # never calibrated
+    with pytest.raises(ConfigError, match="--calibrate"):
+        check_calibrated(["final", "vote"], never)
+
+
+def test_an_answer_not_given_is_said_without_a_threshold(capsys):
+    never = {"early": 1.0, "abstain": {"final": None}, "target": 1.0}
+    record = as_record(SELECTORS["final"](row(("1", 0.9)), never), "final", never)
+    say_selected(record | {"asked_again": False})
+    shown = capsys.readouterr().out
+    assert "no answer" in shown and "no confidence was enough" in " ".join(shown.split())
 
 
 def test_calibration_error_and_risk_by_hand():

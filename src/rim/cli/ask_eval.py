@@ -55,6 +55,7 @@ def ask(
                 "--top-k": top_k != 0,
                 "--samples": samples != 1,
                 "--device": device is not None,
+                "--dtype": dtype is not None,
                 "--select": select is not None,
             }
             for option, given in refused.items():
@@ -68,13 +69,14 @@ def ask(
         if fallback is not None and select is None:
             raise ConfigError("--fallback goes with --select")
         if select is not None:
-            if all_blocks or len(counts) > 1 or samples > 1 or temperature > 0:
+            sampled = samples > 1 or temperature > 0 or top_k > 0 or top_p < 1
+            if all_blocks or len(counts) > 1 or sampled:
                 raise ConfigError(
                     "--select goes with one number of --blocks and greedy answers, not with "
                     "--all-blocks"
                 )
             record = selecting.ask_run(
-                run, question, select, counts[0], fallback, max_new_tokens, device
+                run, question, select, counts[0], fallback, max_new_tokens, device, dtype
             )
             common.print_json(record) if json_ else selecting.say_selected(record)
             return
@@ -204,6 +206,7 @@ def evaluate(
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
         from rim.data.sources import data_hash, open_file
+        from rim.evaluate.selectors import check_calibrated, read_thresholds
         from rim.models.folder import read_prompt_format
 
         asked = block_counts(blocks)
@@ -219,6 +222,8 @@ def evaluate(
         if calibrate and len(counts) > 1:
             raise ConfigError("--calibrate goes with one number of --blocks")
         if fallback is not None:
+            if not calibrate:
+                check_calibrated(names, read_thresholds(run))
             check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
@@ -240,7 +245,7 @@ def evaluate(
             ]
         again = None
         if fallback is not None:
-            other = common.load(fallback, device)
+            other = common.load(fallback, device, dtype)
             longer = {**options, "max_new_tokens": max(selecting.LONGEST_SOLUTION, max_new_tokens)}
             with common.progress("asking the fall-back", len(examples), person) as advance:
                 again = score(other, examples, all_blocks=False, progress=advance, **longer)

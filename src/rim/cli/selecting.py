@@ -42,12 +42,19 @@ def ask_run(
     fallback: Path | None,
     max_new_tokens: int,
     device: str | None,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """One question: the chosen answer, how sure it is, and whether it is better not given."""
     import math
 
     from rim.cli.checks import check_model
-    from rim.evaluate.selectors import SELECTORS, BlockAnswer, as_record, read_thresholds
+    from rim.evaluate.selectors import (
+        SELECTORS,
+        BlockAnswer,
+        as_record,
+        check_calibrated,
+        read_thresholds,
+    )
     from rim.models.folder import read_prompt_format
 
     blocks = read_prompt_format(check_model(run, [count], device)).trained_blocks
@@ -55,8 +62,9 @@ def ask_run(
     name = check_select(select, run, blocks, alone=True)[0]
     thresholds = read_thresholds(run)
     if fallback is not None:
+        check_calibrated([name], thresholds)
         check_model(fallback, (), device)
-    reasoner = common.load(run, device)
+    reasoner = common.load(run, device, dtype)
     answers = reasoner.ask_many(
         [question], blocks=blocks, after="all", max_new_tokens=max_new_tokens
     )[0]
@@ -64,12 +72,12 @@ def ask_run(
     if name == "probe":
         row = _with_scores(reasoner, run, [question], [row])[0]
     choice = SELECTORS[name](row, thresholds)
-    record = as_record(choice, name, thresholds["abstain"].get(name))
+    record = as_record(choice, name, thresholds)
     text = answers[choice.answer.block - row[0].block].text
     record |= {"text": text, "asked_again": False}
     if record["abstains"] and fallback is not None:
         longer = max(LONGEST_SOLUTION, max_new_tokens)
-        again = common.load(fallback, device).ask(question, max_new_tokens=longer)
+        again = common.load(fallback, device, dtype).ask(question, max_new_tokens=longer)
         record |= {"answer": again.answer, "text": again.text, "asked_again": True}
     return record
 
@@ -80,7 +88,12 @@ def say_selected(record: dict[str, Any]) -> None:
     common.say(common.printable(answer, keep=""))
     about = f"({record['selector']}: block {record['block']}, confidence {record['confidence']:.2f}"
     if record["abstains"]:
-        about += f", below the run's {record['threshold']:.2f}"
+        threshold = record["threshold"]
+        about += (
+            ", and no confidence was enough in calibration"
+            if threshold is None
+            else f", below the run's {threshold:.2f}"
+        )
         about += "; asked again by --fallback" if record["asked_again"] else "; --fallback asks on"
     common.say(about + ")")
 

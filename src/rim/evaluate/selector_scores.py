@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rim.evaluate.selectors import SELECTORS, Choice, Row
+from rim.evaluate.selectors import SELECTORS, Choice, Row, is_sure
 from rim.evaluate.statistics import wilson_interval
 
 BINS = 10
@@ -30,9 +30,7 @@ def compare_selectors(
         "selectors": {
             name: _measure(name, [SELECTORS[name](row, thresholds) for row in rows], thresholds)
             | _with_fallback(
-                [SELECTORS[name](row, thresholds) for row in rows],
-                thresholds["abstain"].get(name),
-                fallback_right,
+                name, [SELECTORS[name](row, thresholds) for row in rows], thresholds, fallback_right
             )
             for name in names
         },
@@ -51,25 +49,23 @@ def _measure(name: str, choices: Sequence[Choice], thresholds: Mapping[str, Any]
         "mean_risk": fmean(point["risk"] for point in curve),
     }
     if name in thresholds["abstain"]:
-        threshold = thresholds["abstain"][name]
-        kept = [r for r, c in zip(right, confidence, strict=True) if _answers(c, threshold)]
+        kept = [bool(c.answer.right) for c in choices if is_sure(c, name, thresholds)]
         measured["abstain"] = _share(kept) | {
-            "threshold": threshold,
+            "threshold": thresholds["abstain"][name],
             "coverage": len(kept) / len(right),
         }
     return measured
 
 
-def _answers(confidence: float, threshold: float | None) -> bool:
-    return threshold is not None and confidence >= threshold
-
-
 def _with_fallback(
-    choices: Sequence[Choice], threshold: float | None, fallback_right: Sequence[bool] | None
+    name: str,
+    choices: Sequence[Choice],
+    thresholds: Mapping[str, Any],
+    fallback_right: Sequence[bool] | None,
 ) -> dict[str, Any]:
     if fallback_right is None:
         return {}
-    asked = [not _answers(choice.confidence, threshold) for choice in choices]
+    asked = [not is_sure(choice, name, thresholds) for choice in choices]
     right = [
         other if again else bool(choice.answer.right)
         for choice, again, other in zip(choices, asked, fallback_right, strict=True)

@@ -208,13 +208,38 @@ def _lowest_confidence(choices: Sequence[Choice], target: float) -> float | None
     return found
 
 
-def as_record(choice: Choice, name: str, threshold: float | None) -> dict[str, Any]:
-    """A choice as `rim ask --select` prints it."""
+def is_sure(choice: Choice, name: str, thresholds: Mapping[str, Any]) -> bool:
+    """Whether a selector's choice is given as an answer: always, where it was never calibrated;
+    never, where calibration found no confidence that reaches the target.
+    """
+    if name not in thresholds["abstain"]:
+        return True
+    threshold = thresholds["abstain"][name]
+    return threshold is not None and choice.confidence >= threshold
+
+
+def check_calibrated(names: Sequence[str], thresholds: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ConfigError: a fall-back is asked where a selector is not sure, and one has no threshold.
+    """
+    missing = [name for name in names if name not in thresholds["abstain"]]
+    if missing:
+        raise ConfigError(
+            "--fallback is asked below a selector's threshold, and this run has none for "
+            f"{', '.join(missing)}: `rim eval RUN VALIDATION --select all --calibrate` finds it"
+        )
+
+
+def as_record(choice: Choice, name: str, thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """A choice as `rim ask --select` prints it. threshold: None without calibration, and where
+    calibration found none.
+    """
     return {
         "selector": name,
         "confidence": choice.confidence,
         "blocks_used": choice.blocks_used,
-        "threshold": threshold,
-        "abstains": threshold is not None and choice.confidence < threshold,
+        "threshold": thresholds["abstain"].get(name),
+        "abstains": not is_sure(choice, name, thresholds),
         **{key: value for key, value in asdict(choice.answer).items() if key != "right"},
     }
