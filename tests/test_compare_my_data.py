@@ -215,12 +215,12 @@ def test_what_follows_depends_on_what_is_sure(p_direct, p_cot, rim, cot, expecte
     result = copy.deepcopy(published())
     (content,) = result["tasks"].values()
     methods = content["methods"]
-    methods["rim"]["final"]["mean"] = rim
+    methods["rim"]["per_seed"] = [{"accuracy": rim}] * 3
     methods["direct"]["p"], methods["cot"]["p"] = p_direct, p_cot
     if cot is None:
         del methods["cot"]
     else:
-        methods["cot"]["final"]["mean"] = cot
+        methods["cot"]["per_seed"] = [{"accuracy": cot}] * 3
     (lines,) = verdict(result).values()
     assert expected in lines[-1]
 

@@ -15,9 +15,11 @@ from test_cli import plain_console, rim_command, work  # noqa: F401
 from rim.report import style
 from rim.report.charts import lines_chart
 from rim.report.page.build import build_page
-from rim.report.page.compared import _control_line
-from rim.report.page.gather import Material, gather, kind_of
+from rim.report.page.compared import _control_line, comparison_sections
+from rim.report.page.gather import Material, Run, gather, kind_of, main_protocols
 from rim.report.page.headline import headline
+from rim.report.page.inside import controls as controls_section
+from rim.report.verdict import verdict
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u202e\x00{{ 7*7 }}"
@@ -129,7 +131,7 @@ def test_transplants_of_several_runs_are_shown_with_their_calls():
 @pytest.mark.slow
 def test_a_comparison_says_what_it_compares_to_a_stranger():
     page = page_of(ROOT / "results" / "compare_arithmetic.json")
-    for text in ("chain of thought: writes its steps", "chains such as 3+4-5=", "trained 3 times"):
+    for text in ("chain of thought: writes its steps", "chains such as 3+4-5=", "over 3 seeds"):
         assert text in page
     # The seeds of this control differ, so that its mean alone would mislead.
     assert "Seed by seed: from 97.9 to 19.2, 98.4 to 19.3, 94.6 to 96.7 %." in page
@@ -148,10 +150,51 @@ def test_a_control_with_fewer_seeds_so_far_is_paired_by_seed():
 def test_the_headline_calls_a_method_that_is_as_good_neither_better_nor_worse():
     result = json.loads((ROOT / "results" / "compare_arithmetic.json").read_text())
     methods = result["tasks"]["arithmetic"]["methods"]
-    methods["cot"]["final"]["mean"] = methods["rim"]["final"]["mean"]
+    methods["cot"]["per_seed"] = methods["rim"]["per_seed"]
     lines = headline(Material(comparisons=[result]))
     assert "As many of its answers are right as of cot." in lines
     assert not any(line.startswith("It is worse") for line in lines)
+
+
+def test_a_page_shows_the_controls_of_the_trained_number_of_blocks_and_rises_as_well():
+    def controls(blocks, *moves):
+        verdicts = [
+            {"name": f"rim, {name}", "p": p, "from": a, "to": b, "line": f"{name} with {blocks}"}
+            for name, p, a, b in moves
+        ]
+        data = {"examples": 9, "name": "test.jsonl"}
+        return {"verdicts": verdicts, "settings": {"blocks": blocks}, "data": data}
+
+    trained = controls(4, ("shuffled", 0.001, 0.9, 0.2), ("swapped", 0.01, 0.5, 0.9))
+    run = Run("r", Path("r"), config={"method": "rim", "memory": {"blocks": 4}})
+    run.results["controls"] = [trained, controls(8, ("shuffled", 0.9, 0.5, 0.5))]
+    lines = headline(Material(runs=[run]))
+    assert (
+        "Its accuracy surely falls under shuffled (4 blocks, 9 questions of test.jsonl)." in lines
+    )
+    assert "Its accuracy surely rises under swapped (4 blocks, 9 questions of test.jsonl)." in lines
+    shown = controls_section(run).lines
+    assert "shuffled with 4" in shown and "Asked with 4 blocks, 9 questions of test.jsonl." in shown
+    transplant = {"protocol": "transplant", "verdicts": []}
+    asked = [transplant | {"settings": {"blocks": k}} for k in (4, 8)]
+    run.results["protocol"] = asked
+    assert main_protocols(run) == {"transplant": asked[0]}
+
+
+def test_what_is_better_is_said_of_the_seeds_that_both_have():
+    result = json.loads((ROOT / "results" / "compare_arithmetic.json").read_text())
+    methods = result["tasks"]["arithmetic"]["methods"]
+    # cot has its first seed only, where it is worse, though its mean is above that of all of rim's.
+    rim, cot = (methods[n]["per_seed"] for n in ("rim", "cot"))
+    rim[0]["accuracy"], rim[1]["accuracy"], cot[0]["accuracy"] = 1.0, 0.5, 0.99
+    methods["cot"] |= {"seeds": methods["cot"]["seeds"][:1], "per_seed": cot[:1]}
+    methods["cot"]["final"]["mean"] = 1.0
+    lines = headline(Material(comparisons=[result]))
+    better = next(line for line in lines if line.startswith("It is better"))
+    assert "cot by 1.0 points" in better
+    assert "Not with the same seeds yet: cot; compared where both have one." in lines
+    assert verdict(result)["arithmetic"][0].endswith("1 to 3 seeds.")
+    assert "over 1 to 3 seeds" in " ".join(comparison_sections(result)[0].lines)
 
 
 def test_every_method_and_task_has_words():

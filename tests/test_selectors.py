@@ -20,6 +20,7 @@ from rim.evaluate.selectors import (
     choose_names,
     read_thresholds,
 )
+from rim.report.selectors import thresholds_sentence
 
 
 def row(*answers, gold="1"):
@@ -148,6 +149,10 @@ def test_eval_and_ask_select(work, run):  # noqa: F811
     assert set(record["selection"]["selectors"]) == set(SELECTORS) - {"probe"}
     assert record["selection"]["ms"]["all"] > 0
     assert json.loads((run / "selectors.json").read_text())["calibrated_on"]["questions"] == 6
+    said = thresholds_sentence(record["selection"], record["data"])
+    assert "fitted to these very questions" in said and "data.jsonl (6 questions)" in said
+    elsewhere = thresholds_sentence(record["selection"], record["data"] | {"hash": "other"})
+    assert elsewhere.endswith("thresholds from data.jsonl (6).")
     final, oracle = record["selection"]["selectors"]["final"], record["selection"]["oracle"]
     assert final["accuracy"] == record["summary"]["final"]["accuracy"]
     assert oracle["right"] == record["summary"]["any_block"]["right"]

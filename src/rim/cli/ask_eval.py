@@ -233,7 +233,7 @@ def evaluate(
         reasoner = common.load(run, device, dtype)
 
         from rim.evaluate.accuracy import score, write_evaluation
-        from rim.report.selectors import selectors_table
+        from rim.report.selectors import selectors_table, thresholds_sentence
         from rim.report.tables import blocks_table, evaluation_table
 
         options = {"max_new_tokens": max_new_tokens, "sampling": sampling, "batch_size": batch_size}
@@ -260,7 +260,7 @@ def evaluate(
             selection = None
             if names:
                 marks = again.right["final"] if again else None
-                on = (target, data_hash(examples)) if calibrate else None
+                on = (target, data_hash(examples), data.name) if calibrate else None
                 selection = selecting.select_on(
                     reasoner, run, examples, result, names, count, marks, on
                 )
@@ -274,6 +274,7 @@ def evaluate(
         for record in shown:
             if "selection" in record:
                 person.print(selectors_table(record["selection"]))
+                common.say(thresholds_sentence(record["selection"], record["data"]), person)
         common.say("\n".join(written), person)
         if json_:
             common.print_json(records)

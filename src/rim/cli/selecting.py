@@ -106,18 +106,18 @@ def select_on(
     names: list[str],
     blocks: int,
     fallback_right: str | None,
-    calibrating: tuple[float, str] | None,
+    calibrating: tuple[float, str, str] | None,
 ) -> dict[str, Any]:
     """How every selector did on evaluated questions.
 
     Args:
         fallback_right: right-or-wrong of the fall-back run, as a string of 0 and 1.
-        calibrating: the accuracy wanted of given answers, and the data's hash: thresholds are then
-            found here and kept with the run.
+        calibrating: the accuracy wanted of given answers, the data's hash and name: thresholds are
+            then found here and kept with the run.
     """
     from rim.data.sources import data_hash
     from rim.evaluate.selector_scores import compare_selectors
-    from rim.evaluate.selectors import FILE, calibrate, read_thresholds
+    from rim.evaluate.selectors import FILE, calibrate, calibrated_on, read_thresholds
     from rim.results import environment, write_json
 
     rows = result.readouts
@@ -125,12 +125,13 @@ def select_on(
     if "probe" in names:
         rows = _with_scores(reasoner, run, questions, rows, data_hash(examples))
     if calibrating is not None:
-        target, data = calibrating
+        target, data, name = calibrating
         found = calibrate(rows, names, target)
-        origin = {"data_hash": data, "questions": len(rows), "blocks": blocks}
+        origin = {"name": name, "data_hash": data, "questions": len(rows), "blocks": blocks}
         write_json(run / FILE, found | {"calibrated_on": origin, "environment": environment()})
     right = None if fallback_right is None else [mark == "1" for mark in fallback_right]
     compared = compare_selectors(rows, names, read_thresholds(run), right)
+    compared["calibrated_on"] = calibrated_on(run)
     compared["ms"] = _milliseconds(reasoner, questions[:TIMED], blocks)
     return compared
 

@@ -170,6 +170,12 @@ def read_thresholds(run: Path) -> dict[str, Any]:
     return thresholds
 
 
+def calibrated_on(run: Path) -> dict[str, Any]:
+    """Name, hash and number of the questions that a run's thresholds come from; empty without."""
+    file = run / FILE
+    return json.loads(file.read_text(encoding="utf-8"))["calibrated_on"] if file.exists() else {}
+
+
 def calibrate(rows: Sequence[Row], names: Sequence[str], target: float) -> dict[str, Any]:
     """Thresholds from validation questions.
 

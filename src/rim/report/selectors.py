@@ -9,6 +9,22 @@ from rich.table import Table
 ONE_ANSWER = ("final", "first")
 
 
+def thresholds_sentence(selection: dict[str, Any], data: dict[str, Any]) -> str:
+    """What the answers were scored on, and where the thresholds come from."""
+    on = f"Scored on {data['name']} ({data['examples']} questions)"
+    origin = selection.get("calibrated_on")
+    if origin is None:
+        return f"{on}; nothing says where the thresholds come from."
+    if not origin:
+        return f"{on}; no threshold was calibrated: every question is answered."
+    if origin["data_hash"] == data["hash"]:
+        return (
+            f"{on}; the thresholds were fitted to these very questions, so what they reach here "
+            "flatters them."
+        )
+    return f"{on}; thresholds from {origin.get('name', 'another file')} ({origin['questions']})."
+
+
 def selectors_table(selection: dict[str, Any]) -> Table:
     """A row a selector, the oracle last."""
     table = Table(title="Which answer to trust; intervals are in the JSON", title_justify="left")

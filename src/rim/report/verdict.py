@@ -1,10 +1,13 @@
 """Is it worth it? A comparison in words: accuracy, time, the blocks, and what follows.
 
 A difference is called sure if McNemar's test says so in every seed (p < 0.05), as in the tables.
+Which way it goes, and how far, is said of the seeds that both methods have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
 #: A chance below this is called sure.
@@ -31,9 +34,7 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     order = [reference, *(name for name in methods if name != reference)]
     accuracies = ", ".join(f"{_word(name)} {_share(methods[name]['final'])}" for name in order)
     questions = content["data"]["tests"]["test"]["examples"]
-    seeds = methods[reference]["seeds"]
-    over = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    lines = [f"{accuracies}; {questions} test questions, {over}."]
+    lines = [f"{accuracies}; {questions} test questions, {seeds_in_words(methods.values())}."]
     told = (_nothing_learned(methods), _times(methods, reference), _blocks(content, reference))
     lines += [line for line in told if line]
     if "direct" in methods and reference != "direct":
@@ -91,12 +92,32 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
     )
 
 
+def lead(methods: dict[str, Any], name: str, reference: str) -> float | None:
+    """By how much the reference is better than a method (a share), over the seeds that both have;
+    None without such a seed. Means of all seeds may differ for want of a seed alone.
+    """
+    own, other = (
+        dict(zip(methods[n]["seeds"], methods[n]["per_seed"], strict=True))
+        for n in (reference, name)
+    )
+    shared = [seed for seed in own if seed in other]
+    return fmean(own[s]["accuracy"] - other[s]["accuracy"] for s in shared) if shared else None
+
+
+def seeds_in_words(rows: Iterable[dict[str, Any]]) -> str:
+    """`3 seeds`; `2 to 3 seeds` where some methods have fewer."""
+    counts = sorted({len(row["seeds"]) for row in rows})
+    if counts[-1:] == [1]:
+        return "one seed"
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
 def _against(methods: dict[str, Any], name: str, reference: str) -> int:
     """1 if the reference is surely better than a method, -1 if surely worse, else 0."""
-    row = methods[name]
-    if row.get("p") is None or row["p"] >= LEVEL:
+    p, by = methods[name].get("p"), lead(methods, name, reference)
+    if p is None or p >= LEVEL or not by:
         return 0
-    return 1 if methods[reference]["final"]["mean"] > row["final"]["mean"] else -1
+    return 1 if by > 0 else -1
 
 
 def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
@@ -115,7 +136,6 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
     if "cot" not in methods:
         return f"So worth it over direct answers: {name} is surely better."
     over_cot = _against(methods, "cot", reference)
-    own, cot, direct = (100 * methods[n]["final"]["mean"] for n in (reference, "cot", "direct"))
     if over_cot >= 0:
         sure = "surely better than" if over_cot else "not surely worse than"
         end = "" if over_cot else few
@@ -123,7 +143,8 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
             f"So worth it: {name} is surely better than direct answers and {sure} chain of "
             f"thought{end}."
         )
+    gained, short = (100 * (lead(methods, n, reference) or 0) for n in ("direct", "cot"))
     return (
-        f"So a trade: {name} has {own - direct:.0f} of the {cot - direct:.0f} points that chain of "
+        f"So a trade: {name} has {gained:.0f} of the {gained - short:.0f} points that chain of "
         "thought gains over direct answers, at the times above."
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from rim.report.charts import bars_chart
 from rim.report.heat_map import protocol_chart
-from rim.report.page.gather import Run
+from rim.report.page.gather import Run, made_on, main_protocols
 from rim.report.page.section import Section, command, percent
 
 #: Of each protocol: the title, what it asks, how its picture is read.
@@ -35,7 +35,7 @@ _PROTOCOLS = {
 
 def protocols(run: Run) -> list[Section]:
     """The newest result of each protocol, each a section."""
-    newest = {result["protocol"]: result for result in run.of("protocol")}
+    newest = main_protocols(run)
     sections = []
     for name, (title, asks, read) in _PROTOCOLS.items():
         section = Section(f"protocol-{name}", title)
@@ -44,7 +44,7 @@ def protocols(run: Run) -> list[Section]:
         if result is None:
             section.missing.append(command(run, f"rim controls RUN DATA --protocol {name}"))
             continue
-        section.lines = [asks, *verdict_lines(result)]
+        section.lines = [f"{asks} Asked with {made_on(result)}.", *verdict_lines(result)]
         chart = protocol_chart(result, f"{name.capitalize()}: per cent of pairs")
         if chart is None and name == "content":
             chart = _content_figure(result)

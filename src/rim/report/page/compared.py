@@ -10,6 +10,7 @@ from rim.report.page.section import Section, percent
 from rim.report.page.words import METHODS, TASKS
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import method_marks
+from rim.report.verdict import seeds_in_words
 
 
 def comparison_sections(result: dict[str, Any]) -> list[Section]:
@@ -63,11 +64,11 @@ def _what_is_compared(result: dict[str, Any]) -> Section:
         source = given.get("tasks", {}).get(task, {}).get("data", {}).get("train") or {}
         words = TASKS.get(source.get("format", task)) or TASKS.get(task)
         section.lines.append(f"The task {task}: {words or 'a data set of your own'}.")
-    seeds = len(result["seeds"])
+    found = [row for own in result["tasks"].values() for row in own["methods"].values()]
     section.lines.append(
-        f"Every method was trained {seeds} times, from other random numbers each time, and asked "
-        "the same held-out questions."
-        if seeds > 1
+        f"Every method was trained over {seeds_in_words(found)}, from other random numbers each "
+        "time, and asked the same held-out questions."
+        if any(len(row["seeds"]) > 1 for row in found)
         else "Every method was trained once and asked the same held-out questions."
     )
     named = {name: row for own in result["tasks"].values() for name, row in own["methods"].items()}

@@ -173,9 +173,36 @@ def _short(error: BaseException) -> str:
 
 def main_evaluation(run: Run) -> dict[str, Any] | None:
     """The newest evaluation with the blocks of training, else the newest of all."""
-    blocks = run.config.get("memory", {}).get("blocks")
-    found = [e for e in run.of("evaluation") if e["summary"].get("blocks") == blocks]
+    found = [e for e in run.of("evaluation") if e["summary"].get("blocks") == _trained(run)]
     return (found or run.of("evaluation") or [None])[-1]
+
+
+def main_controls(run: Run) -> dict[str, Any] | None:
+    """The newest controls with the blocks of training, else the newest of all."""
+    found = [c for c in run.of("controls") if _asked_with(c) == _trained(run)]
+    return (found or run.of("controls") or [None])[-1]
+
+
+def main_protocols(run: Run) -> dict[str, dict[str, Any]]:
+    """Of each protocol the newest result with the blocks of training, else the newest of all."""
+    results = run.of("protocol")
+    chosen = [r for r in results if _asked_with(r) == _trained(run)]
+    return {result["protocol"]: result for result in [*results, *chosen]}
+
+
+def made_on(result: dict[str, Any]) -> str:
+    """`5 blocks, 600 questions of test.jsonl`."""
+    data = result.get("data", {})
+    asked = f"{data.get('examples', '?')} questions of {data.get('name', 'a file')}"
+    return f"{_asked_with(result) or '?'} blocks, {asked}"
+
+
+def _asked_with(result: dict[str, Any]) -> Any:
+    return result.get("settings", {}).get("blocks")
+
+
+def _trained(run: Run) -> Any:
+    return run.config.get("memory", {}).get("blocks")
 
 
 def by_blocks(run: Run) -> list[tuple[int, dict[str, Any]]]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from rim.report.page.causal import verdict_call
-from rim.report.page.gather import Material, Run, main_evaluation
+from rim.report.page.gather import (
+    Material,
+    Run,
+    made_on,
+    main_controls,
+    main_evaluation,
+    main_protocols,
+)
 from rim.report.page.section import percent
 from rim.report.page.words import METHODS
-from rim.report.verdict import LEVEL, verdict
+from rim.report.verdict import LEVEL, lead, seeds_in_words, verdict
 
 
 def headline(material: Material) -> list[str]:
@@ -33,17 +40,18 @@ def headline(material: Material) -> list[str]:
 def _comparison_headline(
     task: str, methods: dict[str, Any], comparison: dict[str, Any]
 ) -> list[str]:
-    reference, seeds = comparison["reference"], len(comparison["seeds"])
+    reference = comparison["reference"]
     if reference not in methods:
         return [f"{task}: the reference method {reference} is not finished yet."]
     own = methods[reference]
     others = {n: r for n, r in methods.items() if n != reference and not r.get("control_of")}
-    over = f"{seeds} seeds" if seeds > 1 else "one seed"
+    over = seeds_in_words([own])
     line = f"{task}: {reference} answers {percent(own['final'])} right, over {over}"
     if "latency" in own:
         line += f", in {own['latency']['answer_ms']['mean']:.1f} ms a question"
     lines = [line + "."]
-    gaps = {n: own["final"]["mean"] - row["final"]["mean"] for n, row in others.items()}
+    leads = {name: lead(methods, name, reference) for name in others}
+    gaps = {name: gap for name, gap in leads.items() if gap is not None}
     for word, sign in (("better", 1), ("worse", -1)):
         found = [
             f"{name} by {100 * abs(gap):.1f} points{_beside(others[name], own)}"
@@ -54,6 +62,10 @@ def _comparison_headline(
             lines.append(f"It is {word} than {'; '.join(found)}.")
     if equal := [name for name, gap in gaps.items() if gap == 0]:
         lines.append(f"As many of its answers are right as of {', '.join(equal)}.")
+    if fewer := [name for name, row in others.items() if row["seeds"] != own["seeds"]]:
+        lines.append(
+            f"Not with the same seeds yet: {', '.join(fewer)}; compared where both have one."
+        )
     return lines
 
 
@@ -75,30 +87,38 @@ def _run_headline(run: Run) -> list[str]:
     method = run.config.get("method")
     told = [f"Method {method}: {METHODS[method]}."] if method in METHODS else []
     if found is None:
-        return [*told, f"{run.name} has not been evaluated yet.", *_what_blocks_do(run)]
+        lines = [f"{run.name} has not been evaluated yet."]
+        return told + lines + _what_controls_say(run) + _what_blocks_do(run)
     summary = found["summary"]
     asked = f" with {summary['blocks']} memory blocks" if summary.get("blocks") else ""
     lines = [
         f"{run.name}{asked} answers {percent(summary['final'])} of {summary['questions']} "
         f"questions of {found['data']['name']} right."
     ]
-    verdicts = [v for c in run.of("controls")[-1:] for v in c["verdicts"] if "p" in v]
-    if verdicts:
-        falls = [
-            v["name"].partition(", ")[2] for v in verdicts if v["p"] < LEVEL and v["to"] < v["from"]
-        ]
-        lines.append(
-            "Its accuracy surely falls under " + "; ".join(falls) + "."
-            if falls
-            else "No control changes its accuracy for sure."
-        )
-    return told + lines + _what_blocks_do(run)
+    return told + lines + _what_controls_say(run) + _what_blocks_do(run)
+
+
+def _what_controls_say(run: Run) -> list[str]:
+    found = main_controls(run)
+    tested = [v for v in found["verdicts"] if "p" in v] if found else []
+    if found is None or not tested:
+        return []
+    sure = [v for v in tested if v["p"] < LEVEL]
+    lines = []
+    for word, moved in (
+        ("falls", [v for v in sure if v["to"] < v["from"]]),
+        ("rises", [v for v in sure if v["to"] > v["from"]]),
+    ):
+        if moved:
+            names = "; ".join(v["name"].partition(", ")[2] for v in moved)
+            lines.append(f"Its accuracy surely {word} under {names} ({made_on(found)}).")
+    return lines or [f"No control changes its accuracy for sure ({made_on(found)})."]
 
 
 def _what_blocks_do(run: Run) -> list[str]:
     """The calls of the transplants, and of reading the blocks."""
     lines = []
-    for result in [r for r in run.of("protocol") if r["protocol"] == "transplant"][-1:]:
+    if result := main_protocols(run).get("transplant"):
         calls = [verdict_call(verdict) for verdict in result["verdicts"]]
         lines.append("Parts of its blocks exchanged between questions: " + "; ".join(calls) + ".")
     for result in run.of("faithfulness")[-1:]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from rim.report.analysis import checkpoint_sentences, trust_sentence, value_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
-from rim.report.page.gather import Run
+from rim.report.page.gather import Run, made_on, main_controls
 from rim.report.page.section import Section, command, percent
-from rim.report.selectors import ONE_ANSWER
+from rim.report.selectors import ONE_ANSWER, thresholds_sentence
 
 
 def selectors(run: Run) -> Section:
@@ -47,6 +47,8 @@ def selectors(run: Run) -> Section:
         "with fall-back",
     ]
     section.tables.append(("Selectors", heading, rows))
+    evaluated = next(e for e in run.of("evaluation")[::-1] if e.get("selection") is selection)
+    section.lines.append(thresholds_sentence(selection, evaluated["data"]))
     best = max(selection["selectors"].items(), key=lambda item: item[1]["accuracy"])
     section.lines.append(
         f"Best that can be deployed: {best[0].replace('_', ' ')}, {percent(best[1])}; an oracle "
@@ -88,15 +90,15 @@ def selectors(run: Run) -> Section:
 
 def controls(run: Run) -> Section:
     section = Section("controls", "Do the blocks compute? Controls")
-    found = run.of("controls")
-    if not found:
+    found = main_controls(run)
+    if found is None:
         section.missing.append(command(run, "rim controls RUN DATA"))
         return section
-    rows = [["control", v["line"]] for v in found[-1]["verdicts"]]
-    section.lines += [line for _, line in rows]
-    if "note" in found[-1]:
-        section.lines.append(found[-1]["note"])
-    tested = [v for v in found[-1]["verdicts"] if "from" in v]
+    section.lines.append(f"Asked with {made_on(found)}.")
+    section.lines += [verdict["line"] for verdict in found["verdicts"]]
+    if "note" in found:
+        section.lines.append(found["note"])
+    tested = [v for v in found["verdicts"] if "from" in v]
     if tested:
         names = [v["name"].partition(", ")[2] or v["name"] for v in tested]
         groups = [_wrapped(name) for name in names]
