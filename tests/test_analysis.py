@@ -146,14 +146,17 @@ def test_probes_are_kept_with_the_model_that_they_read(tmp_path):
     states = rng.normal(size=(90, 4))
     labels = ["a" if row[0] > 0 else "b" if row[1] > 0 else "c" for row in states]
     placed = Placed(fit_value_probe(states, labels), 2, 1, "step 1", 0.5)
-    write_probes([placed], tmp_path / "p", {"model": "m", "data": "hash"})
+    seen = [Example("What is 1?", (), "1"), Example("What is 2?", (), "2")]
+    write_probes([placed], tmp_path / "p", {"model": "m"}, seen)
     read = read_probes(tmp_path / "p", "m")[0]
     assert read.probe.predict(states) == placed.probe.predict(states)
     assert (read.block, read.layer, read.name) == (2, 1, "step 1")
     with pytest.raises(ConfigError, match="another model"):
         read_probes(tmp_path / "p", "other")
-    with pytest.raises(ConfigError, match="trained on questions of these very data"):
-        read_probes(tmp_path / "p", "m", unseen="hash")
+    fresh = [Example("What is 3?", (), "3"), Example(" What  is 1?", (), "1")]  # one respelled
+    with pytest.raises(ConfigError, match="trained and chosen on 1 of these 2 questions"):
+        read_probes(tmp_path / "p", "m", unseen=fresh)
+    assert read_probes(tmp_path / "p", "m", unseen=fresh[:1])
     (tmp_path / "p").write_text("nonsense")
     with pytest.raises(ConfigError, match="broken"):
         read_probes(tmp_path / "p", "m")

@@ -217,6 +217,8 @@ def evaluate(
         names = selecting.check_select(select, run, min(counts))
         if (fallback is not None or calibrate) and not names:
             raise ConfigError("--fallback and --calibrate go with --select")
+        if "probe" in names:
+            selecting.trust_probe(run, examples)
         if not 0 <= target <= 1:
             raise ConfigError(f"--target is a share between 0 and 1, got {target}")
         if calibrate and len(counts) > 1:

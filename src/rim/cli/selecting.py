@@ -115,7 +115,6 @@ def select_on(
         calibrating: the accuracy wanted of given answers, the data's hash and name: thresholds are
             then found here and kept with the run.
     """
-    from rim.data.sources import data_hash
     from rim.evaluate.selector_scores import compare_selectors
     from rim.evaluate.selectors import FILE, calibrate, calibrated_on, read_thresholds
     from rim.results import environment, write_json
@@ -123,7 +122,7 @@ def select_on(
     rows = result.readouts
     questions = [example.question for example in examples]
     if "probe" in names:
-        rows = _with_scores(reasoner, run, questions, rows, data_hash(examples))
+        rows = _with_scores(reasoner, run, questions, rows)
     if calibrating is not None:
         target, data, name = calibrating
         found = calibrate(rows, names, target)
@@ -156,16 +155,25 @@ def _milliseconds(reasoner: Any, questions: list[str], blocks: int) -> dict[str,
     return {name: median(values) for name, values in times.items()}
 
 
-def _with_scores(
-    reasoner: Any, run: Path, questions: Sequence[str], rows: Any, unseen: str | None = None
-) -> Any:
-    import dataclasses
+def trust_probe(run: Path, unseen: Sequence[Any] | None = None) -> Any:
+    """The run's probe.
 
-    from rim.evaluate.probe_files import read_trust_probe, trust_scores
+    Raises:
+        ConfigError: it belongs to another model, or has seen questions that it is to be scored on.
+    """
+    from rim.evaluate.probe_files import read_trust_probe
     from rim.evaluate.states import fingerprint
     from rim.models.folder import find_model_dir
 
-    probe = read_trust_probe(run, fingerprint(find_model_dir(run)), unseen)
+    return read_trust_probe(run, fingerprint(find_model_dir(run)), unseen)
+
+
+def _with_scores(reasoner: Any, run: Path, questions: Sequence[str], rows: Any) -> Any:
+    import dataclasses
+
+    from rim.evaluate.probe_files import trust_scores
+
+    probe = trust_probe(run)
     found = trust_scores(probe, reasoner, questions, blocks=rows[0][-1].block)
     return [
         [dataclasses.replace(a, score=s) for a, s in zip(row, own, strict=True)]

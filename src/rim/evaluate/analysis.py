@@ -112,9 +112,9 @@ def analyze(
     trust["own_probability"] = ranking(own_NK[test_N, -1], right_NK[test_N, -1], bootstrap=True)
     about = {"model": model, "blocks": blocks, "data": data_hash(examples)}
     if probes["values"]:
-        write_probes(probes["values"], run / VALUES_FILE, about)
+        write_probes(probes["values"], run / VALUES_FILE, about, examples)
     if probes["trust"]:
-        write_probes(probes["trust"], run / PROBE_FILE, about)
+        write_probes(probes["trust"], run / PROBE_FILE, about, examples)
     golds = [examples[i].answer for i in test_N]
     asked = [questions[i] for i in test_N]
     shown = dict(checkpoints or {})

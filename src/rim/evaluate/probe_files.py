@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rim.config import ConfigError
-from rim.evaluate.probes import LinearProbe
+from rim.data.examples import Example
+from rim.evaluate.probes import LinearProbe, question_hashes
 from rim.evaluate.selectors import PROBE_FILE
 from rim.evaluate.states import block_states
 from rim.infer.reasoner import Reasoner
@@ -37,9 +38,16 @@ class Placed:
     kind: str = "value"
 
 
-def write_probes(probes: Sequence[Placed], file: Path, about: Mapping[str, Any]) -> None:
-    """All probes of one file, which another replaces in one move."""
-    tensors, described = {}, []
+def write_probes(
+    probes: Sequence[Placed], file: Path, about: Mapping[str, Any], seen: Sequence[Example]
+) -> None:
+    """All probes of one file, which another replaces in one move.
+
+    Args:
+        seen: the questions that trained and chose them, whose hashes are kept.
+    """
+    tensors: dict[str, np.ndarray] = {"seen": question_hashes(seen)}
+    described = []
     for number, placed in enumerate(probes):
         for field in ARRAYS:
             array = np.ascontiguousarray(getattr(placed.probe, field), dtype=np.float32)
@@ -53,22 +61,22 @@ def write_probes(probes: Sequence[Placed], file: Path, about: Mapping[str, Any])
     partial.replace(file)
 
 
-def read_probes(file: Path, model: str, unseen: str | None = None) -> list[Placed]:
+def read_probes(file: Path, model: str, unseen: Sequence[Example] | None = None) -> list[Placed]:
     """What `write_probes` wrote.
 
     Args:
         model: fingerprint of the model that they are used on.
-        unseen: hash of data that the probes are to be scored on.
+        unseen: questions that the probes are to be scored on.
 
     Raises:
-        ConfigError: the file is broken, its probes read another model, or they were trained on half
-            of these data.
+        ConfigError: the file is broken, its probes read another model, or some of these questions
+            trained or chose them.
     """
     try:
         with safe_open(file, framework="np") as tensors:
             told = tensors.metadata() or {}
             about, described = json.loads(told["about"]), json.loads(told["probes"])
-            probes = []
+            probes, seen = [], tensors.get_tensor("seen")
             for number, entry in enumerate(described):
                 arrays = {name: tensors.get_tensor(f"{number}.{name}") for name in ARRAYS}
                 probe = LinearProbe(**arrays, classes=tuple(entry.pop("classes")))
@@ -79,15 +87,16 @@ def read_probes(file: Path, model: str, unseen: str | None = None) -> list[Place
         raise ConfigError(
             f"{file} belongs to another model; run `rim analyze RUN DATA --overwrite`"
         )
-    if unseen is not None and about.get("data") == unseen:
+    asked = question_hashes(unseen or ())
+    if known := len(np.intersect1d(asked, seen)):
         raise ConfigError(
-            f"the probes of {file} were trained on questions of these very data: score them on "
-            "others"
+            f"the probes of {file} were trained and chosen on {known:,} of these {len(asked):,} "
+            "questions: score them on others"
         )
     return probes
 
 
-def read_trust_probe(run: Path, model: str, unseen: str | None = None) -> Placed:
+def read_trust_probe(run: Path, model: str, unseen: Sequence[Example] | None = None) -> Placed:
     return read_probes(run / PROBE_FILE, model, unseen)[0]
 
 

@@ -107,6 +107,13 @@ def split(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
+def question_hashes(examples: Sequence[Example]) -> np.ndarray:
+    """48 bits of each different question's hash, ascending: kept with probes, so that they are not
+    scored on what they have seen.
+    """
+    return np.array(sorted({_hash(example.same_question) for example in examples}), dtype=np.uint64)
+
+
 def is_untouched(example: Example) -> bool:
     """Half of the test questions choose a block's layer; on the other half, these, nothing was
     trained or chosen. By the question's own hash, so the same in every file.
