@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +231,13 @@ def test_probes_are_scored_on_questions_that_they_never_saw(tokenizer):
     assert reader.agrees("12", "9+3=12", 1, 1) and not reader.agrees("2", "9+3=12", 1, 1)
     digits = ProbeReader(reasoner, [replace(placed, kind="last digit")], K)
     assert digits.agrees("2", "9+3=12", 1, 1) and not digits.agrees("2", "9+3=12", 2, 2)
+    # A last digit is no value that the task could go on from; its commonest label is a digit, too.
+    few = _Asked(EXAMPLES[:60], held_of(EXAMPLES[:60]), ["0"] * 60, [False] * 60)
+    whole, last = _reader(reader, few, SOURCE), _reader(digits, few, SOURCE)
+    assert whole["wrong_steps"]["total"] > 0 and "wrong_steps" not in last
+    taken = [e for e in EXAMPLES[:60] if is_untouched(e)]
+    commonest = Counter(step_value(e.steps[0])[-1] for e in taken).most_common(1)[0][1]
+    assert last["blocks"][0]["commonest"] == commonest / len(taken)
     pairs = choose_pairs(KNOWN, encoder, 6, 0)
     by_question = {example.question: example for example in EXAMPLES}
     sources = [by_question[pair.source.question] for pair in pairs]

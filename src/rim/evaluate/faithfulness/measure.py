@@ -33,7 +33,6 @@ from rim.evaluate.faithfulness.readers import (
     held_by_blocks,
     readers_of,
     step_stage,
-    step_value,
 )
 from rim.evaluate.faithfulness.transplants import step_transplants
 from rim.evaluate.protocols.transplant import share
@@ -103,7 +102,10 @@ def faithfulness(
             result["transplant"] = step_transplants(
                 reader, chosen, held, reasoner, source, blocks, pairs, seed
             )
-        measured.append(result | {"lines": lines_of(result)})
+        lines = lines_of(result)
+        if reader.says_answer and _varies(held):
+            lines.append(f"{reader.kind}: answers {_GOLD_BLOCKS}")
+        measured.append(result | {"lines": lines})
     return {
         "blocks": blocks,
         "questions": len(chosen),
@@ -111,6 +113,14 @@ def faithfulness(
         "readers": measured,
         "costs": _costs(readers, asked, finished, against, blocks, settings),
     }
+
+
+#: Said where a stage has no surplus blocks, so that each question's answer has a block of its own.
+_GOLD_BLOCKS = "after as many blocks as the right solution takes, which who asks does not know"
+
+
+def _varies(held: Sequence[Held]) -> bool:
+    return len({own.answer_after for own in held}) > 1
 
 
 def _score(
@@ -134,7 +144,7 @@ def _reader(reader: Reader, asked: _Asked, source: DataSource | None) -> dict[st
             marks.setdefault((block, number), {})[i] = right
     blocks = []
     for (block, number), own in sorted(marks.items()):
-        values = [step_value(asked.examples[i].steps[number - 1]) for i in own]
+        values = [reader.label(asked.examples[i].steps[number - 1], block, number) for i in own]
         blocks.append(
             {
                 "block": block,
@@ -157,7 +167,9 @@ def _reader(reader: Reader, asked: _Asked, source: DataSource | None) -> dict[st
     }
     if source is not None:
         read_of = dict(zip(rows, read, strict=True))
-        record["wrong_steps"] = _wrong_steps(asked, marks, read_of, source)
+        whole_values = {at: own for at, own in marks.items() if reader.tells_values(*at)}
+        if whole_values:
+            record["wrong_steps"] = _wrong_steps(asked, whole_values, read_of, source)
     return record
 
 
@@ -221,9 +233,10 @@ def _costs(
         if isinstance(reader, ReadoutReader) and not reader.says_answer:
             after = [held.answer_after for held in asked.held]
             said = _score(reader.reasoner, asked.examples, after, settings)
+            note = f" ({_GOLD_BLOCKS})" if _varies(asked.held) else ""
             found.append(
                 _cost(
-                    "the model whose steps can be read",
+                    f"the model whose steps can be read{note}",
                     said.right["final"],
                     "the finished model",
                     marks,

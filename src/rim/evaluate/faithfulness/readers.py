@@ -110,9 +110,19 @@ class Reader(ABC):
     ) -> list[str]:
         """What is read off `block` once the recipient's `part` is that of its source."""
 
+    def label(self, step: str, block: int, number: int) -> str:
+        """What is read off a block that holds this step: its value, or as much of it as the reader
+        tells.
+        """
+        return step_value(step)
+
+    def tells_values(self, block: int, number: int) -> bool:
+        """Whether whole values are read, with which the task can go on."""
+        return True
+
     def agrees(self, read: str, step: str, block: int, number: int) -> bool:
         """Whether what was read off a block is the value of this step's text."""
-        return same_answer(read, step_value(step))
+        return same_answer(read, self.label(step, block, number))
 
 
 class ReadoutReader(Reader):
@@ -191,9 +201,15 @@ class ProbeReader(Reader):
         read = self.read(sources, [{block: pair.step} for pair in pairs])
         return [row.get(block, "") for row in read]
 
+    def label(self, step: str, block: int, number: int) -> str:
+        return label_of(value_of(step), self.probes[block, f"step {number}"].kind) or ""
+
+    def tells_values(self, block: int, number: int) -> bool:
+        return self.probes[block, f"step {number}"].kind == "value"
+
     def agrees(self, read: str, step: str, block: int, number: int) -> bool:
-        placed = self.probes.get((block, f"step {number}"))
-        return placed is not None and read == label_of(value_of(step), placed.kind)
+        known = (block, f"step {number}") in self.probes
+        return known and read == self.label(step, block, number)
 
 
 def readers_of(
