@@ -205,3 +205,20 @@ def test_a_comparison_says_what_its_runs_were_made_of(finished):
     spec.loader.exec_module(make_tables)
     table = make_tables.comparison_of(summed)
     assert "fffffff-dirty" in table and "seeds 0; 20 test questions" in table
+
+
+def test_files_that_changed_in_place_are_noticed_by_their_hashes(finished, tmp_path):
+    settings, _ = finished
+    run = run_named(settings, "rim")
+    record = json.loads(run.result.read_text())
+    record["trained"]["data"]["train"] = "another"
+    run.result.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="direct and rim, seed 0, were trained on different data"):
+        aggregate(settings, make_plan(settings))
+    for name in ("direct", "rim"):
+        record = json.loads(run_named(settings, name).result.read_text())
+        record["results"]["test"]["data"]["hash"] = "another"
+        run_named(settings, name).result.write_text(json.dumps(record))
+    for change in ("controls.questions=10", "latency.questions=3"):
+        with pytest.raises(ConfigError, match="its test questions have changed since"):
+            run_comparison(changed(settings, tmp_path, change), QUIET)

@@ -34,6 +34,7 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
     for task in settings.tasks:
         records = read_results(plan, task)
         _same_questions(task, records)
+        _same_training(task, records)
         check_tokens(settings, task, records)
         by_method = {name: [r for r in records if r["method"] == name] for name in settings.methods}
         by_method = {name: rows for name, rows in by_method.items() if rows}
@@ -76,6 +77,24 @@ def _same_questions(task: str, records: list[Record]) -> None:
             f"task {task}: its results were made on different test questions; delete those made on "
             "the old ones"
         )
+
+
+def _same_training(task: str, records: list[Record]) -> None:
+    """One seed's models with one recipe's data, trained on the same examples: a file that changed
+    in place between two runs is told by its hash alone.
+    """
+    found: dict[str, tuple[Record, Record]] = {}
+    for record in records:
+        data = {part: record["trained"]["data"][part] for part in ("train", "validation")}
+        key = json.dumps([record["seed"], record["recipe"]["data"]], sort_keys=True)
+        first, was = found.setdefault(key, (record, data))
+        if data != was:
+            both = f"{first['method']} and {record['method']}, seed {record['seed']}"
+            raise ConfigError(
+                f"task {task}: {both}, were trained on different data though their recipes name "
+                "the same: a data file changed in between; delete the run and the result of one of "
+                "them and train it again"
+            )
 
 
 def _origin(starts: Sequence[Run], records: list[Record]) -> Record:

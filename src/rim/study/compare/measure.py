@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml
+from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
 from rim.evaluate.accuracy import score
 from rim.evaluate.controls import num_answers, run_controls
@@ -45,9 +46,10 @@ def perform(settings: Comparison, run: Run, console: Console) -> None:
 
 def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]:
     reasoner = load(run.folder.path, device=best_device())
-    results = {}
+    results, tested = {}, []
     for name, source in settings.tasks[run.task].all_tests.items():
         examples = load_examples(source)
+        tested = examples if name == "test" else tested
         with counted(console, f"{name} {run.method}", len(examples)) as advance:
             evaluation = score(
                 reasoner, examples, progress=advance, **settings.evaluation.model_dump()
@@ -65,7 +67,7 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         **asked(settings, run),
         "training": read_json(run.folder.training_file),
         "results": results,
-        **_block_controls(settings, run, reasoner, console),
+        **_block_controls(settings, run, reasoner, tested, console),
         "environment": environment(),
         "trained": read_json(run.folder.environment_file),
     }
@@ -98,17 +100,37 @@ def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
             f"{run.folder.path} is gone; delete the result to train it again"
         )
     reasoner = load(run.folder.path, device=best_device()) if wanted else None
-    write_json(_result(run), record | _block_controls(settings, run, reasoner, console))
+    examples = _tested(settings, run, record) if wanted else []
+    write_json(_result(run), record | _block_controls(settings, run, reasoner, examples, console))
+
+
+def _tested(settings: Comparison, run: Run, record: dict[str, Any]) -> list[Example]:
+    """The test questions that a finished run was scored on.
+
+    Raises:
+        ConfigError: their file has changed since.
+    """
+    examples = load_examples(settings.tasks[run.task].test)
+    if data_hash(examples) != record["results"]["test"]["data"]["hash"]:
+        raise ConfigError(
+            f"{run.result}: its test questions have changed since it was measured; delete it to "
+            "measure the trained model again"
+        )
+    return examples
 
 
 def _block_controls(
-    settings: Comparison, run: Run, reasoner: Reasoner | None, console: Console
+    settings: Comparison,
+    run: Run,
+    reasoner: Reasoner | None,
+    examples: Sequence[Example],
+    console: Console,
 ) -> dict[str, Any]:
     """The records of `rim.evaluate.controls.run_controls`, if wanted, and how they were made."""
     wanted = _asked_controls(settings, run)
     if wanted is None or reasoner is None:
         return {"controls": [], "controls_settings": None}
-    examples = load_examples(settings.tasks[run.task].test)[: wanted["questions"]]
+    examples = examples[: wanted["questions"]]
     total = num_answers(reasoner.trained_blocks, len(examples))
     with counted(console, f"controls {run.method}", total) as advance:
         outcomes = run_controls(
@@ -126,7 +148,7 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
     wanted = {"together": sorted(records), "ttft": TTFT, **settings.latency.model_dump()}
     if all(r.get("latency_settings") == wanted for r in records.values()):
         return
-    examples = load_examples(settings.tasks[runs[0].task].test)
+    examples = _tested(settings, runs[0], records[runs[0].method])
     count = min(settings.latency.questions, len(examples))
     with counted(console, f"latency, {runs[0].task}, seed {runs[0].seed}", count) as advance:
         times = time_in_turns(
