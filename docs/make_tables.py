@@ -181,7 +181,9 @@ def comparison_of(result: dict[str, Any]) -> str:
             spread(row["seconds"], 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    seeds = sorted({seed for row in content["methods"].values() for seed in row["seeds"]})
+    seeds = content["methods"][result["reference"]]["seeds"]
+    if unequal := [name for name, row in content["methods"].items() if row["seeds"] != seeds]:
+        raise ValueError(f"{', '.join(unequal)}: not over seeds {seeds}, as the table's note says")
     kind = next(iter(content["methods"].values()))["final"]["kind"]
     bracket = "95 % Wilson interval" if kind == "wilson" else "least and most"
     questions = next(iter(content["methods"].values()))["per_seed"][0]["total"]
@@ -640,11 +642,13 @@ def blind_share_table() -> str:
     for method, row in result["methods"].items():
         hidden = by_name[f"{method}, question hidden from the read-out"]
         swap = by_name[f"{method}, blocks of another question"]
-        for seed, own in zip(row["seeds"], row["per_seed"], strict=True):
+        each = (row["seeds"], row["per_seed"], hidden["per_seed"], swap["per_seed"])
+        for seed, own, unseen, swapped in zip(*each, strict=True):
+            follows = f"{100 * swap['follows']:.1f}" if len(row["seeds"]) == 1 else "-"  # a mean
             lines.append(
                 f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
-                f"| {100 * own['accuracy']:.1f} | {100 * hidden['to']:.1f} "
-                f"| {100 * swap['to']:.1f} / {100 * swap['follows']:.1f} "
+                f"| {100 * own['accuracy']:.1f} | {100 * unseen['to']:.1f} "
+                f"| {100 * swapped['to']:.1f} / {follows} "
                 f"{_transplanted(runs[f'{method}-seed{seed}'])}"
             )
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import xml.etree.ElementTree as ET
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from rim.cli import app
 from rim.config import ConfigError
 from rim.config.recipe_yaml import settings_from_dict
-from rim.report.sweep import study_rows, study_svg
+from rim.report.sweep import study_notes, study_rows, study_svg
 from rim.study.compare.plan import make_plan
 from rim.study.sweep.running import comparisons_of, reach, run_study, sum_up_study
 from rim.study.sweep.settings import Study, known_studies, load_study
@@ -82,6 +83,16 @@ def test_the_table_and_the_picture_show_every_cell(finished):
         assert row[5] == f"{100 * cell['final']['mean']:.1f}"
     texts = [t.text for t in ET.fromstring(study_svg(result, "chains")).iter() if t.text]
     assert {"direct", "rim", "blocks 3", "blocks 2"} <= {text.strip() for text in texts}
+
+
+def test_rows_of_fewer_seeds_are_marked(finished):
+    _, result = finished
+    short = copy.deepcopy(result)
+    short["seeds"] = [0, 1]
+    _, rows = study_rows(short, "chains")
+    assert all(row[-2].endswith(" (1)") for row in rows)
+    assert any("Of fewer seeds so far" in note for note in study_notes(short))
+    assert not any("fewer" in note for note in study_notes(result))
 
 
 def test_reach_ends_at_the_first_number_of_steps_that_is_not_learned():

@@ -30,11 +30,15 @@ def study_rows(result: dict[str, Any], task: str) -> tuple[list[str], list[list[
                 cell["method"],
                 *(_shown(cell, axis, result) for axis in _axes(result)),
                 *(f"{100 * means[n]:.0f}" if n in means else "-" for n in steps),
-                f"{100 * cell['final']['mean']:.1f}",
+                f"{100 * cell['final']['mean']:.1f}{_fewer(cell, result)}",
                 str(cell["reach"]) if cell["reach"] else "none",
             ]
         )
     return heading, rows
+
+
+def _fewer(cell: Cell, result: dict[str, Any]) -> str:
+    return "" if cell["seeds"] == list(result["seeds"]) else f" ({len(cell['seeds'])})"
 
 
 def study_tables(result: dict[str, Any]) -> list[Table]:
@@ -56,6 +60,12 @@ def study_notes(result: dict[str, Any]) -> list[str]:
         f"Means over seeds {', '.join(map(str, result['seeds']))}. Learned up to n: every number "
         f"of steps up to n has at least {100 * result['enough']:.0f} %.",
     ]
+    fewer = [cell for cell in result["cells"] if cell["seeds"] != list(result["seeds"])]
+    if fewer:
+        notes.append(
+            f"Of fewer seeds so far, so not to be compared with the others: {len(fewer)} rows, the "
+            "number of seeds in brackets behind their accuracy."
+        )
     if result["missing"]:
         notes.append(f"Not finished yet: {len(result['missing'])} runs; the same command goes on.")
     return notes
