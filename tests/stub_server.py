@@ -42,7 +42,8 @@ class Stub:
 
 
 @contextlib.contextmanager
-def stub(reply: Reply) -> Generator[Stub]:
+def stub(*replies: Reply) -> Generator[Stub]:
+    """Answers its questions one after the other with these, the last of them for ever."""
     bodies: list[dict[str, Any]] = []
     headers: list[dict[str, str]] = []
 
@@ -66,13 +67,14 @@ def stub(reply: Reply) -> Generator[Stub]:
             length = int(self.headers["Content-Length"])
             bodies.append(json.loads(self.rfile.read(length)) | {"path": self.path})
             headers.append({name.title(): value for name, value in self.headers.items()})
-            self.send_response(reply.status)
-            if reply.promised is not None:
-                self.send_header("Content-Length", str(reply.promised))
-            self._headers(reply.kind)
+            said = replies[min(len(bodies), len(replies)) - 1]
+            self.send_response(said.status)
+            if said.promised is not None:
+                self.send_header("Content-Length", str(said.promised))
+            self._headers(said.kind)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                for piece in reply.pieces:
-                    time.sleep(reply.pause)
+                for piece in said.pieces:
+                    time.sleep(said.pause)
                     self.wfile.write(piece.encode())
                     self.wfile.flush()
 

@@ -291,37 +291,36 @@ def test_what_a_server_refuses_is_told_and_a_broken_one_ends_the_job(
     assert not rows_of(tmp_path / "other")
 
 
-class Varied(Reply):
-    """Answers its questions one after the other with these pieces, the last of them for ever."""
-
-    def __init__(self, *each: list[str]):
-        self.each = iter(each)
-        super().__init__()
-
-    @property
-    def pieces(self):
-        self.last = next(self.each, None) or self.last
-        return self.last
-
-    @pieces.setter
-    def pieces(self, value): ...
-
-
-GOOD = [event("#### 7"), event(None, "stop")]
 OUT_OF_MEMORY = ['data: {"error": {"message": "out of memory"}}\n\n']
 
 
 @pytest.mark.parametrize("trouble", [OUT_OF_MEMORY, ['data: {"error": "out of "memory""}\n\n']])
 def test_an_error_within_a_stream_is_of_its_question_alone(tmp_path, trouble):
     questions, out = questions_file(tmp_path, 20), tmp_path / "out"
-    with stub(Varied(GOOD, trouble, GOOD)) as server:
+    with stub(Reply(), Reply(trouble), Reply()) as server:
         engine = ServerEngine(Client(server.url), concurrency=1)
         assert answer_file(questions, out, engine)["errors"] == 1
     assert [row["line"] for row in rows_of(out) if "error" in row] == [2]
-    with stub(Varied(trouble)) as server:
+    with stub(Reply(trouble)) as server:
         engine = ServerEngine(Client(server.url), concurrency=1)
         with pytest.raises(ConfigError, match=r"fails at every question: .*out of"):
             answer_file(questions, tmp_path / "broken", engine)
+
+
+@pytest.mark.parametrize("count", [4, 40])
+def test_a_server_that_answers_nothing_writes_nothing_whatever_stands_between(tmp_path, count):
+    questions = questions_file(tmp_path, count)
+    lines = questions.read_text().splitlines(keepends=True)
+    questions.write_text("".join(line + "{broken\n" for line in lines))
+    out = tmp_path / "out"
+    with stub(Reply(OUT_OF_MEMORY)) as server:
+        engine = ServerEngine(Client(server.url), concurrency=1)
+        with pytest.raises(ConfigError, match="fails at every question"):
+            answer_file(questions, out, engine)
+    assert not rows_of(out)
+    with stub(Reply()) as server:
+        again = answer_file(questions, out, ServerEngine(Client(server.url)), resume=True)
+    assert (again["lines"], again["errors"]) == (2 * count, count)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from stub_server import Reply, event, stub
 from test_cli import plain_console, rim_command  # noqa: F401
 
 from rim.config import ConfigError
-from rim.deploy.serve.client import Client, normal_url
+from rim.deploy.serve.client import Client, ServerRefusal, normal_url
 
 
 def test_a_request_says_what_was_asked_and_no_more():
@@ -137,6 +137,23 @@ def test_a_servers_trouble_is_one_clear_sentence(reply, message):
     with stub(reply) as server, pytest.raises(ConfigError) as error:
         Client(server.url, timeout=0.3).ask("q")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Reply([event("half an ans")]),
+        Reply([event("half an ans")], promised=9999),
+        Reply([event("late")], pause=1.0),
+    ],
+)
+def test_a_stream_that_breaks_off_is_asked_for_again(first):
+    with stub(first, Reply()) as server:
+        assert Client(server.url, timeout=0.3, retries=1).ask("q").answer == "7"
+        assert len(server.bodies) == 2
+    with stub(first) as server, pytest.raises(ServerRefusal):
+        Client(server.url, timeout=0.3, retries=1).ask("q")
+    assert len(server.bodies) == 2
 
 
 def test_no_server_and_no_web_server():

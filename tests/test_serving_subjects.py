@@ -10,6 +10,7 @@ from rim.config import ConfigError
 from rim.deploy.export import export_run, plan_push
 from rim.deploy.export.record import EXPORT_FILE, BlockRange
 from rim.deploy.serve import find_subject
+from rim.deploy.serve.engines import find_engine
 from rim.results import write_json
 
 
@@ -39,7 +40,11 @@ def test_a_gguf_file_is_found_beside_its_export(exported_run):
     first.touch()
     try:
         assert find_subject(exported_run).gguf == find_subject(folder).gguf == first
-        assert find_subject(first) == find_subject(folder)
+        named = find_subject(first)  # who names the file means the file, not the folder
+        assert (named.folder, named.gguf) == (None, first)
+        assert named.blocks == find_subject(folder).blocks and len(named.forbidden_ids) == 3
+        with pytest.raises(ConfigError, match=r"reads an exported folder, not .*a\.gguf"):
+            find_engine("transformers", named)
         second.touch()
         with pytest.raises(ConfigError, match=r"several GGUF files \(a.gguf, b.gguf\)"):
             find_subject(folder)

@@ -90,9 +90,9 @@ class ServerEngine:
     """A server of chat completions, asked by several threads.
 
     A question that it refuses becomes a row with the error. One that it fails at (after the
-    client's own retries) does too, once a later one is answered; several of them in a row, a server
-    that is gone, and one that wants another key or model, end the job with nothing of that in the
-    output.
+    client's own retries) does too, if others are answered; several of them in a row, a server that
+    answers none, one that is gone, and one that wants another key or model, end the job with
+    nothing of that in the output.
     """
 
     chunk_size = 1
@@ -106,18 +106,29 @@ class ServerEngine:
         return {"server": self.client.url, "server_model": self.client.model, **self.options}
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]:
-        failed: list[list[Row]] = []
+        waiting: list[list[Row]] = []  # from the first failure on, until a question is answered
+        failures, answered = 0, False
         with ThreadPoolExecutor(self.concurrency) as pool:
             for rows in _in_order(pool, self._ask, chunks, 4 * self.concurrency):
-                if rows and rows[0].pop("failed", False):
-                    failed.append(rows)
-                    if len(failed) == _MOST_FAILURES:
-                        raise ConfigError(f"the server fails at every question: {rows[0]['error']}")
+                waiting.append(rows)
+                if not rows:  # a line without a question says nothing of the server
+                    if not failures:
+                        yield waiting.pop()
                     continue
-                yield from failed
-                failed.clear()
-                yield rows
-        yield from failed
+                if rows[0].pop("failed", False):
+                    failures += 1
+                    if failures == _MOST_FAILURES:
+                        raise self._always_fails(rows)
+                    continue
+                yield from waiting
+                waiting.clear()
+                failures, answered = 0, True
+        if failures and not answered:
+            raise self._always_fails(next(rows for rows in waiting if rows))
+        yield from waiting
+
+    def _always_fails(self, rows: list[Row]) -> ConfigError:
+        return ConfigError(f"the server fails at every question: {rows[0]['error']}")
 
     def _ask(self, chunk: Chunk) -> list[Row]:
         from rim.deploy.serve.client import ServerRefusal

@@ -53,6 +53,10 @@ class ServerRefusal(ConfigError):
         self.status = status
 
 
+class _Interrupted(ServerRefusal):
+    """A stream began and did not end: another one may."""
+
+
 class Client:
     """Asks one server.
 
@@ -60,7 +64,8 @@ class Client:
         url: its address, with or without `/v1`.
         timeout: seconds without a sign of life.
         retries: how often a question is sent again, after a pause that grows, where the connection
-            fails or the server says that it is busy or broken.
+            fails, before its answer or in the midst of it, or the server says that it is busy or
+            broken.
         forbidden_ids: tokens an answer may not contain, for engines that do not read
             `suppress_tokens`.
         model: the model's name, for servers of several or that insist on one.
@@ -87,6 +92,7 @@ class Client:
             raise ConfigError("a server's key is of printable ASCII characters alone")
         self.url = normal_url(url)
         self.timeout = timeout
+        self.retries = retries
         self.forbidden_ids = tuple(forbidden_ids)
         self.model = model
         self._omitted = openai.omit
@@ -146,13 +152,23 @@ class Client:
             request["logit_bias"] = {str(token): _NEVER for token in self.forbidden_ids}
         with self._clear_errors():
             # A stream leaves out the stop token's probability, without which 1 and 12 begin alike.
-            read = self._whole if logprobs else self._streamed
+            read = self._whole if logprobs else self._patiently
             text, reason, told = read(request)
         answer = extract_answer(text, self.marker, self.separator)
         return ServerAnswer(answer, text, blocks, reason != "length", **told)
 
+    def _patiently(self, request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        """Again where a stream breaks off; until its headers are there, the library asks again."""
+        for attempt in range(self.retries):
+            with contextlib.suppress(_Interrupted):
+                return self._streamed(request)
+            time.sleep(min(0.5 * 2**attempt, 8.0))
+        return self._streamed(request)
+
     def _streamed(self, request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
         """Text, reason of its end, and what else a `ServerAnswer` has."""
+        import openai
+
         begin, first_ms = time.perf_counter(), None
         parts: list[str] = []
         reason, tokens = None, None
@@ -161,16 +177,21 @@ class Client:
             kind = stream.response.headers.get("content-type", "")
             if not kind.startswith("text/event-stream"):
                 raise self._stranger(f"it sent {kind}")
-            for event in stream:
-                tokens = event.usage.completion_tokens if event.usage else tokens
-                for choice in event.choices or []:
-                    if piece := choice.delta and choice.delta.content:
-                        first_ms = first_ms or 1000 * (time.perf_counter() - begin)
-                        parts.append(piece)
-                    reason = choice.finish_reason or reason
+            try:
+                for event in stream:
+                    tokens = event.usage.completion_tokens if event.usage else tokens
+                    for choice in event.choices or []:
+                        if piece := choice.delta and choice.delta.content:
+                            first_ms = first_ms or 1000 * (time.perf_counter() - begin)
+                            parts.append(piece)
+                        reason = choice.finish_reason or reason
+            except openai.APITimeoutError:
+                raise _Interrupted(self._silent(), 504) from None
+            except openai.APIConnectionError:
+                raise _Interrupted(self._broken(), 502) from None
         answer_ms = 1000 * (time.perf_counter() - begin)
         if reason is None:
-            raise self._broken()
+            raise _Interrupted(self._broken(), 502)
         times = {"first_ms": first_ms or answer_ms, "answer_ms": answer_ms}
         return "".join(parts), reason, {"num_tokens": tokens, **times}
 
@@ -196,13 +217,12 @@ class Client:
         except ConfigError:
             raise
         except openai.APITimeoutError:
-            silent = f"{self.url} gave no sign of life for {self.timeout:g} s"
-            raise ServerRefusal(silent, 504) from None
+            raise ServerRefusal(self._silent(), 504) from None
         except openai.APIStatusError as error:
             raise ServerRefusal(self._refusal(error), error.status_code) from None
         except openai.APIConnectionError as error:
             if type(error.__cause__).__name__ != "ConnectError":
-                raise self._broken() from None
+                raise ServerRefusal(self._broken(), 502) from None
             raise ConfigError(
                 f"no server at {self.url} ({error.__cause__}); start one with `rim serve RUN`"
             ) from None
@@ -216,8 +236,11 @@ class Client:
             # A part that every completion has is missing, or of another type.
             raise self._stranger("its answer is of another form") from None
 
-    def _broken(self) -> ServerRefusal:
-        return ServerRefusal(f"{self.url} broke its answer off; its log says more", 502)
+    def _broken(self) -> str:
+        return f"{self.url} broke its answer off; its log says more"
+
+    def _silent(self) -> str:
+        return f"{self.url} gave no sign of life for {self.timeout:g} s"
 
     def _stranger(self, why: str) -> ConfigError:
         return ConfigError(f"{self.url} is no chat completions server: {why}")

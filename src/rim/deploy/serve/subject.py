@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rim.config import ConfigError
@@ -26,8 +26,8 @@ EXPORTED = "exported"
 class Subject:
     """A model that an engine can load.
 
-    `folder` is the exported folder, None for a GGUF file that stands alone; `gguf` is its GGUF
-    file, if it has one; `blocks` is None where nothing states what the model takes. `run` is the
+    `folder` is the exported folder, None where a GGUF file alone is meant; `gguf` is its GGUF file,
+    if it has one; `blocks` is None where nothing states what the model takes. `run` is the
     run to export into `folder` before that exists, None where nothing is to be exported.
     """
 
@@ -49,9 +49,9 @@ def find_subject(path: str | Path) -> Subject:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ConfigError(f"no such file: {path}")
-        # Beside its export, a GGUF file is of the same model.
+        # Beside its export, a GGUF file is of the same model; who names the file means the file.
         if (path.parent / EXPORT_FILE).exists():
-            return _exported(path.parent, path)
+            return replace(_exported(path.parent, path), folder=None)
         return Subject(None, path, None)
     if (path / EXPORT_FILE).exists():
         return _exported(path, _only_gguf(path))
