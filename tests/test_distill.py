@@ -383,3 +383,14 @@ def test_a_server_that_fails_at_everything_ends_the_job(tmp_path):
     assert not rows_of(work_folder(out) / "samples.jsonl")
     told = rim_command("data", "distill", source, *options, "--resume", code=2)
     assert "no server at" in told
+
+
+def test_resuming_replaces_no_file_that_no_job_began(tmp_path):
+    source, out = problems(tmp_path, 3), tmp_path / "steps.jsonl"
+    out.write_text("mine")
+    with teacher(lambda question, body: Said(solution(question))) as server:
+        options = ("--out", out, "--server", server.url, "--yes")
+        rim_command("data", "distill", source, *options, "--resume", code=2)
+        assert out.read_text() == "mine" and not server.bodies
+        told = rim_command("data", "distill", source, *options, "--dtype", "float32", code=2)
+    assert "go with --teacher" in " ".join(told.split())

@@ -146,6 +146,18 @@ def test_a_holdout_larger_than_the_data_names_the_setting(tmp_path):
         rim.dry_run(recipe_from_dict(raw))
 
 
+def test_a_holdout_counts_different_questions_and_needs_some(tmp_path):
+    path = tmp_path / "d.jsonl"
+    rows = [{"question": f"{i % 10}?", "steps": [], "answer": "7"} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": {"format": "jsonl", "path": str(path)}, "holdout": 10}
+    with pytest.raises(DataError, match=r"of 40 .*with 10 different questions; .*holdout=2\)"):
+        rim.dry_run(recipe_from_dict(raw_recipe(tmp_path) | {"data": data}))
+    data |= {"drop_without_steps": True}
+    with pytest.raises(DataError, match="no training example has steps"):
+        rim.dry_run(recipe_from_dict(raw_recipe(tmp_path) | {"data": data}))
+
+
 @pytest.mark.parametrize(("step", "told"), [("Ann has 3. Bo has 4. So 7.", True), ("3+4=7", False)])
 def test_solutions_that_nobody_has_parted_are_a_note(tmp_path, step, told):
     from rim.data.examples import Example

@@ -87,9 +87,20 @@ def test_a_text_is_judged_with_the_templates_of_the_run():
 
 def test_tasks_are_not_replaced_unasked(exported, tmp_path):
     write_tasks(exported, tmp_path)
-    with pytest.raises(ConfigError, match=r"has a task 'rim_.*already"):
+    with pytest.raises(ConfigError, match=r"has a file 'rim_.*yaml' already"):
         write_tasks(exported, tmp_path)
     write_tasks(exported, tmp_path, overwrite=True)
+
+
+def test_questions_beside_the_tasks_are_not_written_over(exported, tmp_path):
+    mine = tmp_path / "mine.jsonl"
+    text = json.dumps({"question": "q", "answer": "7", "mine": True}) + "\n"
+    mine.write_text(text)
+    with pytest.raises(ConfigError, match=r"has a file 'mine.jsonl' already"):
+        write_tasks(exported, tmp_path, {"mine": mine}, scoring="regex")
+    with pytest.raises(ConfigError, match="is one of the data files"):
+        write_tasks(exported, tmp_path, {"mine": mine}, scoring="regex", overwrite=True)
+    assert mine.read_text() == text
 
 
 def test_mistakes_are_told_before_anything_is_written(exported, tmp_path):

@@ -49,6 +49,13 @@ from rim.prepare import split_solution
         ),
         ("<think>12? no</think>We get 3+4=7 so \\boxed{7}.", ("We get 3+4=7 so 7.",), "7"),
         ("The answer is 3 + 5 = 8.", ("The answer is 3 + 5 = 8.",), "8"),
+        (
+            "He sells 8 cards at 9 dollars.\n72 dollars = 8*9 is what he earns.\n#### 72",
+            ("He sells 8 cards at 9 dollars.", "72 dollars = 8*9 is what he earns."),
+            "72",
+        ),
+        ("3+4=7\n7 apples are left of the 9 at first\n#### 7", None, "7"),
+        ("3+4=7\nShe has 7 apples.\n#### 7", ("3+4=7",), "7"),
         ("It takes 120/24 = 5 hours to read 120 pages.", None, "5"),
         ("他有3+4=7个苹果。他吃了2个 7-2=5。\n#### 5", None, "5"),
         ("7", (), "7"),

@@ -133,6 +133,8 @@ def distill(
 
         if (server is None) == (teacher is None):
             raise ConfigError("give a teacher: --server URL, or --teacher MODEL for a model here")
+        if server is not None and (device is not None or dtype is not None):
+            raise ConfigError("--device and --dtype go with --teacher; a server has its own")
         if server is None and (model is not None or api_key_env is not None):
             raise ConfigError("--model and --api-key-env go with --server")
         prices = _prices(price)
@@ -148,8 +150,9 @@ def distill(
         )
         names = reading(column, separator)
         refuse_input(file, out)
+        continues = resume and samples_file(out).exists()  # else the file is not this job's
         for target in (out, failed_file(out)):
-            check_target(target, overwrite=overwrite or resume)
+            check_target(target, overwrite=overwrite or continues)
         if samples_file(out).exists() and not resume:
             raise ConfigError(
                 f"{samples_file(out).parent} has what a teacher said earlier; continue it with "
@@ -171,7 +174,8 @@ def distill(
             engine: Any = ServerTeacher(client, asking, work.golds, concurrency=concurrency)
         else:
             assert teacher is not None
-            engine = _local(teacher, asking, work, (device, dtype), batch_size)
+            where = (device, dtype)
+            engine = _local(teacher, asking, work, where, batch_size, prompt is not None)
         with common.progress("distilling", len(work.asked), person) as advance:
             summary = distill_file(
                 work, out, engine, keep=keep, by=by, resume=resume, progress=advance
@@ -185,20 +189,28 @@ def distill(
 
 
 def _local(
-    teacher: str, asking: Any, work: Any, where: tuple[str | None, Any], batch_size: int
+    teacher: str,
+    asking: Any,
+    work: Any,
+    where: tuple[str | None, Any],
+    batch_size: int,
+    prompted: bool,
 ) -> Any:
     from rim.cli.checks import check_device, check_model
     from rim.cli.hub import check_base
+    from rim.config import ConfigError
     from rim.prepare.teachers import LocalTeacher, is_run, load_teacher
 
     check_device(where[0])
     if is_run(teacher):
+        if prompted:
+            raise ConfigError(f"--prompt: {teacher} is a run, which has the prompt of its training")
         check_model(Path(teacher))
     else:
         check_base(teacher)
     common.quiet_libraries()
     device = common.available_device(where[0])
-    reasoner = load_teacher(teacher, asking.prompt, device=device, dtype=where[1] or "float32")
+    reasoner = load_teacher(teacher, asking.prompt, device=device, dtype=where[1])
     return LocalTeacher(reasoner, teacher, asking, work.golds, batch_size=batch_size)
 
 

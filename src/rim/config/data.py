@@ -274,8 +274,7 @@ class DataSource(Settings):
         if self.streaming and self.part != "all":
             raise ValueError(
                 f"streaming reads one example after the other, and which of them are in part "
-                f"{self.part!r} is known when all are read; write the parts to files of their own "
-                "(rim data split)"
+                f"{self.part!r} is known when all are read; write that part to a file of its own"
             )
         return self
 

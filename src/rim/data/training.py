@@ -27,10 +27,15 @@ def load_training_data(config: DataConfig, seed: int) -> tuple[Sequence[Example]
         return _streamed_training_data(config)
     train = _training_part(config.train, config)
     if config.validation is None:
-        if config.holdout >= len(train):
+        if not train:
+            raise _without_steps("training")
+        questions = len({example.same_question for example in train})
+        if config.holdout >= questions:
+            different = "" if questions == len(train) else f" with {questions} different questions"
             raise DataError(
-                f"data.holdout {config.holdout} leaves nothing of {len(train)} training examples; "
-                f"set a smaller one (data.holdout={max(1, len(train) // 5)}) or data.validation"
+                f"data.holdout {config.holdout} leaves nothing of {len(train)} training examples"
+                f"{different}; set a smaller one (data.holdout={max(1, questions // 5)}) or "
+                "data.validation"
             )
         return hold_out(train, config.holdout, seed)
     validation = _training_part(config.validation, config)

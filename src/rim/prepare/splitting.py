@@ -17,6 +17,7 @@ By = Literal["auto", "lines", "sentences", "marks", "equations"]
 WAYS: tuple[str, ...] = get_args(By)
 
 MARKER = "####"
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _ANNOTATION = re.compile(r"<<([^<>]+)>>")
 _THOUGHT = re.compile(r"<think>.*?</think>|^.*</think>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -90,12 +91,12 @@ def split_solution(text: str, by: By = "auto") -> Solution:
         return Solution(_equations(body), answer, other)
     pieces = [_clean(piece) for piece in _pieces(_without_notes(body), by)]
     steps = [piece for piece in pieces if piece and not _EMPTY_TALK.fullmatch(piece)]
-    # Only what says nothing but the answer: "72", "So the answer is 72."
-    while steps and answer and same_answer(_bare(steps[-1]), answer):
+    # Only what says nothing but the answer: "72", "So the answer is 72.", not "72 = 8 * 9".
+    while steps and answer and _says_only(steps[-1], answer):
         steps.pop()
     if steps and answer:
         said = _sentences(steps[-1])
-        while len(said) > 1 and _LEAD_IN.match(said[-1]) and same_answer(_bare(said[-1]), answer):
+        while len(said) > 1 and _LEAD_IN.match(said[-1]) and _says_only(said[-1], answer):
             said.pop()
         steps[-1] = " ".join(said)
     return Solution(tuple(steps), answer, other)
@@ -123,11 +124,14 @@ def _after_equals(text: str) -> str:
     return after.strip() if equals and re.search(r"\d", before) else text
 
 
-def _bare(step: str) -> str:
-    """A step without the words that announce an answer."""
+def _says_only(step: str, answer: str) -> bool:
+    """Whether a step says the answer and computes nothing: no equation, no other number."""
     lead = _LEAD_IN.match(step)
-    bare = step[lead.end() :] if lead else step
-    return extract_answer(f"{MARKER} {bare.strip('*_ $')}")
+    bare = (step[lead.end() :] if lead else step).strip("*_ $")
+    if not same_answer(extract_answer(f"{MARKER} {bare}"), answer):
+        return False
+    others = len(_NUMBER.findall(bare)) - max(1, len(_NUMBER.findall(answer)))
+    return others <= 0 and not re.search(r"\d.*=", bare)
 
 
 def _without_notes(text: str) -> str:

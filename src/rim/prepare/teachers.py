@@ -176,12 +176,13 @@ def _right(sample: Row, gold: str) -> bool:
     return sample["finished"] and split_solution(sample["text"]).answers(gold)
 
 
-def load_teacher(base: str, prompt: str, *, device: str, dtype: str = "float32") -> Reasoner:
+def load_teacher(base: str, prompt: str, *, device: str, dtype: str | None = None) -> Reasoner:
     """A model that writes chains of thought: a trained run as it was trained, or any causal
     language model with `prompt` around the question.
 
     Args:
         base: run folder, model folder, GGUF file, `package:NAME` or hub id.
+        dtype: of the weights; of a run as stored if left out, else float32.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -191,8 +192,10 @@ def load_teacher(base: str, prompt: str, *, device: str, dtype: str = "float32")
     from rim.models.loading import load_base
 
     if is_run(base):
-        return load(base, device=device)
-    config = ModelConfig.model_validate({"base": base, "tuning": "full", "dtype": dtype})
+        return load(base, device=device, dtype=dtype)
+    config = ModelConfig.model_validate(
+        {"base": base, "tuning": "full", "dtype": dtype or "float32"}
+    )
     templates = TemplatesConfig(question=prompt, answer=f"{MARKER} {{answer}}")
     prompt_format = PromptFormat(method="cot", templates=templates)
     model, tokenizer = load_base(config, prompt_format, (), seed=0)

@@ -78,11 +78,16 @@ def write_tasks(
         del sources[name]
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; the task files need one")
-    existing = [name for name in sources if (folder / f"{name}.yaml").exists()]
+    kinds = ("yaml", "jsonl") if needs_files else ("yaml",)
+    written = [folder / f"{name}.{kind}" for name in sources for kind in kinds]
+    existing = [file for file in written if file.exists()]
     if existing and not overwrite:
         raise ConfigError(
-            f"{folder} has a task {existing[0]!r} already; give --overwrite or another folder"
+            f"{folder} has a file {existing[0].name!r} already; give --overwrite or another folder"
         )
+    read = {Path(source["path"]) for source in sources.values() if "path" in source}
+    if own := [file for file in existing if file.resolve() in read]:
+        raise ConfigError(f"{own[0]} is one of the data files; give another folder for the tasks")
     folder.mkdir(parents=True, exist_ok=True)
     shared = f"_{scoring}.yaml"
     shutil.copyfile(SHIPPED / shared, folder / shared)
