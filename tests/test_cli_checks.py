@@ -345,3 +345,26 @@ def test_help_groups_the_commands():
     assert groups == [
         "Options", "Train and compare", "Ask and evaluate", "Look inside", "Deploy", "Data",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("explain RUN q --pairs 99 --out x.json", "--pairs, --out: only with --data"),
+        ("answer --server http://h in.jsonl --out o --batch-size 9 --workers 2",
+         "--workers, --batch-size: a server decides that itself"),
+        ("answer RUN in.jsonl --out o --retries 9", "--retries: only with --server"),
+        ("answer RUN in.jsonl --out o --workers 2", "--workers: only with --engine ray"),
+        ("answer RUN in.jsonl --out o --engine ray --device cpu", "--device: not with --engine"),
+        ("controls RUN d.jsonl --pairs 99 --set n=3", "--pairs, --set: only with --protocol"),
+        ("controls RUN d.jsonl --protocol content --max-new-tokens 9",
+         "--max-new-tokens: not with --protocol"),
+        ("data distill d.jsonl --out o --server http://h --batch-size 9",
+         "--batch-size: only with --teacher"),
+        ("data distill d.jsonl --out o --teacher T --retries 0", "--retries: only with --server"),
+        ("ask --server http://h q --dtype bfloat16", "a server does not take --dtype"),
+        ("ask RUN q --select vote --top-p 0.5", "--select goes with one number"),
+    ],
+)  # fmt: skip
+def test_an_option_that_nothing_would_read_is_refused(command, told):
+    assert told in " ".join(rim_command(*command.split(), code=2).split())

@@ -393,4 +393,4 @@ def test_resuming_replaces_no_file_that_no_job_began(tmp_path):
         rim_command("data", "distill", source, *options, "--resume", code=2)
         assert out.read_text() == "mine" and not server.bodies
         told = rim_command("data", "distill", source, *options, "--dtype", "float32", code=2)
-    assert "go with --teacher" in " ".join(told.split())
+    assert "--dtype: only with --teacher" in " ".join(told.split())

@@ -9,7 +9,7 @@ import typer
 
 from rim.cli import common
 from rim.cli.ask_eval import key_of
-from rim.cli.help import Natural, NotNegative, Positive
+from rim.cli.help import Natural, NotNegative, Positive, refuse_unused
 
 NaturalOrNone = Annotated[int | None, typer.Option(min=0)]
 
@@ -66,12 +66,16 @@ def answer_questions(
                 "give a run and a file, `rim answer RUN IN.jsonl --out OUT.jsonl`, or a server and "
                 "a file, `rim answer --server URL IN.jsonl --out OUT.jsonl`"
             )
-        if server and (engine != "local" or device is not None):
-            raise ConfigError("--engine and --device do not go with --server")
-        if not server and (model is not None or api_key_env is not None):
-            raise ConfigError("--model and --api-key-env go with --server")
-        if engine == "ray" and device is not None:
-            raise ConfigError("--device does not go with --engine ray: each worker takes its own")
+        if server:
+            own = ("engine", "workers", "batch_size", "device")
+            refuse_unused("a server decides that itself (--server)", *own)
+        else:
+            own = ("model", "api_key_env", "concurrency", "retries")
+            refuse_unused("only with --server", *own)
+        if engine == "ray":
+            refuse_unused("not with --engine ray: each worker takes its own", "device")
+        else:
+            refuse_unused("only with --engine ray", "workers")
         part = Shard.parse(shard)
         sampling = common.sampling(temperature, 0, top_p, 1, seed)
         questions = Path(words[-1])

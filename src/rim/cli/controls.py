@@ -9,7 +9,7 @@ import typer
 
 from rim.cli import common
 from rim.cli.columns import reading
-from rim.cli.help import Dtype, Positive, PositiveOrNone
+from rim.cli.help import Dtype, Positive, PositiveOrNone, refuse_unused
 
 Pairs = Annotated[int, typer.Option(min=20)]
 
@@ -74,6 +74,7 @@ def controls(
         from rim.models.folder import read_prompt_format
         from rim.results import write_json
 
+        refuse_unused("only with --protocol", "pairs", "seed", "task", "set_")
         asked = block_counts(blocks, least=1)
         examples = open_file(data, format_, limit, reading(column, separator))
         own = read_prompt_format(check_model(run, asked, device))
@@ -152,6 +153,7 @@ def _protocol(
     from rim.report.heat_map import protocol_svg
     from rim.results import write_json
 
+    refuse_unused("not with --protocol, whose answers are chosen, not written", "max_new_tokens")
     data, format_, limit, names = read
     text, pairs, seed, batch_size = asked
     counts = block_counts(text, least=1)

@@ -11,7 +11,7 @@ import typer
 from rim.cli import common
 from rim.cli.ask_eval import key_of
 from rim.cli.columns import reading
-from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
+from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone, refuse_unused
 
 By = Literal["auto", "lines", "sentences", "marks", "equations"]
 
@@ -133,10 +133,11 @@ def distill(
 
         if (server is None) == (teacher is None):
             raise ConfigError("give a teacher: --server URL, or --teacher MODEL for a model here")
-        if server is not None and (device is not None or dtype is not None):
-            raise ConfigError("--device and --dtype go with --teacher; a server has its own")
-        if server is None and (model is not None or api_key_env is not None):
-            raise ConfigError("--model and --api-key-env go with --server")
+        if server is not None:
+            refuse_unused("only with --teacher", "device", "dtype", "batch_size")
+        else:
+            own = ("model", "api_key_env", "concurrency", "retries", "timeout")
+            refuse_unused("only with --server", *own)
         prices = _prices(price)
         common.sampling(temperature, 0, top_p, 1, seed)
         asking = Asking(

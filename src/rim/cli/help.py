@@ -14,6 +14,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -56,6 +57,23 @@ SHARED = """
 _ENTRY = re.compile(r"^    (\w+)(?: \((.*?)\))?: (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
+def refuse_unused(why: str, *names: str) -> None:
+    """Refuse what a command line names and nothing would read.
+
+    Args:
+        why: what the options' names are followed by: "goes with --data".
+        names: parameters of the command.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    from rim.config import ConfigError
+
+    given = [f"--{n.rstrip('_').replace('_', '-')}" for n in names if n in _GIVEN.get()]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: {why}")
+
+
 def add_command(
     app: typer.Typer, function: Callable[..., None], name: str | None = None, **options: Any
 ) -> None:
@@ -89,7 +107,16 @@ def _plain(params: list[Any]) -> list[Any]:
     return params
 
 
+#: Parameters of the running command that its command line names.
+_GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
+
+
 class _PlainCommand(TyperCommand):
+    def invoke(self, ctx: Any) -> Any:
+        named = {n for n in ctx.params if ctx.get_parameter_source(n).name == "COMMANDLINE"}
+        _GIVEN.set(frozenset(named))
+        return super().invoke(ctx)
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain(super().get_params(ctx))
 

@@ -10,7 +10,7 @@ import typer
 
 from rim.cli import common
 from rim.cli.columns import reading
-from rim.cli.help import Positive, PositiveOrNone
+from rim.cli.help import Positive, PositiveOrNone, refuse_unused
 
 
 def analyze(
@@ -193,6 +193,9 @@ def explain(
             raise ConfigError("rim explain takes a question, or --data FILE to measure on")
         if question is not None and not question.strip():
             raise ConfigError("the question is empty")
+        if question is not None:
+            own = ("format_", "column", "separator", "limit", "pairs", "seed", "task", "set_")
+            refuse_unused("only with --data", *own, "against", "batch_size", "out")
         own = read_prompt_format(check_model(run, counts, device))
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no blocks to explain")
