@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def test_changed_latency_settings_are_measured_again_without_training(finished, 
     sum_up(other)
 
 
-def test_a_comparison_says_what_its_runs_were_made_of(finished):
+def test_a_comparison_says_what_its_runs_were_made_of(finished, monkeypatch):
     settings, result = finished
     task = result["tasks"]["chains"]
     records = [json.loads(p.read_text()) for p in settings.folder.glob("results/*/*.json")]
@@ -200,10 +200,8 @@ def test_a_comparison_says_what_its_runs_were_made_of(finished):
     assert "f" * 40 + "-dirty" in summed["tasks"]["chains"]["commits"]
     for row in summed["tasks"]["chains"]["methods"].values():
         row["extra_tests"] = {"longer": row["final"]}
-    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs" / "make_tables.py")
-    make_tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_tables)
-    table = make_tables.comparison_of(summed)
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    table = importlib.import_module("tables.comparisons").comparison_of(summed)
     assert "fffffff-dirty" in table and "seeds 0; 20 test questions" in table
 
 
