@@ -33,10 +33,13 @@ _NOT_ALONE = re.compile(
     r"[\s%°*_`\"')\]]*(?:"
     r"(?:or(?:\s+(?:about|even|maybe|perhaps|possibly|rather))?|to|times|plus|minus|"
     r"(?:divided|multiplied)\s+by)\s+[$€£¥]?\d"
+    r"|over\s+[$€£¥]?\d[\d.,]*\s*[.,;!?*]*$"
+    r"|[ap]\.?m\b\.?\s+(?:or|to|until)\s+\d"
     r"|(?P<unit>[^\W\d_]+)\s+(?:or|to)\s+[$€£¥]?\d[\d.,]*\s*(?:(?P=unit)\b|[.,;!?*]*$)"
     r"|x(?=[\s\d])|(?:squared|cubed)\b)",
     re.IGNORECASE,
 )
+_COMPUTES = re.compile(r"\d[\s%)]*(?:[-+\u2212*/\u00d7\u00f7^]|x)[\s($€£¥]*\d")
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 
 
@@ -107,14 +110,16 @@ def _stated_quantity(answer: str) -> tuple[Decimal, str] | None:
         return None
     first = matches[0]
     leads = _BEFORE.fullmatch(answer, 0, first.start()) and _WORDS_FOLLOW.match(answer, first.end())
-    if len(matches) > 1 and (not leads or _NOT_ALONE.match(answer, first.end())):
-        return None
     value = _to_decimal(first)
-    # Outside a reason, what an equation ends with is stated too.
-    for after in _REASON.split(answer[first.end() :], maxsplit=1)[0].split("=")[1:]:
-        result = _NUMBER.search(after)
-        if result is not None and _to_decimal(result) != value:
-            return None
+    # Outside a reason, what an equation ends with is stated too; "= 8*9 =" is on the way there.
+    said = _REASON.split(answer[first.end() :], maxsplit=1)[0].split("=")[1:]
+    found = [_NUMBER.search(piece) for piece in said if not _COMPUTES.search(piece)]
+    results = [_to_decimal(number) for number in found if number is not None]
+    if any(result != value for result in results):
+        return None
+    alone = leads and (results or not _NOT_ALONE.match(answer, first.end()))
+    if len(matches) > 1 and not alone:
+        return None
     return value, _normal_text(answer[first.end() :])
 
 
