@@ -51,7 +51,7 @@ gsm8k-real: $(REAL_STAMP)
 	@for part in $$(seq 1 $(or $(PARTS),50)); do \
 		$(BIN)/rim compare recipes/compare_gsm8k.yaml --minutes $(MINUTES) $(if $(OUT),--out $(OUT)); \
 		code=$$?; [ $$code -eq 143 ] || exit $$code; \
-	done
+	done; exit $$code
 
 # Two processes of one thread each: torch's own threads would wait for each other on these models.
 # A file stays in one process, so that what its tests share is made once.

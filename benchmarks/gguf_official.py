@@ -83,7 +83,7 @@ def known_tokenizer(file: Path) -> PreTrainedTokenizerFast:
 def export_tiny(family: str, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     """An exported random model of a family with this tokenizer."""
     wanted = PromptFormat(memory=MemoryConfig(blocks=3), templates=TemplatesConfig())
-    add_memory_tokens(tokenizer, wanted.blocks)
+    add_memory_tokens(tokenizer, wanted.memory)
     scratch = ScratchConfig(family=family, layers=2, width=32, heads=2, max_positions=512)  # type: ignore[arg-type]
     torch.manual_seed(0)
     model = build_model(scratch, tokenizer, "sdpa")

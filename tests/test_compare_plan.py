@@ -10,6 +10,7 @@ from comparisons import QUIET, raw_comparison, settings_of, write
 
 import rim.study.compare.measure as measure
 from rim.config import ConfigError, Recipe
+from rim.config.recipe_yaml import dump_yaml
 from rim.data.examples import DataError
 from rim.study.compare.plan import check_tokens, make_plan
 from rim.study.compare.runner import run_comparison
@@ -52,6 +53,22 @@ def test_names_that_lead_nowhere_are_refused(tmp_path, override, message):
 def test_settings_of_the_comparison_may_not_stand_in_a_method(tmp_path):
     with pytest.raises(ConfigError, match=r"methods.rim: 'seed' is set by the comparison"):
         make_plan(settings_of(tmp_path, "methods.rim.seed=3"))
+
+
+def test_workers_read_the_settings_that_their_parent_has(tmp_path):
+    """What was set stays told from what is default: of a task's data, and of columns."""
+    data = tmp_path / "d.jsonl"
+    rows = [{"question": f"{i}?", "answer": str(i), "steps": ["s"]} for i in range(40)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    raw = raw_comparison(tmp_path)
+    raw["tasks"]["chains"]["data"] = {"train": {"format": "jsonl", "path": str(data)}}
+    raw["common"]["data"] = {"holdout": 7}
+    settings = load_comparison(write(tmp_path, raw))
+    (tmp_path / "worker.yaml").write_text(dump_yaml(settings, only_set=True))
+    again = make_plan(load_comparison(tmp_path / "worker.yaml"))
+    for ours, theirs in zip(make_plan(settings), again, strict=True):
+        assert ours.recipe == theirs.recipe and theirs.recipe.data.holdout == 7
+        assert not theirs.recipe.data.train.columns.model_fields_set
 
 
 def test_every_start_comes_before_the_runs_that_need_it(tmp_path):

@@ -218,8 +218,8 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch
     for words in ("Starts from gpt2/cot", "openai/gsm8k, test", "Expects: GSM8K 30.1-32.1 %"):
         assert words in result.stdout
     assert not list(tmp_path.iterdir())
-    other = run("gpt2/coconut", "--dry-run", "--set", "model.base=openai-community/gpt2")
-    assert other.exit_code == 0 and "Starts from" not in other.stdout
+    other = run("gpt2/coconut", "--dry-run", "--set", "start.model.base=downloaded/gpt2")
+    assert other.exit_code == 0 and "Starts from gpt2/cot" in other.stdout
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,10 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch
         ([], "name a reproduction"),
         (["gpt2/rim", "--seeds", "x"], "--seeds takes a number"),
         (["gpt2/rim", "--set", "metod=rim"], "did you mean 'method'"),
+        (
+            ["gpt2/coconut", "--set", "model.base=downloaded/gpt2"],
+            "set start.model.base=downloaded",
+        ),
         (["gpt2/icot", "--steps", "4"], "5 stages, which need at least a step each"),
     ],
 )

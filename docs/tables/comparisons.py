@@ -41,6 +41,15 @@ def comparison_of(result: dict[str, Any]) -> str:
             spread(row["seconds"], 0),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", table_note(result, content)])
+
+
+def table_note(result: dict[str, Any], content: dict[str, Any]) -> str:
+    """What stands below a comparison's table: seeds, questions, commits, what p is.
+
+    Raises:
+        ValueError: not all methods have the same seeds.
+    """
     seeds = content["methods"][result["reference"]]["seeds"]
     if unequal := [name for name, row in content["methods"].items() if row["seeds"] != seeds]:
         raise ValueError(f"{', '.join(unequal)}: not over seeds {seeds}, as the table's note says")
@@ -48,14 +57,11 @@ def comparison_of(result: dict[str, Any]) -> str:
     bracket = "95 % Wilson interval" if kind == "wilson" else "least and most"
     questions = next(iter(content["methods"].values()))["per_seed"][0]["total"]
     commits = ", ".join(map(short_commit, content["commits"]))
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Mean ({bracket}) over seeds {', '.join(map(str, seeds))}; {questions} test "
-            f"questions; runs made at {commits}. p: McNemar against {result['reference']}, the "
-            "largest of the seeds', 1 where they point in different directions.",
-        ]
+    over = f"seeds {', '.join(map(str, seeds))}"
+    return (
+        f"Mean ({bracket}) over {over}; {questions} test questions; runs made at {commits}. p: "
+        f"McNemar against {result['reference']}, the largest of the seeds', 1 where they point in "
+        "different directions."
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from rim.config.base import NonNegativeInt, PositiveInt, Settings
 
@@ -48,6 +48,13 @@ class Columns(Settings):
     question: str = "question"
     steps: str | None = "steps"
     answer: str = "answer"
+
+    @model_serializer(mode="wrap")
+    def _as_named(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what was named, also where that is the default: a column that is named must be
+        there, and a file whose columns are named is read by them. So a written recipe reads back.
+        """
+        return {name: v for name, v in handler(self).items() if name in self.model_fields_set}
 
 
 class GeneratorConfig(Settings):

@@ -68,9 +68,14 @@ def _first_causes(errors: Sequence[Any]) -> list[Any]:
     return [e for e in errors if e["type"] != "too_short" or e["loc"] not in parents]
 
 
-def dump_yaml(recipe: BaseModel) -> str:
-    """The settings as YAML that reads back as they are."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+def dump_yaml(recipe: BaseModel, *, only_set: bool = False) -> str:
+    """The settings as YAML that reads back as they are.
+
+    Args:
+        only_set: without defaults, where it matters which settings were made (the tasks of a
+            comparison go before what is common to all).
+    """
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=only_set), sort_keys=False)
 
 
 def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:

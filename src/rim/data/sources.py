@@ -49,11 +49,14 @@ def load_examples(source: DataSource) -> list[Example]:
 
 def excluded_questions(source: DataSource) -> set[str]:
     """The questions of the files in `exclude`, which are read as the source is."""
-    return {
-        example.same_question
-        for path in source.exclude
-        for example in load_examples(_excluded_file(source, Path(path)))
-    }
+    found: set[str] = set()
+    for path in source.exclude:
+        # Whatever its answers are: GSM8K's, read by columns, are whole solutions.
+        own = {e.same_question for e in read_source(_excluded_file(source, Path(path)))}
+        if not own:
+            raise DataError(f"{path}, to be excluded, holds no examples")
+        found |= own
+    return found
 
 
 def _excluded_file(source: DataSource, path: Path) -> DataSource:

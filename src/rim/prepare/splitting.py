@@ -18,6 +18,8 @@ WAYS: tuple[str, ...] = get_args(By)
 
 MARKER = "####"
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+#: Where bold type begins or ends; "5**2" and "x ** 2" are powers.
+_BOLD = re.compile(r"(?<![\w)])(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)(?![\w(])")
 _ANNOTATION = re.compile(r"<<([^<>]+)>>")
 _THOUGHT = re.compile(r"<think>.*?</think>|^.*</think>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -197,5 +199,5 @@ def _equations(text: str) -> tuple[str, ...]:
 def _clean(piece: str) -> str:
     """Without a list's mark, bold type and outer blanks."""
     piece = _MARK.sub("", piece, count=1)
-    piece = re.sub(r"\*\*|__", "", piece)
+    piece = _BOLD.sub("", piece)
     return re.sub(r"\s+", " ", piece).strip()

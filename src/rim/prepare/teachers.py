@@ -173,7 +173,8 @@ class LocalTeacher:
 
 
 def _right(sample: Row, gold: str) -> bool:
-    return sample["finished"] and split_solution(sample["text"]).answers(gold)
+    split = split_solution(sample["text"])
+    return sample["finished"] and bool(split.steps) and split.answers(gold)
 
 
 def load_teacher(base: str, prompt: str, *, device: str, dtype: str | None = None) -> Reasoner:

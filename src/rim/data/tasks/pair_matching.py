@@ -6,8 +6,9 @@ step says it for one row: how many of the items behind this one match it. Rows n
 other; all pairs at once are what filler tokens were shown to be good for (Pfau et al., arXiv
 2404.15758).
 
-Pairs are planted and all else is drawn so that no other pair matches: which questions occur is as
-if items were drawn evenly until as many pairs match as wanted.
+Pairs are planted, each of two items that no other pair has, and all else is drawn so that nothing
+else matches. So with one pair at most, questions are as if items were drawn evenly until as many
+pairs match as wanted; with more, an item that matches several others never occurs.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ class LocalEngine:
         run: run folder or model folder, for the record beside the output.
     """
 
+    answered = False
+
     def __init__(
         self,
         reasoner: Reasoner,
@@ -96,6 +98,7 @@ class ServerEngine:
     """
 
     chunk_size = 1
+    answered = False
 
     def __init__(self, client: Client, *, concurrency: int = 8, **options: Any):
         self.client = client
@@ -107,7 +110,7 @@ class ServerEngine:
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]:
         waiting: list[list[Row]] = []  # from the first failure on, until a question is answered
-        failures, answered = 0, False
+        failures, answered = 0, self.answered
         with ThreadPoolExecutor(self.concurrency) as pool:
             for rows in _in_order(pool, self._ask, chunks, 4 * self.concurrency):
                 waiting.append(rows)
@@ -180,6 +183,8 @@ class RayEngine:
     Args:
         workers: models at a time, each with a GPU of its own where the cluster has GPUs.
     """
+
+    answered = False
 
     def __init__(self, run: Path, *, workers: int = 1, batch_size: int = 64, **options: Any):
         self.run = run.resolve()

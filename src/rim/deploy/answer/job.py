@@ -12,6 +12,7 @@ never stopped, and the file is the same byte for byte.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -38,6 +39,8 @@ class Engine(Protocol):
     """
 
     chunk_size: int
+    #: Whether an earlier part of the job has an answer; `answer_file` sets it.
+    answered: bool
 
     def describe(self) -> dict[str, Any]:
         """What the answers depend on; a continued job must have the same."""
@@ -127,6 +130,7 @@ def answer_file(
     with out.open("a+b") as file, _alone(file, out):
         _same_job(out, file, _job(questions, engine, shard))
         done, errors = _continue(file, out, _read(questions, shard))
+        engine.answered = done > errors
         if progress:
             progress(done)
         lines = done
@@ -198,8 +202,9 @@ def _answered(
 
 def _job(questions: Path, engine: Engine, shard: Shard) -> dict[str, Any]:
     """What a continued job must share with the one that began."""
-    size = questions.stat().st_size
-    return {"input_bytes": size, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
+    with questions.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {"input_sha256": digest, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
 
 
 def _same_job(out: Path, file: BinaryIO, job: dict[str, Any]) -> None:

@@ -146,7 +146,7 @@ def _side_by_side(
     settings: Comparison, plan: list[Run], runs: list[Run], console: Console, jobs: int
 ) -> list[Failure]:
     recipe = settings.folder / "comparison.yaml"
-    recipe.write_text(dump_yaml(settings), encoding="utf-8")
+    recipe.write_text(dump_yaml(settings, only_set=True), encoding="utf-8")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting, workers, failures = list(runs), list[_Worker](), list[Failure]()
     gpus = visible_gpus()

@@ -42,6 +42,12 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
     raw = read_recipe(entry.file, tuple(own))
     recipe = recipe_from_dict(raw, entry.name)
     start, starts = start_of(recipe), {}
+    declared = start_of(entry.recipe())
+    if declared is not None and start is None:
+        raise ConfigError(
+            f"{entry.name} starts from {declared.name}, so its base is that of the start: set "
+            f"start.model.base={raw['model']['base']}"
+        )
     if of_start and start is None:
         raise ConfigError(f"{entry.name} starts from the base itself: there is no start to set")
     method = {key: value for key, value in raw.items() if key not in _OF_THE_COMPARISON}
@@ -76,6 +82,12 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
         "selection": {},  # 16 splits of 264 questions, the paper's
     }
     for override in outer:
+        key = override.partition("=")[0]
+        if key == "selection" or key.startswith("selection.candidates"):
+            raise ConfigError(
+                f"{override}: the paper's protocol chooses among the seeds of {entry.method}; its "
+                "other settings are selection.held_out, selection.splits and the like"
+            )
         apply_override(written, override)
     return settings_from_dict(Comparison, written, entry.name)
 

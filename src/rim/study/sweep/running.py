@@ -57,13 +57,17 @@ def sum_up_study(study: Study) -> dict[str, Any]:
     Raises:
         ConfigError: there is nothing yet.
     """
-    results = []
+    results, missing = [], list[str]()
     for point, settings in comparisons_of(study):
-        if any(run.result and run.done for run in make_plan(settings)):
+        plan = make_plan(settings)
+        if any(run.result and run.done for run in plan):
             results.append((point, sum_up(settings)))
+        else:
+            missing += [f"{point_name(point)}/{run.name}" for run in plan if run.result]
     if not results:
         raise ConfigError(f"{study.folder} has no results yet; leave out --table-only to run")
-    return _result(study, results)
+    result = _result(study, results)
+    return result | {"missing": result["missing"] + missing}
 
 
 def _result(study: Study, results: list[tuple[Point, dict[str, Any]]]) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""A real language model: `recipes/compare_real.yaml`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tables.comparisons import table_note
+from tables.numbers import read, spread
+
+
+def _content() -> tuple[dict[str, Any], dict[str, Any]]:
+    (result,) = read("results/compare_real.json")
+    (content,) = result["tasks"].values()
+    return result, content
+
+
+def accuracy_table() -> str:
+    """Accuracy by method, by number of hops, on new names and on paraphrased questions."""
+    result, content = _content()
+    hops = [row["steps"] for row in content["methods"][result["reference"]]["by_steps"]]
+    heads = [f"{n} hops" for n in hops]
+    lines = [
+        f"| method | accuracy % | {' | '.join(heads)} | any block % | new names % | paraphrased % "
+        f"| p |",
+        "|---" * (6 + len(hops)) + "|",
+    ]
+    for name, row in content["methods"].items():
+        p, by = row["p"], {r["steps"]: r for r in row["by_steps"]}
+        cells = [
+            name,
+            spread(row["final"], scale=100),
+            *(f"{100 * by[n]['mean']:.1f}" for n in hops),
+            spread(row["any_block"], scale=100) if "any_block" in row else "-",
+            spread(row["extra_tests"]["new_names"], scale=100),
+            spread(row["extra_tests"]["paraphrased"], scale=100),
+            "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", table_note(result, content)])
+
+
+def cost_table() -> str:
+    """Times to the first token and of the whole answer, and what training took."""
+    result, content = _content()
+    direct = content["methods"]["direct"]["latency"]
+    lines = [
+        "| method | first token ms | x direct | whole answer ms | tokens out | steps | "
+        "tokens trained, k | training minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in content["methods"].items():
+        timed = row["latency"]
+        times = timed["ttft_ms"]["mean"] / direct["ttft_ms"]["mean"]
+        lines.append(
+            f"| {name} | {spread(timed['ttft_ms'], 0)} | {times:.2f} "
+            f"| {spread(timed['answer_ms'], 0)} | {spread(timed['tokens'])} "
+            f"| {row['steps']['mean']:.0f} | {spread(row['tokens'], 0, 1e-3)} "
+            f"| {spread(row['seconds'], 0, 1 / 60)} |"
+        )
+    starts = ", ".join(
+        f"{name}: {cost['steps']['mean']:.0f} steps, {cost['seconds']['mean'] / 60:.0f} minutes"
+        for name, cost in content["starts"].items()
+    )
+    timing = result["latency"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Times: {timing['questions']} questions, one at a time, {timing['threads']} thread, "
+            f"float32. The start of all, in nobody's budget: {starts}.",
+        ]
+    )
+
+
+def block_table() -> str:
+    """Accuracy of the answer after each block."""
+    _, content = _content()
+    rows = {n: r["per_block"] for n, r in content["methods"].items() if r.get("per_block")}
+    blocks = [b["block"] for b in next(iter(rows.values()))]
+    lines = [
+        f"| method | {' | '.join(f'after block {b}, %' for b in blocks)} |",
+        "|---" * (1 + len(blocks)) + "|",
+    ]
+    for name, row in rows.items():
+        shares = [f"{100 * block['mean']:.1f}" for block in row]
+        lines.append(f"| {name} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def control_lines() -> str:
+    """The controls' verdicts, a line each."""
+    _, content = _content()
+    return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
