@@ -307,6 +307,20 @@ def test_an_error_within_a_stream_is_of_its_question_alone(tmp_path, trouble):
             answer_file(questions, tmp_path / "broken", engine)
 
 
+def test_a_last_question_that_fails_ends_no_resumed_job(tmp_path):
+    questions, out = questions_file(tmp_path, 3), tmp_path / "out"
+    with stub(Reply(), Reply(), Reply(OUT_OF_MEMORY)) as server:
+        assert answer_file(questions, out, ServerEngine(Client(server.url)))["errors"] == 1
+        whole = out.read_bytes()
+        out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+        answer_file(questions, out, ServerEngine(Client(server.url)), resume=True)
+        assert out.read_bytes() == whole
+    changed = questions.read_bytes()
+    questions.write_bytes(changed.replace(b"1", b"2"))  # as many bytes
+    with pytest.raises(ConfigError, match="begun with another input_sha256"):
+        answer_file(questions, out, ServerEngine(Client(server.url)), resume=True)
+
+
 @pytest.mark.parametrize("count", [4, 40])
 def test_a_server_that_answers_nothing_writes_nothing_whatever_stands_between(tmp_path, count):
     questions = questions_file(tmp_path, count)

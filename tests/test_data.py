@@ -355,6 +355,18 @@ def test_excluded_files_take_their_questions_out_of_any_source(tmp_path):
         load_examples(source.model_copy(update={"exclude": ("nothing.jsonl",)}))
 
 
+def test_solutions_are_excluded_by_their_questions_alone(tmp_path):
+    """GSM8K's records read by columns: their answers are whole solutions, their questions count."""
+    held_out, mine = tmp_path / "gsm8k.jsonl", tmp_path / "mine.jsonl"
+    record = {"question": "How many?", "answer": "3+4=<<3+4=7>>7\n#### 7"}
+    held_out.write_text(json.dumps(record))
+    rows = [{"question": q, "answer": "7"} for q in ("How many?", "How much?")]
+    mine.write_text("\n".join(map(json.dumps, rows)))
+    raw = {"format": "jsonl", "path": str(mine), "columns": {"question": "question"}}
+    source = DataSource.model_validate(raw | {"exclude": [str(held_out)]})
+    assert [e.question for e in load_examples(source)] == ["How much?"]
+
+
 @pytest.mark.parametrize(
     ("record", "columns"),
     [

@@ -385,6 +385,19 @@ def test_a_server_that_fails_at_everything_ends_the_job(tmp_path):
     assert "no server at" in told
 
 
+def test_an_answer_without_steps_does_not_stop_the_asking(tmp_path):
+    source, out = problems(tmp_path, 2), tmp_path / "steps.jsonl"
+
+    def say(question, body):
+        text = solution(question)
+        return Said(text if body["seed"] else f"#### {split_solution(text).answer}")
+
+    with teacher(say) as server:
+        options = ("--out", out, "--server", server.url, "--yes", "--keep", "first")
+        rim_command("data", "distill", source, *options)
+    assert all(example.steps for example in open_file(out)) and len(open_file(out)) == 2
+
+
 def test_resuming_replaces_no_file_that_no_job_began(tmp_path):
     source, out = problems(tmp_path, 3), tmp_path / "steps.jsonl"
     out.write_text("mine")

@@ -233,6 +233,7 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch
             ["gpt2/coconut", "--set", "model.base=downloaded/gpt2"],
             "set start.model.base=downloaded",
         ),
+        (["gpt2/rim", "--set", "selection=null"], "chooses among the seeds of rim"),
         (["gpt2/icot", "--steps", "4"], "5 stages, which need at least a step each"),
     ],
 )

@@ -47,7 +47,9 @@ def test_a_gguf_file_is_found_beside_its_export(exported_run):
             find_engine("transformers", named)
         second.touch()
         with pytest.raises(ConfigError, match=r"several GGUF files \(a.gguf, b.gguf\)"):
-            find_subject(folder)
+            find_engine("llama.cpp", find_subject(folder))
+        several = find_subject(folder)  # of which the other engines read none
+        assert several.gguf is None and several.folder == folder
     finally:
         first.unlink()
         second.unlink(missing_ok=True)

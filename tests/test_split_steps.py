@@ -54,6 +54,8 @@ from rim.prepare import split_solution
             ("He sells 8 cards at 9 dollars.", "72 dollars = 8*9 is what he earns."),
             "72",
         ),
+        ("5**2 = 25\n(3+2)**2 is 5 ** 2\n**So** the __area__ is 25", None, "25"),
+        ("5**2 = 25\n**Then** 25+1=26\n#### 26", ("5**2 = 25", "Then 25+1=26"), "26"),
         ("3+4=7\n7 apples are left of the 9 at first\n#### 7", None, "7"),
         ("3+4=7\nShe has 7 apples.\n#### 7", ("3+4=7",), "7"),
         ("It takes 120/24 = 5 hours to read 120 pages.", None, "5"),

@@ -153,6 +153,29 @@ def test_the_command_sums_up_what_is_finished(finished, tmp_path, monkeypatch):
     assert out.with_name("grid-chains.svg").exists()
 
 
+def test_a_point_with_nothing_finished_is_missing(finished, tmp_path):
+    study, _ = finished
+    away = tmp_path / "away"
+    (study.folder / "blocks-2").rename(away)
+    try:
+        result = sum_up_study(study)
+    finally:
+        away.rename(study.folder / "blocks-2")
+    assert result["missing"] == ["blocks-2/chains/rim-seed0"]
+
+
+def test_what_is_said_of_a_method_goes_where_the_method_goes(tmp_path):
+    raw = raw_study(tmp_path)
+    raw["comparison"]["budget"] = {"exempt": {"direct": "it has no stages of its own"}}
+    raw["comparison"]["methods"]["rim"]["control_of"] = "direct"
+    raw["comparison"]["selection"] = {"held_out": 5, "candidates": {"one": ["rim", "direct"]}}
+    first, second = (comparison for _, comparison in comparisons_of(settings_of(raw)))
+    assert set(first.budget.exempt) == {"direct"} and not second.budget.exempt
+    assert first.methods["rim"].control_of == "direct"
+    assert second.methods["rim"].control_of is None
+    assert second.selection.candidates == {"one": ("rim",)}
+
+
 def test_an_unknown_study_names_those_that_there_are():
     ended = CliRunner().invoke(app, ["study", "hight"])
     assert ended.exit_code == 2

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rim.cli import common
-from rim.cli.ask_eval import key_of
+from rim.cli.ask_eval import key_of, token_ids
 from rim.cli.help import Natural, NotNegative, Positive, refuse_unused
 
 NaturalOrNone = Annotated[int | None, typer.Option(min=0)]
@@ -23,6 +23,7 @@ def answer_questions(
     server: str | None = None,
     model: str | None = None,
     api_key_env: str | None = None,
+    forbid: str | None = None,
     concurrency: Positive = 8,
     retries: Natural = 4,
     shard: str = "1/1",
@@ -70,7 +71,7 @@ def answer_questions(
             own = ("engine", "workers", "batch_size", "device")
             refuse_unused("a server decides that itself (--server)", *own)
         else:
-            own = ("model", "api_key_env", "concurrency", "retries")
+            own = ("model", "api_key_env", "forbid", "concurrency", "retries")
             refuse_unused("only with --server", *own)
         if engine == "ray":
             refuse_unused("not with --engine ray: each worker takes its own", "device")
@@ -84,7 +85,8 @@ def answer_questions(
         if server:
             from rim.deploy.serve.client import Client
 
-            client = Client(server, model=model, api_key=key_of(api_key_env), retries=retries)
+            key, never = key_of(api_key_env), token_ids(forbid)
+            client = Client(server, model=model, api_key=key, retries=retries, forbidden_ids=never)
             options = {"temperature": temperature, "top_p": top_p, "seed": seed}
             chosen = ServerEngine(
                 client,

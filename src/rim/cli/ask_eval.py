@@ -8,7 +8,7 @@ from typing import Any
 
 from rim.cli import common, selecting
 from rim.cli.columns import reading
-from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone
+from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone, refuse_unused
 
 
 def ask(
@@ -17,6 +17,7 @@ def ask(
     server: str | None = None,
     model: str | None = None,
     api_key_env: str | None = None,
+    forbid: str | None = None,
     blocks: str | None = None,
     all_blocks: bool = False,
     max_new_tokens: Positive = 64,
@@ -61,8 +62,8 @@ def ask(
             for option, given in refused.items():
                 if given:
                     raise ConfigError(f"a server does not take {option}")
-        elif model is not None or api_key_env is not None:
-            raise ConfigError("--model and --api-key-env go with --server")
+        else:
+            refuse_unused("only with --server", "model", "api_key_env", "forbid")
         run, question = _run_and_question(words, server)
         if all_blocks and len(counts) > 1:
             raise ConfigError("--all-blocks goes with one number of --blocks")
@@ -83,7 +84,8 @@ def ask(
         if server is not None:
             from rim.deploy.serve.client import Client
 
-            client = Client(server, model=model, api_key=key_of(api_key_env))
+            key, never = key_of(api_key_env), token_ids(forbid)
+            client = Client(server, model=model, api_key=key, forbidden_ids=never)
             options = {"temperature": temperature, "top_p": top_p, "seed": seed}
             options["max_new_tokens"] = max_new_tokens
             rows = _ask_server(client, question, counts, options)
@@ -141,6 +143,19 @@ def key_of(variable: str | None) -> str | None:
     if not os.environ.get(variable):
         raise ConfigError(f"--api-key-env: there is nothing in the variable {variable}")
     return os.environ[variable]
+
+
+def token_ids(text: str | None) -> tuple[int, ...]:
+    """
+    Raises:
+        ConfigError: not numbers of tokens.
+    """
+    from rim.config import ConfigError
+
+    pieces = [] if text is None else [piece.strip() for piece in text.split(",")]
+    if not all(piece.isascii() and piece.isdigit() and len(piece) < 10 for piece in pieces):
+        raise ConfigError(f"--forbid takes numbers of tokens, as 50257,50258, got {text!r}")
+    return tuple(map(int, pieces))
 
 
 def _row(answer: Any) -> dict[str, Any]:

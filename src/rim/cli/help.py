@@ -40,6 +40,8 @@ SHARED = """
     fallback (RUN): With --select: a run that is asked where the selector is not sure enough, for
         example one that writes its steps.
     file (FILE): Data file (JSONL, CSV, Parquet or a published format), or hub:OWNER/NAME:SPLIT.
+    forbid (ID,...): With --server: tokens that an answer may not contain. `rim serve` names the
+        memory tokens where its engine lets a model write them (vLLM).
     format_ (NAME): One of jsonl, csv, parquet, gsm8k, gsm8k_sentences, gsm8k_aug, gsm8k_aug_json,
         gsm_hard, svamp, prosqa, multiplication_file; told by the content if left out.
     json_: Print one JSON document; text for people goes to stderr.

@@ -74,6 +74,11 @@ def find_engine(wanted: EngineChoice, subject: Subject) -> Engine:
     if names:
         listed = "\n".join(f"- {_HOW_TO_INSTALL[name]}" for name in names)
         raise ConfigError(f"no engine to serve with is installed; install one of\n{listed}")
+    if subject.several:
+        listed = ", ".join(file.name for file in subject.several)
+        raise ConfigError(
+            f"{subject.folder} has several GGUF files ({listed}); name the one to serve"
+        )
     if subject.folder is None:
         raise ConfigError(
             f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"

@@ -128,7 +128,9 @@ def greeting(plan: Plan) -> str:
         ]
     )
     key = ["--api-key-env", variable] if plan.has_key else []
-    ask = shlex.join(["rim", "ask", "--server", plan.url, QUESTION, *key])
+    ids = ",".join(map(str, plan.forbidden_ids))
+    never = ["--forbid", ids] if ids else []
+    ask = shlex.join(["rim", "ask", "--server", plan.url, QUESTION, *key, *never])
     if extra:  # unknown to the client, so it goes as it is
         options["extra_body"] = extra
     arguments = {"model": plan.model, "messages": messages, **options}

@@ -28,7 +28,8 @@ class Subject:
 
     `folder` is the exported folder, None where a GGUF file alone is meant; `gguf` is its GGUF file,
     if it has one; `blocks` is None where nothing states what the model takes. `run` is the
-    run to export into `folder` before that exists, None where nothing is to be exported.
+    run to export into `folder` before that exists, None where nothing is to be exported. `several`
+    are the GGUF files of a folder that has more than one, so that one must be named.
     """
 
     folder: Path | None
@@ -36,6 +37,7 @@ class Subject:
     blocks: BlockRange | None
     forbidden_ids: tuple[int, ...] = ()
     run: Path | None = None
+    several: tuple[Path, ...] = ()
 
 
 def find_subject(path: str | Path) -> Subject:
@@ -54,7 +56,7 @@ def find_subject(path: str | Path) -> Subject:
             return replace(_exported(path.parent, path), folder=None)
         return Subject(None, path, None)
     if (path / EXPORT_FILE).exists():
-        return _exported(path, _only_gguf(path))
+        return _exported(path)
     source, target = find_model_dir(path), path / EXPORTED
     if source == path:
         raise ConfigError(
@@ -67,19 +69,14 @@ def find_subject(path: str | Path) -> Subject:
     if record.source_sha256 != file_hashes(source):
         raise ConfigError(f"{target} was exported from another model than {source}; {advice}")
     check_unchanged(target, record, advice)
-    return _exported(target, _only_gguf(target))
+    return _exported(target)
 
 
-def _exported(folder: Path, gguf: Path | None) -> Subject:
+def _exported(folder: Path, gguf: Path | None = None) -> Subject:
+    found = tuple(sorted(folder.glob("*.gguf"))) if gguf is None else (gguf,)
     record = read_record(folder)
     # The memory tokens, which an answer may not contain.
     forbidden = read_json(folder / "generation_config.json").get("suppress_tokens") or ()
-    return Subject(folder, gguf, record.blocks, tuple(forbidden))
-
-
-def _only_gguf(folder: Path) -> Path | None:
-    found = sorted(folder.glob("*.gguf"))
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise ConfigError(f"{folder} has several GGUF files ({names}); name the one to serve")
-    return found[0] if found else None
+    one = found[0] if len(found) == 1 else None
+    several = found if len(found) > 1 else ()
+    return Subject(folder, one, record.blocks, tuple(forbidden), several=several)

@@ -14,7 +14,8 @@ def trial(settings: Comparison, steps: int) -> Comparison:
     stages as in the recipe; one validation a stage. It has a folder of its own.
 
     Raises:
-        ConfigError: a recipe has more stages than that.
+        ConfigError: a recipe has more stages than that, or none of its own (stages of `common` or
+            of a task are no one recipe's).
     """
     starts = {name: _shortened(part, steps, name) for name, part in settings.starts.items()}
     methods = {
@@ -27,6 +28,8 @@ def trial(settings: Comparison, steps: int) -> Comparison:
 
 def _shortened(part: dict[str, Any], steps: int, name: str) -> dict[str, Any]:
     stages = expand_stages(part.get("stages", []))
+    if not stages:
+        raise ConfigError(f"--steps shortens a method's own stages, and {name} has none of its own")
     if not 0 < len(stages) <= steps:
         raise ConfigError(f"{name} has {len(stages)} stages, which need at least a step each")
     lengths = [float(stage.get("max_steps") or stage.get("epochs") or 1) for stage in stages]
