@@ -310,10 +310,12 @@ def test_an_error_within_a_stream_is_of_its_question_alone(tmp_path, trouble):
 def test_a_last_question_that_fails_ends_no_resumed_job(tmp_path):
     questions, out = questions_file(tmp_path, 3), tmp_path / "out"
     with stub(Reply(), Reply(), Reply(OUT_OF_MEMORY)) as server:
-        assert answer_file(questions, out, ServerEngine(Client(server.url)))["errors"] == 1
+        engine = ServerEngine(Client(server.url), concurrency=1)
+        assert answer_file(questions, out, engine)["errors"] == 1
         whole = out.read_bytes()
         out.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
-        answer_file(questions, out, ServerEngine(Client(server.url)), resume=True)
+        again = ServerEngine(Client(server.url), concurrency=1)
+        answer_file(questions, out, again, resume=True)
         assert out.read_bytes() == whole
     changed = questions.read_bytes()
     questions.write_bytes(changed.replace(b"1", b"2"))  # as many bytes

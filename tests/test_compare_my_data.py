@@ -225,6 +225,19 @@ def test_what_follows_depends_on_what_is_sure(p_direct, p_cot, rim, cot, expecte
     assert expected in lines[-1]
 
 
+def test_a_trade_is_said_of_the_seeds_that_all_have():
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    methods = content["methods"]
+    shares = {"rim": (0.9, 0.5, 0.5), "direct": (0.1, 0.1, 0.1), "cot": (0.95,)}
+    for name, own in shares.items():
+        methods[name]["per_seed"] = [{"accuracy": share} for share in own]
+        methods[name]["seeds"] = list(range(len(own)))
+        methods[name]["p"] = 0.001
+    (lines,) = verdict(result).values()
+    assert "RiM has 80 of the 85 points" in lines[-1]
+
+
 def test_a_trial_in_which_nothing_was_learned_says_so():
     result = copy.deepcopy(published())
     (content,) = result["tasks"].values()

@@ -220,3 +220,32 @@ def test_files_that_changed_in_place_are_noticed_by_their_hashes(finished, tmp_p
     for change in ("controls.questions=10", "latency.questions=3"):
         with pytest.raises(ConfigError, match="its test questions have changed since"):
             run_comparison(changed(settings, tmp_path, change), QUIET)
+
+
+def test_records_that_name_default_columns_are_not_changed_ones(finished):
+    """As all of them did before columns were written only where they were named."""
+    settings, _ = finished
+    run = run_named(settings, "rim")
+    record = json.loads(run.result.read_text())
+    source = record["recipe"]["data"]["train"]
+    assert source["columns"] == {}
+    source["columns"] = {"question": "question", "steps": "steps", "answer": "answer"}
+    run.result.write_text(json.dumps(record))
+    refuse_changes(settings, make_plan(settings))
+    source["columns"]["answer"] = "result"
+    run.result.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"another recipe \(data\.train\.columns"):
+        refuse_changes(settings, make_plan(settings))
+
+
+def test_a_model_that_is_gone_keeps_its_times(finished, tmp_path):
+    settings, _ = finished
+    runs = [run_named(settings, name) for name in ("direct", "rim")]
+    kept = read_record(runs[1])["latency"]
+    with without(runs[1].folder.model_dir):
+        measure.measure_latency(settings, runs, QUIET)  # all are timed as is wanted
+        assert read_record(runs[0])["latency_settings"]["together"] == ["direct", "rim"]
+        other = changed(settings, tmp_path, "latency.questions=3")
+        measure.measure_latency(other, [run_named(other, n) for n in ("direct", "rim")], QUIET)
+    assert read_record(runs[0])["latency_settings"]["together"] == ["direct"]
+    assert read_record(runs[1])["latency"] == kept

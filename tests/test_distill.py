@@ -281,7 +281,7 @@ def test_a_job_of_other_questions_or_settings_is_not_mixed_in(tmp_path):
         assert "another temperature (0.7, now 0.5)" in " ".join(mixed.split())
         source.write_text(source.read_text().replace("What is 3 ", "What is 8 "))
         other = rim_command("data", "distill", source, *options, "--resume", code=2)
-        assert "another questions" in " ".join(other.split())
+        assert "another input_sha256" in " ".join(other.split())
 
 
 def test_no_part_of_a_question_is_a_control_token_for_the_teacher(tmp_path):

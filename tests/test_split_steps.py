@@ -55,6 +55,11 @@ from rim.prepare import split_solution
             "72",
         ),
         ("5**2 = 25\n(3+2)**2 is 5 ** 2\n**So** the __area__ is 25", None, "25"),
+        (
+            "所以**总共**有7个\n**Sum**(all) 5**-2 = 0.04\n#### 0.04",
+            ("所以总共有7个", "Sum(all) 5**-2 = 0.04"),
+            "0.04",
+        ),
         ("5**2 = 25\n**Then** 25+1=26\n#### 26", ("5**2 = 25", "Then 25+1=26"), "26"),
         ("3+4=7\n7 apples are left of the 9 at first\n#### 7", None, "7"),
         ("3+4=7\nShe has 7 apples.\n#### 7", ("3+4=7",), "7"),

@@ -287,7 +287,9 @@ class DataSource(Settings):
 
 
 class DataConfig(Settings):
-    """`validation` may be left out: then `holdout` examples of the training set are set apart."""
+    """`validation` may be left out: then the examples of `holdout` questions of the training set
+    are set apart.
+    """
 
     train: DataSource
     validation: DataSource | None = None

@@ -79,7 +79,7 @@ def _training_part(source: DataSource, config: DataConfig) -> list[Example]:
 def hold_out(
     examples: Sequence[Example], count: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """Set about `count` examples apart by question: a repeated question stays on one side."""
+    """Set the examples of `count` questions apart: a repeated question stays on one side."""
     first = {e.same_question: e.question for e in reversed(examples)}
     keys = sorted(first, key=first.__getitem__)
     random.Random(seed).shuffle(keys)

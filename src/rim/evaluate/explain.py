@@ -83,5 +83,6 @@ def _add_probed(
     for placed in probes:
         if placed.block <= blocks:
             value = placed.probe.predict(states_KLD[placed.block, placed.layer][None])[0]
-            about = {"value": value, "accuracy": placed.accuracy, "layer": placed.layer}
+            about = {"value": value, "kind": placed.kind, "accuracy": placed.accuracy}
+            about["layer"] = placed.layer
             rows[placed.block - 1]["probed"][placed.name] = about

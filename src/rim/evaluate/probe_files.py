@@ -76,7 +76,8 @@ def read_probes(file: Path, model: str, unseen: Sequence[Example] | None = None)
         with safe_open(file, framework="np") as tensors:
             told = tensors.metadata() or {}
             about, described = json.loads(told["about"]), json.loads(told["probes"])
-            probes, seen = [], tensors.get_tensor("seen")
+            probes = []
+            seen = np.zeros(0, np.uint64) if unseen is None else tensors.get_tensor("seen")
             for number, entry in enumerate(described):
                 arrays = {name: tensors.get_tensor(f"{number}.{name}") for name in ARRAYS}
                 probe = LinearProbe(**arrays, classes=tuple(entry.pop("classes")))

@@ -29,17 +29,20 @@ _BEFORE = re.compile(r"[\s*_`\"'(\[]*")
 _WORDS_FOLLOW = re.compile(r"[\s%°*_`\"')\]]*(?:\s\(|[.,;:!?(]*\s*[^\W\d_])")
 _UNIT = re.compile(r"\s*[%°]|(?:\s*[^\W\d_]+)*")
 # What makes a number that leads one of several ("7 or 8"), or the beginning of a calculation.
-_NOT_ALONE = re.compile(
+_SEVERAL = re.compile(
     r"[\s%°*_`\"')\]]*(?:"
-    r"(?:or(?:\s+(?:about|even|maybe|perhaps|possibly|rather))?|to|times|plus|minus|"
-    r"(?:divided|multiplied)\s+by)\s+[$€£¥]?\d"
+    r"(?:or(?:\s+(?:about|even|maybe|perhaps|possibly|rather))?|to)\s+[$€£¥]?\d"
     r"|over\s+[$€£¥]?\d[\d.,]*\s*[.,;!?*]*$"
     r"|[ap]\.?m\b\.?\s+(?:or|to|until)\s+\d"
-    r"|(?P<unit>[^\W\d_]+)\s+(?:or|to)\s+[$€£¥]?\d[\d.,]*\s*(?:(?P=unit)\b|[.,;!?*]*$)"
+    r"|(?P<unit>[^\W\d_]+)\s+(?:or|to)\s+[$€£¥]?\d[\d.,]*\s*(?:(?P=unit)\b|[.,;!?*]*$))",
+    re.IGNORECASE,
+)
+_CALCULATES = re.compile(
+    r"[\s%°*_`\"')\]]*(?:(?:times|plus|minus|(?:divided|multiplied)\s+by)\s+[$€£¥]?\d"
     r"|x(?=[\s\d])|(?:squared|cubed)\b)",
     re.IGNORECASE,
 )
-_COMPUTES = re.compile(r"\d[\s%)]*(?:[-+\u2212*/\u00d7\u00f7^]|x)[\s($€£¥]*\d")
+_CALCULATION = re.compile(r"[\s($€£¥]*\d[\d.,]*[\s%)]*(?:[-+\u2212*/\u00d7\u00f7^]|x)[\s($€£¥]*\d")
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 
 
@@ -113,12 +116,12 @@ def _stated_quantity(answer: str) -> tuple[Decimal, str] | None:
     value = _to_decimal(first)
     # Outside a reason, what an equation ends with is stated too; "= 8*9 =" is on the way there.
     said = _REASON.split(answer[first.end() :], maxsplit=1)[0].split("=")[1:]
-    found = [_NUMBER.search(piece) for piece in said if not _COMPUTES.search(piece)]
+    found = [_NUMBER.search(piece) for piece in said if not _CALCULATION.match(piece)]
     results = [_to_decimal(number) for number in found if number is not None]
     if any(result != value for result in results):
         return None
-    alone = leads and (results or not _NOT_ALONE.match(answer, first.end()))
-    if len(matches) > 1 and not alone:
+    alone = leads and not _SEVERAL.match(answer, first.end())
+    if len(matches) > 1 and not (alone and (results or not _CALCULATES.match(answer, first.end()))):
         return None
     return value, _normal_text(answer[first.end() :])
 

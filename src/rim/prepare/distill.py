@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from rim.config import ConfigError
 from rim.data.examples import Example
-from rim.data.sources import data_hash, write_file
+from rim.data.sources import write_file
 from rim.deploy.answer.job import Engine, Row, answer_file
 from rim.prepare.split_file import failed_file, steps_summary, write_failed
 from rim.prepare.splitting import By, split_solution
@@ -61,10 +61,6 @@ class Work:
     @property
     def golds(self) -> dict[str, str]:
         return {example.question: example.answer for example in self.asked}
-
-    @property
-    def hash(self) -> str:
-        return data_hash(self.asked)
 
 
 @dataclass(frozen=True)
@@ -126,19 +122,6 @@ def samples_file(out: Path) -> Path:
     return work_folder(out) / "samples.jsonl"
 
 
-class _Recorded:
-    """A teacher whose job is one with its questions: others with as many bytes are refused."""
-
-    def __init__(self, teacher: Engine, digest: str):
-        self.teacher = teacher
-        self.digest = digest
-        self.chunk_size = teacher.chunk_size
-        self.answer = teacher.answer
-
-    def describe(self) -> dict[str, Any]:
-        return {"questions": self.digest, **self.teacher.describe()}
-
-
 def distill_file(
     work: Work,
     out: Path,
@@ -170,10 +153,10 @@ def distill_file(
         raise ConfigError(
             f"{folder} has what a teacher said earlier; continue it with --resume, or delete it"
         )
-    lines = (json.dumps({"question": e.question}, ensure_ascii=True) for e in work.asked)
-    write_text(questions, "".join(f"{line}\n" for line in lines))
-    recorded = _Recorded(teacher, work.hash)
-    answer_file(questions, samples_file(out), recorded, resume=resume, progress=progress)
+    # With their answers, which decide when no more is asked: a job with others is another one.
+    rows = ({"question": e.question, "answer": e.answer} for e in work.asked)
+    write_text(questions, "".join(f"{json.dumps(row)}\n" for row in rows))
+    answer_file(questions, samples_file(out), teacher, resume=resume, progress=progress)
     return _write(work, out, keep, by)
 
 

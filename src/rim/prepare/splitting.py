@@ -18,8 +18,9 @@ WAYS: tuple[str, ...] = get_args(By)
 
 MARKER = "####"
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-#: Where bold type begins or ends; "5**2" and "x ** 2" are powers.
-_BOLD = re.compile(r"(?<![\w)])(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)(?![\w(])")
+#: Bold type, and its marks alone; "5**2", "5**-2" and "x ** 2" are powers.
+_BOLD = re.compile(r"(?<![0-9A-Za-z)])(\*\*|__)(?=\S)(.+?)(?<=\S)\1(?!\d)")
+_MARKS = re.compile(r"(?<![0-9A-Za-z)])(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)(?![-(0-9A-Za-z])")
 _ANNOTATION = re.compile(r"<<([^<>]+)>>")
 _THOUGHT = re.compile(r"<think>.*?</think>|^.*</think>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -199,5 +200,5 @@ def _equations(text: str) -> tuple[str, ...]:
 def _clean(piece: str) -> str:
     """Without a list's mark, bold type and outer blanks."""
     piece = _MARK.sub("", piece, count=1)
-    piece = _BOLD.sub("", piece)
+    piece = _MARKS.sub("", _BOLD.sub(r"\2", piece))
     return re.sub(r"\s+", " ", piece).strip()

@@ -124,6 +124,8 @@ class LocalTeacher:
         golds: the answer of every question, for `stop_at_first`.
     """
 
+    answered = False
+
     def __init__(
         self,
         reasoner: Reasoner,

@@ -111,7 +111,8 @@ def explain_table(result: dict[str, Any]) -> Table:
         if has_probed:
             cells.append(
                 ", ".join(
-                    f"{name} = {p['value']} ({100 * p['accuracy']:.0f} %)"
+                    f"{name}{'' if p['kind'] == 'value' else ', ' + p['kind']} = {p['value']} "
+                    f"({100 * p['accuracy']:.0f} %)"
                     for name, p in row["probed"].items()
                 )
             )

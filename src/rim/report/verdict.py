@@ -96,12 +96,10 @@ def lead(methods: dict[str, Any], name: str, reference: str) -> float | None:
     """By how much the reference is better than a method (a share), over the seeds that both have;
     None without such a seed. Means of all seeds may differ for want of a seed alone.
     """
-    own, other = (
-        dict(zip(methods[n]["seeds"], methods[n]["per_seed"], strict=True))
-        for n in (reference, name)
-    )
+    own, other = (_by_seed(methods[n]) for n in (reference, name))
     shared = [seed for seed in own if seed in other]
-    return fmean(own[s]["accuracy"] - other[s]["accuracy"] for s in shared) if shared else None
+    # Rounded: differences that cancel out are none.
+    return round(fmean(own[s] - other[s] for s in shared), 9) if shared else None
 
 
 def seeds_in_words(rows: Iterable[dict[str, Any]]) -> str:
@@ -143,8 +141,27 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
             f"So worth it: {name} is surely better than direct answers and {sure} chain of "
             f"thought{end}."
         )
-    gained, short = (100 * (lead(methods, n, reference) or 0) for n in ("direct", "cot"))
+    gained, short = _gains(methods, reference)
+    if gained is None:
+        return f"So a trade: chain of thought is surely better than {name}."
     return (
-        f"So a trade: {name} has {gained:.0f} of the {gained - short:.0f} points that chain of "
+        f"So a trade: {name} has {gained:.0f} of the {gained + short:.0f} points that chain of "
         "thought gains over direct answers, at the times above."
     )
+
+
+def _gains(methods: dict[str, Any], reference: str) -> tuple[float | None, float]:
+    """Points of the reference over direct answers, and of chain of thought over the reference, of
+    the seeds that all three have.
+    """
+    names = (reference, "direct", "cot")
+    own, direct, cot = (_by_seed(methods[name]) for name in names)
+    shared = [seed for seed in own if seed in direct and seed in cot]
+    if not shared:
+        return None, 0.0
+    gained = fmean(100 * (own[seed] - direct[seed]) for seed in shared)
+    return gained, fmean(100 * (cot[seed] - own[seed]) for seed in shared)
+
+
+def _by_seed(row: dict[str, Any]) -> dict[int, float]:
+    return {seed: own["accuracy"] for seed, own in zip(row["seeds"], row["per_seed"], strict=True)}

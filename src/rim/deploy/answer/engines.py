@@ -106,7 +106,10 @@ class ServerEngine:
         self.options = options
 
     def describe(self) -> dict[str, Any]:
-        return {"server": self.client.url, "server_model": self.client.model, **self.options}
+        told = {"server": self.client.url, "server_model": self.client.model, **self.options}
+        if self.client.forbidden_ids:
+            told["forbidden_ids"] = list(self.client.forbidden_ids)
+        return told
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]:
         waiting: list[list[Row]] = []  # from the first failure on, until a question is answered

@@ -103,7 +103,7 @@ def faithfulness(
                 reader, chosen, held, reasoner, source, blocks, pairs, seed
             )
         lines = lines_of(result)
-        if reader.says_answer and _varies(held):
+        if own and _varies(held):  # all readers' answers are those of the one model
             lines.append(f"{reader.kind}: answers {_GOLD_BLOCKS}")
         measured.append(result | {"lines": lines})
     return {
@@ -244,7 +244,9 @@ def _costs(
             )
     if against is not None:
         other = _score(against, asked.examples, against.trained_blocks, settings)
-        found.append(_cost("this model", marks, "the other one", other.right["final"]))
+        own = any(reader.says_answer for reader in readers)
+        note = f" ({_GOLD_BLOCKS})" if own and _varies(asked.held) else ""
+        found.append(_cost(f"this model{note}", marks, "the other one", other.right["final"]))
     return found
 
 

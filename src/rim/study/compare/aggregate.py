@@ -12,7 +12,7 @@ from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment, read_json
 from rim.study.compare.plan import Run, check_tokens
-from rim.study.compare.recorded import read_record
+from rim.study.compare.recorded import plain, read_record
 from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
 
@@ -86,7 +86,7 @@ def _same_training(task: str, records: list[Record]) -> None:
     found: dict[str, tuple[Record, Record]] = {}
     for record in records:
         data = {part: record["trained"]["data"][part] for part in ("train", "validation")}
-        key = json.dumps([record["seed"], record["recipe"]["data"]], sort_keys=True)
+        key = json.dumps([record["seed"], plain(record["recipe"]["data"])], sort_keys=True)
         first, was = found.setdefault(key, (record, data))
         if data != was:
             both = f"{first['method']} and {record['method']}, seed {record['seed']}"

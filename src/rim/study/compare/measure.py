@@ -145,16 +145,16 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
     Nothing is measured where these very runs were timed together already. A run whose model is gone
     keeps the times that it has.
     """
-    gone = [run for run in runs if not run.folder.finished]
-    if gone:
-        names = ", ".join(run.method for run in gone)
-        console.print(f"Not timed again, their models are gone: {names}", style="yellow")
-    runs = [run for run in runs if run.folder.finished]
-    if not runs:
-        return
     records = {run.method: read_record(run) for run in runs}
     wanted = {"together": sorted(records), "ttft": TTFT, **settings.latency.model_dump()}
     if all(r.get("latency_settings") == wanted for r in records.values()):
+        return
+    if gone := [run.method for run in runs if not run.folder.finished]:
+        names = ", ".join(gone)
+        console.print(f"Not timed again, their models are gone: {names}", style="yellow")
+        runs = [run for run in runs if run.folder.finished]
+        wanted["together"] = sorted(run.method for run in runs)
+    if all(records[run.method].get("latency_settings") == wanted for run in runs):
         return
     examples = _tested(settings, runs[0], records[runs[0].method])
     count = min(settings.latency.questions, len(examples))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
 
-from rim.config import ConfigError
+from rim.config import Columns, ConfigError
 from rim.config.recipe_yaml import load_recipe, recipe_from_dict
 from rim.results import read_json
 from rim.study.compare.plan import Run
@@ -58,14 +58,14 @@ def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
     delete: dict[str, None] = {}  # in order, each once
     for run in runs:
         made, now = _made_with(run), asked(settings, run)
-        changed = [key for key in now if key in made and made[key] != now[key]]
+        changed = [key for key in now if key in made and plain(made[key]) != plain(now[key])]
         if not changed:
             continue
         # Tests and the evaluation cost the result alone; the trained model stays.
         there = [run.result] if run.result and run.result.exists() else []
         there += [run.folder.path] if set(changed) & set(TRAINED_WITH) else []
         delete |= dict.fromkeys(map(str, there))
-        where = difference(made[changed[0]], now[changed[0]])
+        where = difference(plain(made[changed[0]]), plain(now[changed[0]]))
         reasons.append(f"{there[0]} was made with another {changed[0]} ({where})")
     if reasons:
         more = f", and {len(reasons) - 1} more likewise" if len(reasons) > 1 else ""
@@ -95,6 +95,19 @@ def _as_now(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     if recipe is None:
         return None
     return recipe_from_dict(recipe, "a result").model_dump(mode="json")
+
+
+def plain(settings: Any) -> Any:
+    """Settings without columns that are named as the default: earlier records name all of them."""
+    if isinstance(settings, list):
+        return [plain(value) for value in settings]
+    if not isinstance(settings, dict):
+        return settings
+    kept = {key: plain(value) for key, value in settings.items()}
+    if isinstance(columns := kept.get("columns"), dict):
+        default = {name: field.default for name, field in Columns.model_fields.items()}
+        kept["columns"] = {role: n for role, n in columns.items() if default.get(role) != n}
+    return kept
 
 
 def is_empty_beginning(run: Run) -> bool:
