@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from tables import comparisons, data, demo, inside, serving, training
+from tables import comparisons, data, demo, inside, real, serving, training
 from tables.numbers import ROOT
 
 # Marker: where it stands, what fills it.
@@ -46,6 +46,10 @@ TABLES = {
     "inside-faithfulness": ("docs/inside.md", inside.inside_faithfulness),
     "inside-checkpoints": ("docs/inside.md", inside.inside_checkpoints),
     "inside-selectors": ("docs/inside.md", inside.inside_selectors),
+    "real-accuracy": ("docs/real.md", real.accuracy_table),
+    "real-blocks": ("docs/real.md", real.block_table),
+    "real-cost": ("docs/real.md", real.cost_table),
+    "real-controls": ("docs/real.md", real.control_lines),
     "parser-table": ("docs/lm-eval.md", data.parser_table),
 }
 

@@ -75,7 +75,7 @@ def test_a_server_may_want_a_models_name_and_a_key(monkeypatch):
     assert "there is nothing in the variable NO_SUCH_KEY" in output
     with pytest.raises(ConfigError, match="printable ASCII"):
         Client("h", api_key="a\nb")
-    assert "go with --server" in rim_command("ask", "runs/x", "q", "--model", "m", code=2)
+    assert "only with --server" in rim_command("ask", "runs/x", "q", "--model", "m", code=2)
 
 
 HOSTILE = "\x1b]0;caught\x07 7\u202e\x9b31m\ud800"

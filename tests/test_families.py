@@ -21,7 +21,9 @@ from rim.core.layout import lay_out
 from rim.core.masks import get_readout_mask_mod
 from rim.core.tokens import PromptEncoder
 from rim.evaluate.cache_interventions import zero
+from rim.evaluate.states import block_states
 from rim.infer.decode import generate
+from rim.infer.reasoner import Reasoner
 from rim.infer.sampling import Sampling
 from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
@@ -227,6 +229,22 @@ def with_memory(readouts, folder, **memory):
     recipe = families.recipe_of("lfm2", folder, readouts=readouts).model_dump()
     recipe["memory"] = MemoryConfig(blocks=families.BLOCKS, **memory).model_dump()
     return type(families.recipe_of("lfm2", folder)).model_validate(recipe)
+
+
+@pytest.mark.parametrize("family", ["llama", "lfm2", "qwen3_next"])
+def test_states_of_blocks_do_not_depend_on_batch_mates(family, tmp_path):
+    recipe, model, tokenizer = starting_model(family, tmp_path)
+    reasoner = Reasoner(model, PromptEncoder(tokenizer, recipe.prompt_format))
+    beside = block_states(reasoner, ["1+2=", "1+2+3+4+5+6+7+8="], 2)[0]
+    torch.testing.assert_close(beside, block_states(reasoner, ["1+2="], 2)[0])
+
+
+def test_sampling_takes_a_whole_temperature_and_no_blocks_can_be_changed(tmp_path):
+    recipe, model, tokenizer = starting_model("llama", tmp_path)
+    encoder = PromptEncoder(tokenizer, recipe.prompt_format)
+    generate(model, encoder, ["1+2="], blocks=1, sampling=Sampling(temperature=1, num_samples=2))
+    plain = generate(model, encoder, ["1+2="], blocks=0)
+    assert generate(model, encoder, ["1+2="], blocks=0, between=zero()) == plain
 
 
 def test_interventions_on_separate_readouts_are_refused(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
 from conftest import EXAMPLES, stage, tiny_model
+from transformers import OPTConfig, OPTForCausalLM
 
 import rim
 from rim.config import (
@@ -149,6 +151,28 @@ def test_an_adapter_folder_holds_no_embedding_matrix(base_dir, tmp_path):
     assert all(len(tokenizer) not in shape for shape in shapes.values())
 
 
+def test_a_recipes_dropout_is_the_only_one(tokenizer):
+    """Under LoRA GPT-2's own 0.1 stayed on; OPT hands its own on as a plain number."""
+    for name, model in (
+        ("gpt2", tiny_model("gpt2", tokenizer)),
+        ("opt", OPTForCausalLM(OPTConfig(hidden_size=32, ffn_dim=32, num_attention_heads=2,
+            num_hidden_layers=1, vocab_size=len(tokenizer), max_position_embeddings=64,
+            word_embed_proj_dim=32, dropout=0.5))),
+    ):  # fmt: skip
+        for field in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+            if hasattr(model.config, field):
+                setattr(model.config, field, 0.5)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.5
+        ids = torch.arange(1, 9)[None]
+        assert not torch.equal(*(model.train()(input_ids=ids).logits for _ in range(2))), name
+        for tuning in ("lora", "full"):
+            config = ModelConfig(base="x", tuning=tuning)
+            ready = prepare_for_training(copy.deepcopy(model), config, [1, 2, 3], dropout=0.0)
+            assert torch.equal(*(ready.train()(input_ids=ids).logits for _ in range(2))), name
+
+
 def test_the_next_stage_trains_the_same_adapter_with_its_own_dropout(base_dir, tmp_path):
     config = lora_config(base_dir)
     model, tokenizer = load_base(config, FORMAT, (), seed=0)
@@ -180,6 +204,21 @@ def test_dropout_of_a_full_model_can_be_set_and_taken_back(family, encoder):
     assert not torch.allclose(model(input_ids=ids).logits, exact)
     set_dropout(model, 0.0)
     assert torch.equal(model(input_ids=ids).logits, exact)
+
+
+def test_a_run_in_bfloat16_as_base_keeps_its_rotary_frequencies(tmp_path, plain_tokenizer):
+    base = tiny_model("llama", plain_tokenizer)
+    base.save_pretrained(tmp_path / "base")
+    plain_tokenizer.save_pretrained(tmp_path / "base")
+    config = lora_config(tmp_path / "base")
+    model, tokenizer = load_base(config, FORMAT, (), seed=0)
+    encoder = PromptEncoder(tokenizer, FORMAT)
+    model = prepare_for_training(model, config, list(encoder.memory_ids), dropout=0.0)
+    save_trained(model, tokenizer, FORMAT, config, tmp_path / "run" / "model")
+    second = ModelConfig(base=str(tmp_path / "run" / "model"), tuning="full", dtype="bfloat16")
+    loaded, _ = load_base(second, FORMAT, (), seed=0)
+    assert next(loaded.parameters()).dtype == torch.bfloat16
+    assert torch.equal(loaded.model.rotary_emb.inv_freq, base.model.rotary_emb.inv_freq)
 
 
 def test_new_rows_start_near_the_mean_and_apart(base_dir, plain_tokenizer):

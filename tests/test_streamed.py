@@ -137,7 +137,7 @@ def test_rows_of_a_hub_set_are_streamed(settings, tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"format": "arithmetic"}, r"arithmetic is generated in memory \(rim data generate"),
-        ({"part": "train"}, "write the parts to files of their own"),
+        ({"part": "train"}, "write that part to a file of its own"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused(tmp_path, settings, changes, message):

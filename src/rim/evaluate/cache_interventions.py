@@ -153,7 +153,7 @@ def _columns(filled: Filled, part: Part) -> Tensor:
     columns = [part.columns(prompt) for prompt in filled.prompts]
     if len({len(own) for own in columns}) > 1:
         raise ConfigError("these prompts have parts of different lengths; intervene one by one")
-    return torch.tensor(columns, device=filled.device)
+    return torch.tensor(columns, dtype=torch.long, device=filled.device)
 
 
 # --- what `generate` takes as `between` -----------------------------------------------------------

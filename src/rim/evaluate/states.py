@@ -50,9 +50,12 @@ def forward_trunks(
     prompts = [encoder.prompt(question, blocks) for question in questions]
     layouts = [build_layout(prompt.trunk, [Readout(blocks)]) for prompt in prompts]
     device = unwrap(model).device
-    batch = {name: x.to(device) for name, x in collate(layouts, align_trunks=True).items()}
+    # Padding on the left would reach the states of recurrent layers, which know no mask of ours.
+    aligned = feedback_of(encoder) is not None
+    batch = {name: x.to(device) for name, x in collate(layouts, align_trunks=aligned).items()}
     width = batch["input_ids"].shape[1]
-    ends = [[width - len(p.trunk.ids) + end for end in p.trunk.ends] for p in prompts]
+    starts = [width - len(p.trunk.ids) if aligned else 0 for p in prompts]
+    ends = [[s + end for end in p.trunk.ends] for s, p in zip(starts, prompts, strict=True)]
     with torch.inference_mode():
         output = forward_batch(
             model, batch, encoder.format.memory, feedback=feedback_of(encoder), hidden_states=True

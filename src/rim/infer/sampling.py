@@ -71,7 +71,7 @@ class TokenChooser:
         self.forbidden_ids = torch.tensor(list(forbidden_ids), dtype=torch.long, device=device)
         self.warpers: list[Any] = []
         if sampling.temperature > 0:
-            self.warpers.append(TemperatureLogitsWarper(sampling.temperature))
+            self.warpers.append(TemperatureLogitsWarper(float(sampling.temperature)))
             if sampling.top_k:
                 self.warpers.append(TopKLogitsWarper(sampling.top_k))
             if sampling.top_p < 1:

@@ -65,7 +65,7 @@ def load_base(
         if folder and (folder / "adapter_config.json").exists():
             model, tokenizer = load_trained(folder, merge=True, attention=config.attention)
             if config.dtype != "auto":
-                model.to(getattr(torch, config.dtype))
+                cast_weights(model, config.dtype)
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             assert tokenizer is not None  # its declared type allows it
@@ -232,6 +232,8 @@ def load_trained(
         # The seed does not matter: all that it draws is replaced by what was saved.
         base, _ = load_base(config, prompt_format, (), seed=0)
         base = dequantised(base) if merge else base
+        if trainable:
+            set_dropout(base, 0.0)  # as `prepare_for_training` does
         if (folder / HEAD_ROWS_FILE).exists():
             ids = memory_token_ids(tokenizer, prompt_format.memory)
             rows = load_file(folder / HEAD_ROWS_FILE)["rows"]
@@ -253,10 +255,14 @@ def load_trained(
     if device:
         model.to(device)
     if dtype:
-        # Weights alone: `model.to` would round the frequencies of rotary positions too.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+        cast_weights(model, dtype)
     return model, tokenizer
+
+
+def cast_weights(model: torch.nn.Module, dtype: str) -> None:
+    """Weights alone: `model.to` would round the frequencies of rotary positions too."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
 def load_untrained(folder: Path, *, device: str | None = None) -> Any:

@@ -32,6 +32,7 @@ def prepare_for_training(
         model.requires_grad_(True)  # a merged adapter leaves its base frozen
         set_dropout(model, dropout)
         return model
+    set_dropout(model, 0.0)  # the base's own would stay on: a recipe's dropout is the adapters'
     # peft gives two targets "all-linear": every linear layer but the head, Conv1D included.
     targets = (
         config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets)
@@ -67,8 +68,10 @@ def set_dropout(model: Any, dropout: float) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = dropout
+        else:  # a number that the module's forward hands on, OPT's as `dropout`
+            for name in ("attention_dropout", "dropout"):
+                if isinstance(getattr(module, name, None), int | float):
+                    setattr(module, name, dropout)
 
 
 def set_adapter_dropout(model: Any, dropout: float) -> None:
