@@ -206,22 +206,21 @@ def fill_trunks_of(model, encoder, prompts):
 
 @torch.no_grad()
 def test_turned_keys_are_those_of_another_position(family, encoder):
-    """The first layer's keys depend on token and position alone: turned by two, they are the same
-    token's two places on.
-    """
+    """Turned by two, keys are the same tokens' two places on: states depend on distances alone."""
     model = tiny_model(family, encoder.tokenizer)
     if family == "gpt2":
         keys = torch.randn(1, 3, 2, 16)
-        assert torch.equal(turn_keys(model, keys, torch.ones(1, 3, dtype=torch.long)), keys)
+        assert torch.equal(turn_keys(model, keys, torch.ones(1, 3, dtype=torch.long), 0), keys)
         return
     ids, cache = torch.tensor([[5, 6, 7]]), DynamicCache(config=model.config)
     moved = DynamicCache(config=model.config)
     model(input_ids=ids, past_key_values=cache)
     model(input_ids=ids, past_key_values=moved, position_ids=torch.tensor([[2, 3, 4]]))
-    turned = turn_keys(
-        model, cache.layers[0].keys.transpose(1, 2), torch.full((1, 3), 2)
-    ).transpose(1, 2)
-    torch.testing.assert_close(turned, moved.layers[0].keys, atol=1e-4, rtol=1e-4)
+    for n, layer in enumerate(cache.layers):
+        turned = turn_keys(model, layer.keys.transpose(1, 2), torch.full((1, 3), 2), n)
+        torch.testing.assert_close(
+            turned.transpose(1, 2), moved.layers[n].keys, atol=1e-4, rtol=1e-4
+        )
 
 
 @torch.no_grad()

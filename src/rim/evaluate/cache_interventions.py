@@ -24,11 +24,13 @@ Shape legend: B prompts, N columns of a part, H key heads, D head width.
 
 from __future__ import annotations
 
+import inspect
 import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -117,31 +119,88 @@ def write(
             if source is None:
                 states_BNHD = torch.zeros_like(states_BNHD)
             elif name == "keys":
-                states_BNHD = turn_keys(target.model, states_BNHD, delta_BN)
+                states_BNHD = turn_keys(target.model, states_BNHD, delta_BN, index)
             changed = getattr(layer, name).clone()
             changed[rows_B1, :, here_BN] = states_BNHD
             setattr(layer, name, changed)
 
 
-def turn_keys(model: Any, keys_BNHD: Tensor, delta_BN: Tensor) -> Tensor:
-    """Keys as they would be `delta` positions further on; as they are where nothing rotates
-    them.
+def turn_keys(model: Any, keys_BNHD: Tensor, delta_BN: Tensor, layer: int) -> Tensor:
+    """A layer's keys as they would be `delta` positions further on; as they are where nothing
+    rotates them.
+
+    Raises:
+        ConfigError: a rotation that this library cannot repeat.
     """
-    plain = unwrap(model)
-    rotary = getattr(plain.base_model, "rotary_emb", None)
-    if rotary is None or not bool(delta_BN.any()):
+    if not bool(delta_BN.any()):
         return keys_BNHD
-    rotate = getattr(sys.modules[type(plain).__module__], "apply_rotary_pos_emb", None)
-    if rotate is None:
-        raise ConfigError(
-            f"{type(plain).__name__} turns its keys in a way that is not known here; blocks can "
-            "only be written to where they came from (same length of question)"
-        )
-    cos, sin = rotary(keys_BNHD, delta_BN)
-    scaling = getattr(rotary, "attention_scaling", 1.0)  # already in the keys
+    plain = unwrap(model)
+    if plain not in _TURNS:
+        _TURNS[plain] = _measured_turns(plain)
+    return _rotated(plain, keys_BNHD, delta_BN) if _TURNS[plain][layer] else keys_BNHD
+
+
+#: Of each model, which layers rotate their keys: some families leave layers out.
+_TURNS: WeakKeyDictionary[Any, tuple[bool, ...]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def _measured_turns(model: Any) -> tuple[bool, ...]:
+    """Measured, since families say it in many ways: what three tokens' keys are one position on.
+
+    Raises:
+        ConfigError: they are neither as they were nor as `_rotated` has them.
+    """
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return (False,) * model.config.get_text_config().num_hidden_layers  # biases, as in MPT
+    ids_BT = torch.tensor([[0, 1, 2]], device=model.device)
+    first, moved = (
+        model(input_ids=ids_BT, position_ids=ids_BT + n, use_cache=True, output_hidden_states=True)
+        for n in (0, 1)
+    )
+    states = [output.past_key_values.layers for output in (first, moved)]
+    if not _alike(first.hidden_states[0], moved.hidden_states[0]):
+        return (False,) * len(states[0])  # learned positions, in the states themselves
+    return tuple(_turns(model, *layers) for layers in zip(*states, strict=True))
+
+
+def _turns(model: Any, first: Any, moved: Any) -> bool:
+    """Whether one layer rotates, from its cache at positions 0.. and 1.."""
+    keys = [getattr(layer, "keys", None) for layer in (first, moved)]
+    if not all(isinstance(key, Tensor) for key in keys) or _alike(*keys):
+        return False
+    before_BNHD, after_BNHD = (key.transpose(1, 2) for key in keys)
+    ones_BN = torch.ones(before_BNHD.shape[:2], dtype=torch.long, device=before_BNHD.device)
+    if not _alike(_rotated(model, before_BNHD, ones_BN), after_BNHD):
+        raise _unknown_turn(model)
+    return True
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    tolerance = 1e-3 if one.dtype == torch.float32 else 0.05
+    return bool((one - other).abs().max() <= tolerance * other.abs().max())
+
+
+def _rotated(model: Any, keys_BNHD: Tensor, delta_BN: Tensor) -> Tensor:
+    rotary = getattr(model.base_model, "rotary_emb", None)
+    rotate = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
+    if rotary is None or rotate is None:
+        raise _unknown_turn(model)
     keys_BHND = keys_BNHD.transpose(1, 2)
-    _, turned_BHND = rotate(keys_BHND, keys_BHND, cos / scaling, sin / scaling)
+    try:
+        cos, sin = rotary(keys_BNHD, delta_BN)
+        scaling = getattr(rotary, "attention_scaling", 1.0)  # already in the keys
+        _, turned_BHND = rotate(keys_BHND, keys_BHND, cos / scaling, sin / scaling)
+    except (TypeError, RuntimeError):  # other angles by kind of layer; a part of the head alone
+        raise _unknown_turn(model) from None
     return turned_BHND.transpose(1, 2)
+
+
+def _unknown_turn(model: Any) -> ConfigError:
+    return ConfigError(
+        f"{type(model).__name__} turns its keys in a way that is not known here; blocks can only "
+        "be written to where they came from (same length of question)"
+    )
 
 
 def _starts(filled: Filled) -> Tensor:
