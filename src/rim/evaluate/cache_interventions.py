@@ -166,10 +166,10 @@ def _measured_turns(model: Any) -> tuple[bool, ...]:
 
 def _turns(model: Any, first: Any, moved: Any) -> bool:
     """Whether one layer rotates, from its cache at positions 0.. and 1.."""
-    keys = [getattr(layer, "keys", None) for layer in (first, moved)]
-    if not all(isinstance(key, Tensor) for key in keys) or _alike(*keys):
-        return False
-    before_BNHD, after_BNHD = (key.transpose(1, 2) for key in keys)
+    before, after = (getattr(layer, "keys", None) for layer in (first, moved))
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor) or _alike(before, after):
+        return False  # a recurrent layer, or one without positions
+    before_BNHD, after_BNHD = before.transpose(1, 2), after.transpose(1, 2)
     ones_BN = torch.ones(before_BNHD.shape[:2], dtype=torch.long, device=before_BNHD.device)
     if not _alike(_rotated(model, before_BNHD, ones_BN), after_BNHD):
         raise _unknown_turn(model)
