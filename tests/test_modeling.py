@@ -111,9 +111,14 @@ def test_a_saved_model_answers_as_before(base_dir, tuning, tmp_path):
                 assert g.logprob == pytest.approx(e.logprob, abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_an_adapter_on_an_untied_head_comes_back_bit_for_bit(seed, plain_tokenizer, tmp_path):
+@pytest.mark.parametrize(("seed", "beyond"), [(0, ()), (3, ()), (3, ("[PAD2]",))])
+def test_an_adapter_on_an_untied_head_comes_back_bit_for_bit(
+    seed, beyond, plain_tokenizer, tmp_path
+):
+    """Also where the tokenizer has tokens beyond the model's rows."""
     base = tiny_model("llama", plain_tokenizer)
+    plain_tokenizer = copy.deepcopy(plain_tokenizer)
+    plain_tokenizer.add_tokens(list(beyond))
     base.config.tie_word_embeddings = False
     base.lm_head.weight = torch.nn.Parameter(torch.randn_like(base.lm_head.weight))
     base.save_pretrained(tmp_path / "base")

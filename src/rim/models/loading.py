@@ -150,22 +150,26 @@ def resize_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase, new_ids: l
     """Make room for new tokens and start each at the mean of the old rows plus a little noise.
 
     The noise (a tenth of the rows' standard deviation) tells the tokens apart; the paper does not
-    say how it initialises them, so this is our choice. Old rows are left bit for bit.
+    say how it initialises them, so this is our choice. Old rows are left bit for bit. Rows that the
+    tokenizer has beyond the model's are their mean: what is drawn would differ when loaded again.
     """
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if not new_ids:
+    others = sorted(set(range(rows, len(tokenizer))) - set(new_ids))
+    if not new_ids and not others:
         return
     with torch.no_grad():
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             if module is None:
                 continue
             weight = module.weight
-            old = weight[: min(new_ids)].float()
+            old = weight[: min([rows, *new_ids])].float()
             noise = (
                 torch.randn(len(new_ids), weight.shape[1], device=weight.device) * old.std(0) * 0.1
             )
             weight[new_ids] = (old.mean(0) + noise).to(weight.dtype)
+            weight[others] = old.mean(0).to(weight.dtype)
             if model.config.tie_word_embeddings:
                 break
 
