@@ -174,6 +174,9 @@ def test_what_is_said_of_a_method_goes_where_the_method_goes(tmp_path):
     assert first.methods["rim"].control_of == "direct"
     assert second.methods["rim"].control_of is None
     assert second.selection.candidates == {"one": ("rim",)}
+    raw["comparison"]["budget"] = {"exempt": {"dirct": "a name that no method has"}}
+    with pytest.raises(ConfigError, match="dirct"):
+        list(comparisons_of(settings_of(raw)))
 
 
 def test_an_unknown_study_names_those_that_there_are():

@@ -141,26 +141,28 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
             f"So worth it: {name} is surely better than direct answers and {sure} chain of "
             f"thought{end}."
         )
-    gained, short = _gains(methods, reference)
-    if gained is None:
+    gains = _gains(methods, reference)
+    if gains is None:
         return f"So a trade: chain of thought is surely better than {name}."
     return (
-        f"So a trade: {name} has {gained:.0f} of the {gained + short:.0f} points that chain of "
+        f"So a trade: {name} has {gains[0]:.0f} of the {gains[1]:.0f} points that chain of "
         "thought gains over direct answers, at the times above."
     )
 
 
-def _gains(methods: dict[str, Any], reference: str) -> tuple[float | None, float]:
-    """Points of the reference over direct answers, and of chain of thought over the reference, of
-    the seeds that all three have.
+def _gains(methods: dict[str, Any], reference: str) -> tuple[float, float] | None:
+    """Points of the reference and of chain of thought over direct answers, of the seeds that all
+    three have.
     """
     names = (reference, "direct", "cot")
     own, direct, cot = (_by_seed(methods[name]) for name in names)
     shared = [seed for seed in own if seed in direct and seed in cot]
     if not shared:
-        return None, 0.0
-    gained = fmean(100 * (own[seed] - direct[seed]) for seed in shared)
-    return gained, fmean(100 * (cot[seed] - own[seed]) for seed in shared)
+        return None
+    gained, all_of_it = (
+        fmean(100 * (better[seed] - direct[seed]) for seed in shared) for better in (own, cot)
+    )
+    return gained, all_of_it
 
 
 def _by_seed(row: dict[str, Any]) -> dict[int, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Set
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,22 +113,24 @@ class Study(Settings):
             for setting in axis.setting:
                 apply_override(raw, f"{setting}={json.dumps(point[key])}")
         raw["methods"] = {name: raw["methods"][name] for name in kept}
-        _leave_out(raw, kept)
+        _leave_out(raw, set(known) - set(kept))
         if raw.get("reference", "rim") not in kept:
             raw["reference"] = kept[0]
         own = {"name": point_name(point), "runs_dir": str(self.folder), "seeds": self.seeds}
         return settings_from_dict(Comparison, raw | own, f"{self.name} at {point_name(point)}")
 
 
-def _leave_out(raw: dict[str, Any], kept: Sequence[str]) -> None:
-    """What the comparison says of methods that a point does not train."""
+def _leave_out(raw: dict[str, Any], gone: Set[str]) -> None:
+    """What the comparison says of methods that a point does not train. Names that no method has
+    stay, to be refused.
+    """
     for method in raw["methods"].values():
-        if isinstance(method, dict) and method.get("control_of") not in (None, *kept):
+        if isinstance(method, dict) and method.get("control_of") in gone:
             del method["control_of"]
     if exempt := (raw.get("budget") or {}).get("exempt"):
-        raw["budget"]["exempt"] = {name: why for name, why in exempt.items() if name in kept}
+        raw["budget"]["exempt"] = {name: why for name, why in exempt.items() if name not in gone}
     if groups := (raw.get("selection") or {}).get("candidates"):
-        left = {group: [n for n in names if n in kept] for group, names in groups.items()}
+        left = {group: [n for n in names if n not in gone] for group, names in groups.items()}
         raw["selection"]["candidates"] = {group: names for group, names in left.items() if names}
 
 
