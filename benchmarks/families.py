@@ -36,7 +36,7 @@ from rim.models.loading import load_base, load_trained, save_trained
 from rim.models.scratch import train_tokenizer
 from rim.results import environment, write_json
 from rim.train.curriculum import train
-from rim.train.readouts import Way, readout_error
+from rim.train.parallel_or_separate import Way, readout_error
 
 BLOCKS, ANSWER_TOKENS, WINDOW = 3, 4, 9
 TEXTS = ["How many apples? 3 + 4 = 7, #### 12 pears are left."] * 3
@@ -81,6 +81,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "starcoder2": _WINDOW,
     "gemma2": _HEAD | _WINDOW,
     "gemma3_text": _HEAD | _WINDOW | _TWO_KINDS,
+    "gemma3": {
+        "text_config": _HEAD | _WINDOW | _TWO_KINDS,
+        "vision_config": {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        "mm_tokens_per_image": 4,
+    },
     "cohere2": _HEAD | _WINDOW | _TWO_KINDS,
     "exaone4": _WINDOW | _TWO_KINDS | {"sliding_window_pattern": 2},
     "gpt_oss": _HEAD | _WINDOW | {"num_local_experts": 4, "num_experts_per_tok": 2},
@@ -92,6 +104,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "num_local_experts": 2,
         "num_experts_per_tok": 1,
         "intermediate_size_mlp": 64,
+    },
+    "gpt_neo": {
+        "num_layers": 2,
+        "num_heads": 2,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": WINDOW,
     },
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 2, "max_seq_len": 256, "expansion_ratio": 2},
     "bloom": {"n_layer": 2, "n_head": 2},
@@ -123,10 +141,12 @@ def tiny_base(family: str, folder: Path) -> str:
     """
     tokenizer = train_tokenizer(TEXTS, 300)
     tokens = {"bos_token_id": None, "pad_token_id": None, "eos_token_id": tokenizer.eos_token_id}
-    config = AutoConfig.for_model(
-        family.partition("-")[0],
-        **(_SIZES | {"vocab_size": len(tokenizer)} | tokens | FAMILIES[family]),
-    )
+    settings, common = FAMILIES[family], _SIZES | {"vocab_size": len(tokenizer)} | tokens
+    if "text_config" in settings:  # a language model among others
+        settings = settings | {"text_config": common | settings["text_config"]}
+    else:
+        settings = common | settings
+    config = AutoConfig.for_model(family.partition("-")[0], **settings)
     torch.manual_seed(0)
     attention = "sdpa"
     try:

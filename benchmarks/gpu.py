@@ -43,7 +43,7 @@ from rim.study.bench.measure import run_benchmark
 from rim.study.bench.settings import GPT2_SMALL, LLAMA_1B, LLAMA_3B, BenchmarkSettings
 from rim.study.bench.subject import scratch_subject
 from rim.study.bench.timing import memory_kind, peak_memory
-from rim.train.readouts import MARGIN, ROUNDING, readout_error
+from rim.train.parallel_or_separate import MARGIN, ROUNDING, readout_error
 from rim.train.stopping import TerminatedError, time_limit
 
 SHAPES = {"gpt2": GPT2_SMALL, "llama3.2-1b": LLAMA_1B, "llama3.2-3b": LLAMA_3B}

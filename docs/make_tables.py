@@ -48,6 +48,7 @@ TABLES = {
     "inside-selectors": ("docs/inside.md", inside.inside_selectors),
     "real-accuracy": ("docs/real.md", real.accuracy_table),
     "real-blocks": ("docs/real.md", real.block_table),
+    "real-learning": ("docs/real.md", real.learning_table),
     "real-cost": ("docs/real.md", real.cost_table),
     "real-controls": ("docs/real.md", real.control_lines),
     "parser-table": ("docs/lm-eval.md", data.parser_table),

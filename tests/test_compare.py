@@ -25,7 +25,9 @@ import rim.train.curriculum
 import rim.train.trainer
 from rim.config import ConfigError
 from rim.infer.reasoner import load
+from rim.results import read_json, write_json
 from rim.study.compare.aggregate import aggregate
+from rim.study.compare.measure import note_learning
 from rim.study.compare.plan import make_plan
 from rim.study.compare.runner import _give_up, run_comparison
 from rim.study.compare.settings import load_comparison
@@ -260,7 +262,26 @@ def test_the_command_prints_tables_of_80_columns_and_writes_json_and_plot(whole,
     written = json.loads(out.read_text())
     assert written["tasks"]["chains"]["methods"] == result["tasks"]["chains"]["methods"]
     assert written["tasks"]["chains"]["selection"]["rim"]["chosen"] == {"rim-seed0": 4}
-    assert ET.parse(out.with_suffix(".svg")).getroot().tag.endswith("svg")
+    learning = out.with_name("out-learning.svg")
+    for picture in (out.with_suffix(".svg"), learning):
+        assert ET.parse(picture).getroot().tag.endswith("svg")
+    assert all(name in learning.read_text() for name in result["tasks"]["chains"]["methods"])
+
+
+def test_a_result_has_the_validations_of_its_training(whole):
+    settings, result = whole
+    for name, row in result["tasks"]["chains"]["methods"].items():
+        run = next(r for r in make_plan(settings) if r.name == f"chains/{name}-seed0")
+        lines = map(json.loads, run.folder.metrics_file.read_text().splitlines())
+        shares = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line]
+        ((seed, points),) = [(each["seed"], each["points"]) for each in row["learning"]]
+        assert seed == 0 and [share for _, share in points] == shares
+        assert points[-1][0] == row["steps"]["mean"]
+        # A result of before there were learning curves gets its own as long as its run is there.
+        record = read_json(run.result)
+        write_json(run.result, {k: v for k, v in record.items() if k != "learning"})
+        note_learning(run)
+        assert read_json(run.result) == record
 
 
 def test_a_failure_ends_in_one_sentence_and_code_2(tmp_path):

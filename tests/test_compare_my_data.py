@@ -15,6 +15,7 @@ from rim.config import ConfigError, DataSource
 from rim.config.recipe_yaml import settings_from_dict
 from rim.data.examples import DataError, Example
 from rim.data.sources import file_source, load_examples, open_file, parted
+from rim.report.comparison import notes
 from rim.report.verdict import verdict
 from rim.study import COMPARE_MY_DATA
 from rim.study.compare.my_data import _sources, compare_my_data
@@ -205,8 +206,19 @@ def test_a_published_comparison_in_words():
     ("p_direct", "p_cot", "rim", "cot", "expected"),
     [
         (0.5, 0.001, 0.20, 0.99, "So not shown to be worth it"),
-        (0.001, 0.5, 0.9, 0.92, "So worth it: RiM is surely better than direct answers and not"),
-        (0.001, 0.001, 0.9, 0.5, "and surely better than chain of thought"),
+        (
+            *(0.001, 0.5, 0.9, 0.92),
+            "So worth it over direct answers: RiM is surely better. It is 2.0 points below chain "
+            "of thought (-2.0, -2.0, -2.0 by seed), which is not sure.",
+        ),
+        (
+            0.001,
+            0.5,
+            0.9,
+            0.89,
+            "It is 1.0 points above chain of thought (+1.0, +1.0, +1.0 by seed)",
+        ),
+        (0.001, 0.001, 0.9, 0.5, "surely better than direct answers and chain of thought."),
         (0.001, 0.001, 0.05, 0.5, "So not worth it as trained here"),
         (0.001, None, 0.9, None, "So worth it over direct answers"),
     ],
@@ -238,6 +250,27 @@ def test_a_trade_is_said_of_the_seeds_that_all_have():
     assert "RiM has 80 of the 85 points" in lines[-1]
 
 
+def test_another_budget_and_times_of_another_session_are_said():
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    rows = content["methods"]
+    rows["cot"]["exempt"] = "it had learned the task by then"
+    rows["cot"]["unfinished"], rows["direct"]["unfinished"] = 0.3, 0.001
+    for name, together in {
+        "rim": ["direct", "rim"],
+        "direct": ["direct", "rim"],
+        "cot": [],
+    }.items():
+        rows[name]["latency"]["runs"] = [{"together": together, "threads": 1}]
+    (lines,) = verdict(result).values()
+    assert lines[1] == "Chain of thought had another budget: it had learned the task by then."
+    assert "direct answers" in lines[2] and "chain of thought" not in lines[2]
+    said = notes(result)
+    assert any("30 % of cot's answers were cut off" in line for line in said)
+    assert not any("direct's answers were cut off" in line for line in said)
+    assert any("cot timed in another session than rim." in line for line in said)
+
+
 def test_a_trial_in_which_nothing_was_learned_says_so():
     result = copy.deepcopy(published())
     (content,) = result["tasks"].values()
@@ -253,6 +286,10 @@ def test_blocks_that_nothing_needs_are_said_to_be_so():
     result = copy.deepcopy(published())
     (content,) = result["tasks"].values()
     control = next(v for v in content["controls"] if v["name"] == "rim, no blocks")
+    swap = next(v for v in content["controls"] if v["name"] == "rim, blocks of another question")
+    swap["p"] = 0.4
+    (lines,) = verdict(result).values()
+    assert "nothing shows that it needs what is in them: 44 % are right with another" in lines[2]
     control["p"] = 0.4
     (lines,) = verdict(result).values()
     assert lines[2].startswith("Nothing shows that the blocks are needed")

@@ -41,6 +41,10 @@ def run_named(settings, name):
     return next(run for run in make_plan(settings) if run.name == f"chains/{name}-seed0")
 
 
+def lines(result):
+    return [v["line"] for v in result["tasks"]["chains"]["controls"]]
+
+
 @contextlib.contextmanager
 def without(*paths):
     """These are not there for a while."""
@@ -137,9 +141,6 @@ def test_only_and_table_only_refuse_what_a_whole_comparison_would(finished, tmp_
 def test_changed_controls_are_made_again_without_training(finished, tmp_path):
     settings, before = finished
 
-    def lines(result):
-        return [v["line"] for v in result["tasks"]["chains"]["controls"]]
-
     fewer = changed(settings, tmp_path, "controls.questions=10", "methods.direct.control_of=rim")
     with pytest.raises(ConfigError, match="controls measured with other settings"):
         sum_up(fewer)
@@ -159,7 +160,7 @@ def test_changed_controls_are_made_again_without_training(finished, tmp_path):
     assert "(10 questions, 1 seed," in lines(result)[0]
     assert "(20 questions, 1 seed," in lines(result)[-1]
     assert "% give the other question's answer (" in lines(result)[3]
-    assert lines(result)[3].endswith("% do with their own blocks)")
+    assert lines(result)[3].endswith("% a third one's, as chance would)")
     # The sweep at the trained number of blocks is the model as it is.
     controls = result["tasks"]["chains"]["controls"]
     assert controls[5]["accuracies"]["K = 5"] == controls[0]["from"]
@@ -213,13 +214,36 @@ def test_files_that_changed_in_place_are_noticed_by_their_hashes(finished, tmp_p
     run.result.write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="direct and rim, seed 0, were trained on different data"):
         aggregate(settings, make_plan(settings))
+    record["trained"]["data"] = read_record(run_named(settings, "direct"))["trained"]["data"]
+    run.result.write_text(json.dumps(record))
+    start = next(each for each in make_plan(settings) if each.result is None)
+    kept = start.folder.environment_file.read_text()
+    start.folder.environment_file.write_text(kept.replace('"train": "', '"train": "other'))
+    try:
+        with pytest.raises(ConfigError, match=f"and the start {start.name}, seed 0, were trained"):
+            aggregate(settings, make_plan(settings))
+    finally:
+        start.folder.environment_file.write_text(kept)
     for name in ("direct", "rim"):
         record = json.loads(run_named(settings, name).result.read_text())
         record["results"]["test"]["data"]["hash"] = "another"
         run_named(settings, name).result.write_text(json.dumps(record))
     for change in ("controls.questions=10", "latency.questions=3"):
-        with pytest.raises(ConfigError, match="its test questions have changed since"):
+        with pytest.raises(ConfigError, match="was made on other questions than test has now"):
             run_comparison(changed(settings, tmp_path, change), QUIET)
+
+
+def test_controls_that_nobody_asks_for_stay_where_they_are(finished, tmp_path):
+    settings, result = finished
+    kept = read_record(run_named(settings, "rim"))["controls"]
+    assert kept
+    none = changed(settings, tmp_path, "controls.run=none")
+    summed, failures = run_comparison(none, QUIET)
+    shown = [line for line in lines(summed) if not line.startswith("direct instead of")]
+    assert not shown and not failures
+    assert read_record(run_named(settings, "rim"))["controls"] == kept
+    assert lines(sum_up(none)) == lines(summed)
+    assert lines(sum_up(settings)) == lines(result)
 
 
 def test_records_that_name_default_columns_are_not_changed_ones(finished):

@@ -26,7 +26,8 @@ from rim.evaluate.cache_interventions import (
     turn_keys,
     zero,
 )
-from rim.evaluate.controls import choose_partners, num_answers, run_controls
+from rim.evaluate.controls import choose_partners, choose_thirds, num_answers, run_controls
+from rim.evaluate.verdicts import control_verdicts
 from rim.infer.answers import grade
 from rim.infer.decode import generate
 from rim.infer.prefill import Slot, prefill
@@ -286,7 +287,8 @@ def test_run_controls_reports_each_control_with_one_mark_a_question(encoder):
     assert all(len(o.right) == len(EXAMPLES) for o in outcomes)
     assert sum(counted) == num_answers(K, len(EXAMPLES))
     swap = outcomes[3].as_record()
-    assert set(swap) == {"name", "group", "right", "follows", "follows_unaltered"}
+    follows = {"follows", "follows_unaltered", "follows_by_chance"}
+    assert set(swap) == {"name", "group", "right"} | follows
     assert set(swap["right"]) <= {"0", "1"}
 
 
@@ -342,6 +344,28 @@ def test_the_share_that_follows_the_other_question_stands_beside_that_of_unalter
     partners = choose_partners(examples)
     same = [own[q] == partners[q].answer for q in questions]
     assert swap.follows_unaltered == sum(same) / 3 > 0
+    thirds = choose_thirds(examples, partners)
+    assert all(
+        len({golds.answer for golds in (e, partners[e.question], thirds[e.question])}) == 3
+        for e in examples
+    )
+    two = [Example(q, (), gold) for q, gold in zip(questions, ("1", "2", "1"), strict=True)]
+    assert choose_thirds(two, choose_partners(two)) is None
+    assert run_controls(reasoner, two, max_new_tokens=8)[3].follows_by_chance is None
+
+
+def test_what_chance_gives_is_told_where_it_is_known():
+    swap = {"name": "swap", "group": "block states", "right": "0101", "follows": 0.5}
+    for by_chance, end in (
+        (0.25, "answer (25.0 % a third one's, as chance would)"),
+        (None, "answer"),
+    ):
+        record = swap | {"follows_by_chance": by_chance}
+        (said,) = control_verdicts("rim", ["1111"], [[record]])
+        assert said["line"].endswith(end) and said["follows_by_chance"] == by_chance
+    record = {"name": "K = 1", "group": "number of blocks", "right": "01"}
+    (said,) = control_verdicts("rim", ["11"], [[record]])
+    assert said["line"] == "rim, number of blocks at test time, K = 1: 50.0 %"
 
 
 def test_the_sweep_ends_where_the_models_positions_end(encoder):

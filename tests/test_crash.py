@@ -141,8 +141,31 @@ def test_a_checkpoint_whose_best_is_torn_is_not_taken(tmp_path, monkeypatch, who
         (path / "model.safetensors").write_bytes(b"")
     console = Console(record=True, width=300, file=io.StringIO())
     resumed = train(recipe_from_dict(raw), resume=True, console=console)
-    assert console.export_text().count("is torn") == 2
+    said = console.export_text()
+    assert said.count("is torn") == 2
+    assert said.count("; the stage begins anew") == 1
     assert_same(resumed, whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(rim.train.trainer, "_TIE_BREAK", -1e3)  # the first validation is the best
+    whole = run(short(tmp_path / "whole"))
+    raw = short(tmp_path / "before")
+    with monkeypatch.context() as patch:
+        before_step(patch, 5, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw)
+    Path(raw["runs_dir"]).rename(tmp_path / "after")
+    raw["runs_dir"] = str(tmp_path / "after")
+    best = checkpoints(raw)[0]
+    assert best.name == "checkpoint-2"
+    with monkeypatch.context() as patch:
+        before_step(patch, 7, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(raw, resume=True)
+    assert best in checkpoints(raw)
+    assert_same(run(raw, resume=True), whole)
 
 
 @pytest.mark.slow

@@ -9,19 +9,27 @@ import sys
 import time
 
 import pytest
+import torch
 import warm
 from conftest import tiny_model
 from export_models import make_run
 from teacher_server import Said, teacher
 from test_cli import rim_command, rim_json
 
-from rim.config import ConfigError
+from rim.config import ConfigError, TemplatesConfig
 from rim.data.examples import Example
 from rim.data.sources import open_file
 from rim.deploy.serve.client import Client
 from rim.prepare import LocalTeacher, ServerTeacher, split_solution
 from rim.prepare.distill import Work, distill_file, work_folder
-from rim.prepare.teachers import PROMPT, Asking, harmless, load_teacher
+from rim.prepare.teachers import (
+    PROMPT,
+    Asking,
+    _in_lines,
+    harmless,
+    hash_of,
+    load_teacher,
+)
 
 LONG = "First we take {a}.\nThen we add {b}.\n{a} + {b} = {c}\n#### {c}"
 SHORT = "{a} + {b} = {c}\n#### {c}"
@@ -330,6 +338,46 @@ def test_a_model_in_this_process_writes_steps_and_continues(tmp_path, plain_toke
         distill_file(work, out, engine(work.golds))
     distill_file(work, out, engine(work.golds), resume=True)
     assert samples.read_bytes() == again
+
+
+def test_a_run_s_own_way_of_writing_steps_is_read(tmp_path):
+    templates = TemplatesConfig(step_separator=";", answer="{answer}")
+    split = split_solution(_in_lines("3+4=7;7-5=2;2", "2", templates))
+    assert (split.steps, split.answer) == (("3+4=7", "7-5=2"), "2")
+    marked = TemplatesConfig(answer="#### {answer}")
+    split = split_solution(_in_lines("3+4=7\n7-5=2\n#### 2", "2", marked))
+    assert (split.steps, split.answer) == (("3+4=7", "7-5=2"), "2")
+
+
+def test_a_base_that_ends_its_turns_otherwise_is_heard_out(tmp_path, plain_tokenizer):
+    folder = tmp_path / "base"
+    model = tiny_model("gpt2", plain_tokenizer)
+    model.generation_config.eos_token_id = [plain_tokenizer.eos_token_id, 17]
+    model.save_pretrained(folder)
+    plain_tokenizer.save_pretrained(folder)
+    teacher = load_teacher(str(folder), PROMPT, device="cpu")
+    assert teacher.encoder.stop_ids == {plain_tokenizer.eos_token_id, 17}
+    with torch.no_grad():
+        teacher.model.lm_head.weight.zero_()
+        teacher.model.lm_head.weight[17] = 1.0
+        teacher.model.transformer.ln_f.bias.fill_(1.0)
+    said = teacher.ask("q", max_new_tokens=4)
+    assert said.finished and said.num_tokens == 0
+    assert hash_of(str(folder)) and hash_of("no/such-hub-name") is None
+
+
+def test_the_first_right_sample_has_steps_as_they_will_be_parted(tmp_path):
+    def say(question, body):
+        words = "Three and four are seven.\n#### 7"
+        return Said(words if body["seed"] == 0 else "3 + 4 = 7\n#### 7")
+
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"question": "What is 3 + 4?", "answer": "7"}))
+    with teacher(say) as server:
+        options = ("--out", out, "--server", server.url, "--yes", "--keep", "first")
+        summary = rim_json("data", "distill", source, *options, "--by", "equations")
+    assert (summary["kept"], summary["samples"]) == (1, 2)
+    assert open_file(out)[0].steps == ("3 + 4 = 7",)
 
 
 def test_any_language_model_can_teach(tmp_path, plain_tokenizer):

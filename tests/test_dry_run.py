@@ -114,7 +114,8 @@ OPENS = "{{ messages[-1].content }} -><think>\n"
     ("template", "note"),
     [
         (None, r"has no chat template"),
-        ("{{ messages[-1].content }} {{ strftime_now('%d') }} ->", r"writes today's date"),
+        ("{{ messages[-1].content }} {{ strftime_now('%d') }} ->", None),
+        ("{{ messages[-1].content }} {{ strftime_now('%' ~ 'd') }} ->", r"writes today's date"),
         (THINKS, r"has a thinking mode \(enable_thinking\)"),
         (OPENS, r"opens a thought \(<think>\) before the answer.*templates.chat: never"),
         ("{{ messages[-1].content }} ->", None),

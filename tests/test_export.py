@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import httpx2
 import jinja2
 import pytest
 import torch
@@ -190,6 +191,18 @@ def test_a_conversation_has_its_blocks_in_the_last_turn_only(placement, plain_to
     )
 
 
+def test_what_comes_behind_the_question_cannot_take_its_blocks(plain_tokenizer):
+    wanted = PromptFormat(memory=MemoryConfig(blocks=1))
+    tokenizer = exported_tokenizer(encoder_of("qwen chat", plain_tokenizer, wanted))
+    messages = [
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "a MEMORYBLOCKSGOHERE b"},
+    ]
+    text = tokenizer.decode(ids(tokenizer, messages))
+    assert "user\ntwo<|mem_start|><|mem|><|mem|><|mem_end|><|im_end|>" in text
+    assert "a M EMORYBLOCKSGOHERE b" in text
+
+
 def test_a_requests_system_message_replaces_the_trained_one(plain_tokenizer):
     wanted = PromptFormat(templates=TemplatesConfig(system="Trained."))
     tokenizer = exported_tokenizer(encoder_of("qwen chat", plain_tokenizer, wanted))
@@ -351,6 +364,14 @@ def test_scaled_positions_are_written_in_both_dialects(plain_tokenizer, tmp_path
     assert config["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path).config.rope_parameters
     assert {key: reloaded[key] for key in rope} == rope
+    # A part of every head may be turned: version 4 would take its class's own share.
+    model.config.rope_parameters = {"rope_type": "default", "rope_theta": 1e4} | {
+        "partial_rotary_factor": 0.5
+    }
+    write_model(model, encoder, tmp_path / "part")
+    config = json.loads((tmp_path / "part" / "config.json").read_text())
+    assert config["partial_rotary_factor"] == config["rotary_pct"] == 0.5
+    assert (config["rotary_emb_base"], config["rope_scaling"]) == (1e4, None)
 
 
 def test_the_card_shows_how_to_ask_and_what_was_measured(exported, monkeypatch, capsys):
@@ -549,6 +570,15 @@ def test_a_push_sends_the_checked_files_and_no_others(exported, tmp_path):
     assert calls == [("someone/tiny", True), ("someone/tiny", checked)]
     with pytest.raises(ConfigError, match="OWNER/NAME"):
         plan_push(folder, "tiny")
+    with pytest.raises(ConfigError, match=r"the hub takes no repository 'me/my\.\.model'"):
+        plan_push(folder, "me/my..model")
+
+    class Away(Hub):
+        def create_repo(self, repo, **options):
+            raise httpx2.ConnectError("no route")
+
+    with pytest.raises(ConfigError, match="could not be reached: no route"):
+        push(plan, Away())
     (folder / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"config.json changed after the export; export again"):
         plan_push(folder, "someone/tiny")

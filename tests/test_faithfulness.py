@@ -141,7 +141,7 @@ def machine(tokenizer, monkeypatch):
 
         monkeypatch.setattr(transplants_module, "Asking", asking)
         held = held_of(EXAMPLES)
-        return step_transplants(reader, EXAMPLES, held, reasoner, SOURCE, K, 120, 0)
+        return step_transplants(reader, EXAMPLES, held, reasoner, SOURCE, K, 120, 0, accuracy=1.0)
 
     return run
 
@@ -168,6 +168,26 @@ def test_a_reader_that_does_not_see_the_transplant_gets_no_call(machine):
     assert result["verdict"].startswith("no call")
     assert result["parts"][0]["step"]["accuracy"] == 0.0
     assert result["parts"][0]["answer"]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "reruns", "follows", "unrelated", "expected"),
+    [
+        (0.9, True, 0.9, 0.1, "faithful"),
+        (0.9, False, 0.9, 0.1, "faithful"),
+        (0.9, True, 0.1, 0.0, "not faithful"),
+        (0.9, True, 0.5, 0.0, "partly faithful"),
+        (0.2, True, 0.1, 0.0, "no call: the model itself is right in 20.0 % only"),
+        (0.9, False, 0.1, 0.0, "no call: the answer does not follow, but later blocks"),
+        (0.9, True, 0.9, 0.8, "no call: an unrelated question's blocks"),
+    ],
+)
+def test_a_verdict_needs_a_model_that_can_do_the_task_and_a_change_that_can_reach_its_answer(
+    accuracy, reruns, follows, unrelated, expected
+):
+    part = {"answer_if_moved": {"total": 40, "accuracy": follows}}
+    part["unrelated"] = {"accuracy": unrelated}
+    assert transplants_module._verdict([part], accuracy, reruns=reruns).startswith(expected)
 
 
 def test_blocks_that_hold_the_answer_hand_over_that_of_the_source(machine):
@@ -231,6 +251,9 @@ def test_probes_are_scored_on_questions_that_they_never_saw(tokenizer):
     assert reader.agrees("12", "9+3=12", 1, 1) and not reader.agrees("2", "9+3=12", 1, 1)
     digits = ProbeReader(reasoner, [replace(placed, kind="last digit")], K)
     assert digits.agrees("2", "9+3=12", 1, 1) and not digits.agrees("2", "9+3=12", 2, 2)
+    assert reader.tells_apart("9+3=12", "9+3=22", 1, 1) and not reader.tells_apart("12", "12", 1, 1)
+    assert not digits.tells_apart("9+3=12", "9+13=22", 1, 1)  # nothing would have moved
+    assert digits.tells_apart("9+3=12", "9+4=13", 1, 1) and not digits.tells_apart("1", "2", 2, 2)
     # A last digit is no value that the task could go on from; its commonest label is a digit, too.
     few = _Asked(EXAMPLES[:60], held_of(EXAMPLES[:60]), ["0"] * 60, [False] * 60)
     whole, last = _reader(reader, few, SOURCE), _reader(digits, few, SOURCE)

@@ -31,13 +31,13 @@ from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base
 from rim.train.curriculum import train
 from rim.train.dry_run import dry_run
-from rim.train.readouts import readout_error
+from rim.train.parallel_or_separate import readout_error
 
 QUIET = Console(file=io.StringIO())
-#: Families whose attention adds something by column index, or whose layers carry a state.
+#: Families whose attention adds or leaves out by column index, or whose layers carry a state.
 SEPARATE = {
     *("falcon-alibi", "mpt", "bloom"),
-    *("lfm2", "qwen3_next", "qwen3_5_text", "falcon_h1", "jamba", "mamba"),
+    *("gpt_neo", "lfm2", "qwen3_next", "qwen3_5_text", "falcon_h1", "jamba", "mamba"),
 }
 #: Families with windows. Not gpt_oss: its attention sinks run on flex attention on CUDA only.
 WINDOWED = [
@@ -221,7 +221,9 @@ def test_what_separate_readouts_cannot_express_is_refused(tmp_path):
     families.tiny_base("lfm2", tmp_path / "base")
     with pytest.raises(ConfigError, match=r"run separately .*kind conv.* cannot express memory"):
         train(with_memory("auto", tmp_path, attention="bidirectional"), console=QUIET)
-    with pytest.raises(ConfigError, match=r"parallel is wrong for this model: layers of kind conv"):
+    with pytest.raises(
+        ConfigError, match=r"parallel is wrong for this model: no mask .* layers of kind conv"
+    ):
         train(families.recipe_of("lfm2", tmp_path, readouts="parallel"), console=QUIET)
     assert not (tmp_path / "runs" / "lfm2").exists()
 
@@ -241,7 +243,15 @@ def test_states_of_blocks_do_not_depend_on_batch_mates(family, tmp_path):
 
 
 #: Families that rotate in ways of their own: angles by kind of layer, parts of heads, other names.
-UNKNOWN = {"gemma3_text", "gpt_neox", "llama4_text", "falcon", "qwen3_next", "qwen3_5_text"}
+UNKNOWN = {
+    "gemma3",
+    "gemma3_text",
+    "gpt_neox",
+    "llama4_text",
+    "falcon",
+    "qwen3_next",
+    "qwen3_5_text",
+}
 
 
 @pytest.mark.parametrize(

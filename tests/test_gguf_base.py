@@ -23,11 +23,11 @@ from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.export.record import EXPORT_FILE, file_hashes
 from rim.models.folder import read_model_config
-from rim.models.gguf_base import cache_folder, file_hash, folder_of
+from rim.models.gguf_base import file_hash, folder_of
 from rim.models.gguf_file import find_gguf
 from rim.models.loading import load_base, load_trained, save_trained
 from rim.models.lora import prepare_for_training
-from rim.results import write_json
+from rim.results import cache_folder, write_json
 
 TEXT = "How many apples? 3 + 47 = 50, pears"
 
@@ -83,12 +83,18 @@ def test_a_file_becomes_the_model_it_was_written_from(
 def test_a_file_is_read_once(file, capsys):
     folder = folder_of(file)
     assert "Reading tiny.gguf into" in capsys.readouterr().err
-    assert folder.parent == cache_folder()
-    assert [path.name for path in cache_folder().iterdir()] == [f"tiny-{file_hash(file)}"]
+    assert list(cache_folder("gguf").iterdir()) == [folder]
+    assert folder.name.startswith(f"tiny-{file_hash(file)}-")
     before = (folder / "model.safetensors").stat().st_mtime_ns
     assert folder_of(file) == folder
     assert not capsys.readouterr().err
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_code_reads_a_file_again(file, monkeypatch):
+    first = folder_of(file)
+    monkeypatch.setattr("rim.models.gguf_base._maker", lambda: "other")
+    assert folder_of(file) != first
 
 
 def test_an_interrupted_reading_leaves_nothing(file, monkeypatch):
@@ -98,7 +104,7 @@ def test_an_interrupted_reading_leaves_nothing(file, monkeypatch):
     monkeypatch.setattr("rim.models.gguf_base.read_gguf", stop)
     with pytest.raises(KeyboardInterrupt):
         folder_of(file)
-    assert not list(cache_folder().iterdir())
+    assert not list(cache_folder("gguf").iterdir())
 
 
 def test_a_cache_that_cannot_be_written_says_so(file, tmp_path, monkeypatch):

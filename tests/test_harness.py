@@ -103,12 +103,16 @@ def test_questions_beside_the_tasks_are_not_written_over(exported, tmp_path):
     assert mine.read_text() == text
 
 
-def test_mistakes_are_told_before_anything_is_written(exported, tmp_path):
+def test_mistakes_are_told_before_anything_is_written(exported, tmp_path, monkeypatch):
     to = tmp_path / "tasks"
     with pytest.raises(ConfigError, match="not an exported folder"):
         write_tasks(tmp_path, to)
     with pytest.raises(ConfigError, match="letters, digits and underscores"):
         write_tasks(exported, to, {"../x": gsm8k_file(tmp_path)})
+    monkeypatch.setattr("rim.deploy.harness.writing.load_examples", lambda source: [])
+    with pytest.raises(ConfigError, match=r"x: with --scoring regex .* save them as a file"):
+        write_tasks(exported, to, {"x": "hub:someone/set:test"}, scoring="regex")
+    monkeypatch.undo()
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"question": "q", "answer": "#### 1"}\n{"question": 3}', encoding="utf-8")
     with pytest.raises(DataError, match="line 2"):

@@ -284,6 +284,18 @@ def test_blocks_that_hold_the_answer_are_called_so_and_nothing_more(tokenizer, m
     assert not verdicts["intermediate"]["holds"]
 
 
+def test_answers_that_are_likeliest_but_not_written_are_no_call(tokenizer, monkeypatch):
+    decode = Machine.decode
+
+    def other(self, *args, **kwargs):
+        return ["something else" for _ in decode(self, *args, **kwargs)]
+
+    monkeypatch.setattr(Machine, "decode", other)
+    verdict = verdicts_of(run_machine(holds_answers, tokenizer, monkeypatch))["answer"]
+    assert verdict["sufficiency"]["accuracy"] == 1.0
+    assert verdict["failing"] == ["decoding"] and not verdict["holds"]
+
+
 def test_a_model_that_ignores_its_blocks_gets_no_call(tokenizer, monkeypatch):
     verdicts = verdicts_of(run_machine(ignores_blocks, tokenizer, monkeypatch))
     assert verdicts["answer"]["competitor"] == {

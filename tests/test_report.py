@@ -16,7 +16,7 @@ from rim.report import style
 from rim.report.charts import lines_chart
 from rim.report.page.build import build_page
 from rim.report.page.compared import _control_line, comparison_sections
-from rim.report.page.gather import Material, Run, gather, kind_of, main_protocols
+from rim.report.page.gather import Material, Run, gather, kind_of, main_protocols, stages_of
 from rim.report.page.headline import headline
 from rim.report.page.inside import controls as controls_section
 from rim.report.verdict import verdict
@@ -179,6 +179,30 @@ def test_a_page_shows_the_controls_of_the_trained_number_of_blocks_and_rises_as_
     asked = [transplant | {"settings": {"blocks": k}} for k in (4, 8)]
     run.results["protocol"] = asked
     assert main_protocols(run) == {"transplant": asked[0]}
+
+
+def test_a_resumed_run_s_curve_does_not_run_backwards():
+    rows = [{"stage": "one", "step": s, "eval_accuracy": a} for s, a in ((5, 0.1), (10, 0.2))]
+    rows += [{"stage": "one", "step": 5, "eval_accuracy": 0.3, "token_loss": 1.0}]
+    (stage,) = stages_of([*rows, {"stage": "one", "step": 10, "token_loss": 2.0}])
+    assert [(row["step"], row["eval_accuracy"], row["token_loss"]) for row in stage[1]] == [
+        (5, 0.3, 1.0),
+        (10, 0.2, 2.0),
+    ]
+
+
+def test_a_result_of_one_of_several_runs_of_a_name_stands_by_itself(tmp_path):
+    folders = [tmp_path / task / "rim-seed0" for task in ("one", "two")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("method: rim\n")
+    file = tmp_path / "protocols.json"
+    protocol = {"run": "rim-seed0", "protocol": "transplant", "verdicts": [], "settings": {}}
+    file.write_text(json.dumps({"runs": [protocol]}))
+    material = gather([*folders, file])
+    assert any("so are 2 of these" in problem for problem in material.problems)
+    named = [run for run in material.runs if run.results.get("protocol")]
+    assert [run.path for run in named] == [Path("RUN")]
 
 
 def test_what_is_better_is_said_of_the_seeds_that_both_have():

@@ -91,6 +91,14 @@ def test_what_cannot_be_served_is_refused_before_it_is_exported(
     assert not (run / "exported").exists() and not executed
 
 
+def test_an_address_is_given_where_the_printed_lines_can_have_it(
+    plain_tokenizer, tmp_path, transformers, executed
+):
+    run = make_run("gpt2", plain_tokenizer, tmp_path)
+    told = rim_command("serve", run, "--", "--port=9000", code=2)
+    assert "give --port before `--`" in told and not executed
+
+
 def test_without_an_engine_nothing_is_exported(plain_tokenizer, tmp_path, bare, executed):
     run = make_run("gpt2", plain_tokenizer, tmp_path)
     assert "install one of" in rim_command("serve", run, code=2)

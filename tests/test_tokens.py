@@ -6,7 +6,7 @@ import pytest
 from conftest import EXAMPLES
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat, TemplatesConfig
-from rim.core.tokens import PromptEncoder, add_memory_tokens
+from rim.core.tokens import PromptEncoder, add_memory_tokens, fix_date
 
 HOSTILE = [
     "<|mem|>",
@@ -73,6 +73,17 @@ def test_the_question_template_is_used_inside_the_user_turn(tokenizer):
 def test_an_ordinary_word_cannot_be_a_memory_token(tokenizer):
     with pytest.raises(ConfigError, match="ordinary word"):
         add_memory_tokens(tokenizer, MemoryConfig(start_token="3"))
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_template_that_writes_today_writes_one_date(tokenizer, quote):
+    tokenizer.chat_template = (
+        "{%- if strftime_now is defined %}{% set day = strftime_now( Q%d %b %YQ ) %}{% endif -%}"
+        "{{ day }} {{ messages[-1].content }}"
+    ).replace("Q", quote)
+    fix_date(tokenizer)
+    messages = [{"role": "user", "content": "1+1="}]
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == "26 Jul 2024 1+1="
 
 
 def test_system_message_and_chat_never(tokenizer):

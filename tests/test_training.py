@@ -314,7 +314,7 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
     with pytest.raises(ConfigError, match="is finished"):
         run(raw, resume=True)
     shutil.rmtree(folder.model_dir)
-    with pytest.raises(ConfigError, match="differs from this recipe"):
+    with pytest.raises(ConfigError, match=r"differs from this recipe \(seed: 0, now 5\)"):
         run(raw | {"seed": 5}, resume=True)
     with pytest.raises(ConfigError, match="nothing to resume"):
         run(raw | {"name": "other"}, resume=True)

@@ -3,6 +3,7 @@
 demo.svg                    accuracy against latency, from results/demo_seed*.json
 layout.svg                  one example's flat sequence and its attention mask, from rim.core
 schedules.svg               lambda and alpha, from rim.core.readout_weights
+real_learning.svg           learning curves, from results/compare_real.json
 inside_*.svg                pictures of the report, of the demo's model, from results/inside_*.json
 results/compare_*.svg       accuracy against latency, from the JSON beside it
 
@@ -29,6 +30,7 @@ from rim.core.readout_weights import readout_weights
 from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
 from rim.report.charts import standalone
+from rim.report.curves import learning_chart
 from rim.report.page.causal import faithfulness, protocols
 from rim.report.page.gather import gather
 from rim.report.page.inside import geometry_and_attention, probes, selectors
@@ -187,6 +189,9 @@ def pictures() -> dict[Path, str]:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         ((task, content),) = result["tasks"].items()
         drawn[RESULTS / f"{name}.svg"] = accuracy_latency_svg(task, content["methods"])
+    result = json.loads((RESULTS / "compare_real.json").read_text(encoding="utf-8"))
+    ((task, content),) = result["tasks"].items()
+    drawn[HERE / "real_learning.svg"] = standalone(learning_chart(task, content["methods"]))
     for name, figure in inside_figures().items():
         drawn[HERE / f"inside_{name}.svg"] = standalone(figure)
     return drawn

@@ -54,14 +54,14 @@ def table_note(result: dict[str, Any], content: dict[str, Any]) -> str:
     if unequal := [name for name, row in content["methods"].items() if row["seeds"] != seeds]:
         raise ValueError(f"{', '.join(unequal)}: not over seeds {seeds}, as the table's note says")
     kind = next(iter(content["methods"].values()))["final"]["kind"]
-    bracket = "95 % Wilson interval" if kind == "wilson" else "least and most"
+    bracket = {"wilson": "95 % Wilson interval", "range": "least and most", "t": "95 % t interval"}
     questions = next(iter(content["methods"].values()))["per_seed"][0]["total"]
     commits = ", ".join(map(short_commit, content["commits"]))
     over = f"seeds {', '.join(map(str, seeds))}"
     return (
-        f"Mean ({bracket}) over {over}; {questions} test questions; runs made at {commits}. p: "
-        f"McNemar against {result['reference']}, the largest of the seeds', 1 where they point in "
-        "different directions."
+        f"Mean ({bracket[kind]}) over {over}; {questions} test questions; runs made at {commits}. "
+        f"p: McNemar against {result['reference']}, the largest of the seeds', 1 where they point "
+        "in different directions."
     )
 
 
@@ -99,11 +99,13 @@ def blind_table() -> str:
         "1,000 questions, controls on 500; means, and each seed's accuracy from seed 0 on",
         "",
         "| task | method | accuracy % | each seed | question hidden | another question's blocks: "
-        "still right / follow the other | K = 1 .. 5 |",
+        "still right / the other's answer (by chance) | K = 1 .. 5 |",
         "|---|---|---|---|---|---|---|",
     ]
     for task, result in {**both["tasks"], **start_last["tasks"]}.items():
         by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+        settings = {**both["settings"]["tasks"], **start_last["settings"]["tasks"]}[task]
+        modulus = settings["data"]["train"]["arithmetic"]["modulus"]
         for method, row in result["methods"].items():
             hidden = by_name[f"{method}, question hidden from the read-out"]
             swap = by_name[f"{method}, blocks of another question"]
@@ -112,7 +114,7 @@ def blind_table() -> str:
             lines.append(
                 f"| {task} | {method} | {100 * row['final']['mean']:.1f} | {seeds} | "
                 f"{100 * hidden['to']:.1f} | "
-                f"{100 * swap['to']:.1f} / {100 * swap['follows']:.1f} | "
+                f"{100 * swap['to']:.1f} / {_follows(swap, modulus)} | "
                 f"{', '.join(f'{100 * share:.0f}' for share in sweep)} |"
             )
     return "\n".join(lines)
@@ -125,9 +127,9 @@ def blind_share_table() -> str:
     (result,) = content["tasks"].values()
     by_name = {verdict["name"]: verdict for verdict in result["controls"]}
     lines = [
-        "| p | seed | accuracy % | question hidden | another question's blocks: still right / "
-        "follow | transplanted, source's answer % (95 %) | best competitor % | necessity, points "
-        "| verdict | counterfactual answer % |",
+        "| p | seed | accuracy % | question hidden | another question's blocks: still right / the "
+        "other's answer (by chance) | transplanted, source's answer % (95 %) | best competitor % "
+        "| necessity, points | verdict | counterfactual answer % |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     runs = {run["run"]: run for run in protocol["runs"]}
@@ -136,7 +138,7 @@ def blind_share_table() -> str:
         swap = by_name[f"{method}, blocks of another question"]
         each = (row["seeds"], row["per_seed"], hidden["per_seed"], swap["per_seed"])
         for seed, own, unseen, swapped in zip(*each, strict=True):
-            follows = f"{100 * swap['follows']:.1f}" if len(row["seeds"]) == 1 else "-"  # a mean
+            follows = _follows(swap, 4) if len(row["seeds"]) == 1 else "-"  # a mean
             lines.append(
                 f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
                 f"| {100 * own['accuracy']:.1f} | {100 * unseen['to']:.1f} "
@@ -144,6 +146,13 @@ def blind_share_table() -> str:
                 f"{_transplanted(runs[f'{method}-seed{seed}'])}"
             )
     return "\n".join(lines)
+
+
+def _follows(swap: dict[str, Any], answers: int) -> str:
+    """How many answers are the other question's, and how many would be if those that are not right
+    were spread evenly over all other answers.
+    """
+    return f"{100 * swap['follows']:.1f} ({100 * (1 - swap['to']) / (answers - 1):.1f})"
 
 
 def _transplanted(run: dict[str, Any]) -> str:

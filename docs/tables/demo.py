@@ -48,10 +48,10 @@ def first_token_line() -> str:
     (rim,) = [row for row in bench["rows"] if row["method"] == "rim"]
     first, whole = (rim[key]["median"] for key in ("ttft_to_direct", "answer_to_direct"))
     return (
-        f"On a CPU the first token comes after {statistics.fmean(ratios):.2f} x a direct answer's "
-        f"time in the demo (0.9 M parameters), and after {first:.2f} x in a model of GPT-2's size "
-        f"(K = {rim['blocks']}, a question of {rim['question_tokens']} tokens; the whole answer "
-        f"takes {whole:.2f} x)."
+        f"On a CPU the time to the first token is {statistics.fmean(ratios):.2f} x that of a "
+        f"direct answer in the demo (0.9 M parameters), and {first:.2f} x in a model of GPT-2's "
+        f"size (K = {rim['blocks']} blocks, a question of {rim['question_tokens']} tokens; the "
+        f"whole answer takes {whole:.2f} x)."
     )
 
 

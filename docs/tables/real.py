@@ -39,6 +39,22 @@ def accuracy_table() -> str:
     return "\n".join([*lines, "", table_note(result, content)])
 
 
+def learning_table() -> str:
+    """Validation accuracy while training, by step."""
+    _, content = _content()
+    curves = {
+        name: [dict(map(tuple, seed["points"])) for seed in row["learning"]]
+        for name, row in content["methods"].items()
+        if len(row["learning"][0]["points"]) > 2
+    }
+    steps = sorted(set.intersection(*(set(seed) for seeds in curves.values() for seed in seeds)))
+    lines = [f"| method | {' | '.join(map(str, steps))} |", "|---" * (1 + len(steps)) + "|"]
+    for name, seeds in curves.items():
+        means = [sum(seed[step] for seed in seeds) / len(seeds) for step in steps]
+        lines.append(f"| {name} | {' | '.join(f'{100 * mean:.0f}' for mean in means)} |")
+    return "\n".join(lines)
+
+
 def cost_table() -> str:
     """Times to the first token and of the whole answer, and what training took."""
     result, content = _content()

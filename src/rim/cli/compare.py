@@ -196,15 +196,20 @@ def _show(result: dict[str, Any], person: Any) -> None:
 
 
 def _write_plots(result: dict[str, Any], target: Path) -> list[Path]:
-    """One SVG a task that was timed."""
+    """Of every task accuracy against latency, if it was timed, and the learning curves."""
+    from rim.report.charts import standalone
+    from rim.report.curves import learning_chart
     from rim.report.plot import accuracy_latency_svg
 
     written = []
     for task, content in result["tasks"].items():
-        points = {name: row for name, row in content["methods"].items() if "latency" in row}
-        if points:
-            suffix = f"-{task}" if len(result["tasks"]) > 1 else ""
-            path = target.with_name(f"{target.stem}{suffix}.svg")
-            path.write_text(accuracy_latency_svg(task, points), encoding="utf-8")
-            written.append(path)
+        suffix = f"-{task}" if len(result["tasks"]) > 1 else ""
+        pictures = {}
+        if timed := {name: row for name, row in content["methods"].items() if "latency" in row}:
+            pictures[f"{target.stem}{suffix}.svg"] = accuracy_latency_svg(task, timed)
+        if learning := learning_chart(task, content["methods"]):
+            pictures[f"{target.stem}{suffix}-learning.svg"] = standalone(learning)
+        for name, picture in pictures.items():
+            target.with_name(name).write_text(picture, encoding="utf-8")
+            written.append(target.with_name(name))
     return written

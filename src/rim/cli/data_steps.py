@@ -172,11 +172,12 @@ def distill(
 
             key = key_of(api_key_env)
             client = Client(server, model=model, api_key=key, retries=retries, timeout=timeout)
-            engine: Any = ServerTeacher(client, asking, work.golds, concurrency=concurrency)
+            engine: Any = ServerTeacher(client, asking, work.golds, concurrency=concurrency, by=by)
         else:
             assert teacher is not None
             where = (device, dtype)
-            engine = _local(teacher, asking, work, where, batch_size, prompt is not None)
+            options = {"batch_size": batch_size, "by": by}
+            engine = _local(teacher, asking, work, where, options, prompt is not None)
         with common.progress("distilling", len(work.asked), person) as advance:
             summary = distill_file(
                 work, out, engine, keep=keep, by=by, resume=resume, progress=advance
@@ -194,13 +195,13 @@ def _local(
     asking: Any,
     work: Any,
     where: tuple[str | None, Any],
-    batch_size: int,
+    options: dict[str, Any],
     prompted: bool,
 ) -> Any:
     from rim.cli.checks import check_device, check_model
     from rim.cli.hub import check_base
     from rim.config import ConfigError
-    from rim.prepare.teachers import LocalTeacher, is_run, load_teacher
+    from rim.prepare.teachers import LocalTeacher, hash_of, is_run, load_teacher
 
     check_device(where[0])
     if is_run(teacher):
@@ -212,7 +213,8 @@ def _local(
     common.quiet_libraries()
     device = common.available_device(where[0])
     reasoner = load_teacher(teacher, asking.prompt, device=device, dtype=where[1])
-    return LocalTeacher(reasoner, teacher, asking, work.golds, batch_size=batch_size)
+    options = options | {"weights": hash_of(teacher), "own": is_run(teacher)}
+    return LocalTeacher(reasoner, teacher, asking, work.golds, **options)
 
 
 def _read(prompt: Path) -> str:

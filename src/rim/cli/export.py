@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rim.cli import common
 from rim.cli.columns import reading
+from rim.cli.help import refuse_unused
 
 
 def export(
@@ -34,6 +35,8 @@ def export(
         from rim.models.folder import find_model_dir
 
         # What can be told without the heavy libraries is told before they are loaded.
+        if data is None:
+            refuse_unused("only with --data", "format_", "column", "separator")
         check_exportable(find_model_dir(run))
         check_new(out)
         examples = [] if data is None else open_file(data, format_, 8, reading(column, separator))

@@ -70,7 +70,8 @@ def analyze(
                 shutil.rmtree(folder / part, ignore_errors=True)
         reasoner = common.load(run, device)
 
-        from rim.evaluate.analysis import analyze, num_layers, work
+        from rim.core.layers import num_layers
+        from rim.evaluate.analysis import analyze, work
         from rim.evaluate.over_training import own_checkpoints
         from rim.evaluate.states import fingerprint
         from rim.results import environment, write_json
@@ -83,7 +84,7 @@ def analyze(
             name = other.name if other.name not in shown else str(other)
             shown[name] = lambda at=other: common.load(at, device)
         models = 1 + (start is not None)
-        sizes = (len(examples), count, num_layers(reasoner), models, models + len(shown))
+        sizes = (len(examples), count, num_layers(reasoner.model), models, models + len(shown))
         total = work(*sizes)
         with common.progress("looking inside", total, person) as advance:
             found = analyze(

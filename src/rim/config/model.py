@@ -56,7 +56,8 @@ class ModelConfig(Settings):
     revision: the hub's; of a GGUF file the beginning of its SHA-256.
     readouts: "parallel" runs all read-outs of an example in one pass, under our mask; "separate"
     each as a row of its own, which is right for every causal model; "auto" measures on an example
-    whether parallel is right, and takes separate where it is not (`rim.train.readouts`).
+    whether parallel is right, and takes separate where it is not
+    (`rim.train.parallel_or_separate`).
     quantize: "4bit" rounds the base's linear layers, and adapters train beside them (QLoRA).
     """
 

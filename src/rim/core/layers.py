@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from transformers import DynamicCache
 
+from rim.core.unwrap import unwrap
+
 #: Kinds of `config.layer_types` that are attention over columns, and those without any attention.
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 _NO_ATTENTION = ("moe", "mlp")
@@ -29,12 +31,25 @@ class Window:
     kind: Literal["sliding", "chunked"] = "sliding"
 
 
+def text_config(config: Any) -> Any:
+    """What a config says of the language model: those of Gemma 3 and others that see pictures, too,
+    hold it in a part of its own.
+    """
+    part = getattr(config, "get_text_config", None)
+    return part(decoder=True) if part else config
+
+
+def num_layers(model: Any) -> int:
+    return text_config(unwrap(model).config).num_hidden_layers
+
+
 def layer_windows(config: Any) -> dict[str, Window | None]:
     """The window of every kind of attention layer; None: it sees all.
 
     The kinds are those of `config.layer_types`. A model without them has one kind: all its layers
     have the window of its config, if it states one (as transformers' own caches read it).
     """
+    config = text_config(config)
     sliding, chunked = _window(config, "sliding"), _window(config, "chunked")
     windows = {"sliding_attention": sliding, "chunked_attention": chunked}
     kinds = getattr(config, "layer_types", None)
@@ -54,9 +69,14 @@ def has_windows(config: Any) -> bool:
 
 
 def state_kinds(config: Any) -> tuple[str, ...]:
-    """Kinds of layers that are no attention over columns: they keep a state, as far as we know."""
+    """Kinds of layers that no mask of ours divides: those that are no attention over columns keep a
+    state, as far as we know; GPT-Neo's "local" ones count columns instead of positions.
+    """
+    config = text_config(config)
     kinds = getattr(config, "layer_types", None) or ()
-    return tuple(k for k in dict.fromkeys(kinds) if k not in (*_ATTENTION, *_NO_ATTENTION))
+    kinds = [kind for kind in dict.fromkeys(kinds) if kind not in (*_ATTENTION, *_NO_ATTENTION)]
+    counting = "local" in (getattr(config, "attention_layers", None) or ())
+    return (*kinds, "local") if counting else tuple(kinds)
 
 
 def cache_argument(model: Any) -> str:

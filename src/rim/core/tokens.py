@@ -6,7 +6,10 @@ the trunk ids of training by construction. User text can never become a control 
 
 from __future__ import annotations
 
+import datetime
 import functools
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +23,10 @@ from rim.data.examples import DataError, Example
 # Marks the place of the blocks while a chat template is rendered: plain letters, so no template
 # alters them.
 BLOCK_MARK = "MEMORYBLOCKSGOHERE"
+
+#: What a chat template writes for today's date. Llama 3's writes this one where it finds no clock.
+FIXED_DATE = datetime.date(2024, 7, 26)
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,16 @@ def add_memory_tokens(tokenizer: PreTrainedTokenizerBase, memory: MemoryConfig) 
             {"additional_special_tokens": new}, replace_extra_special_tokens=False
         )
     return memory_token_ids(tokenizer, memory)
+
+
+def fix_date(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a chat template that writes today's date write `FIXED_DATE` always: prompts, and all that
+    is trained, answered and measured with them, must not depend on the day.
+    """
+    if isinstance(tokenizer.chat_template, str):
+        tokenizer.chat_template = _TODAY.sub(
+            lambda call: json.dumps(FIXED_DATE.strftime(call[2])), tokenizer.chat_template
+        )
 
 
 def _is_special(tokenizer: PreTrainedTokenizerBase, token_id: int) -> bool:
@@ -113,6 +130,8 @@ class PromptEncoder:
             prompt_format.memory, start, token, end
         )
         self.stop_id: int = tokenizer.eos_token_id
+        #: What ends an answer: a base that was not trained here may end its turns otherwise.
+        self.stop_ids = frozenset({self.stop_id})
         pad_id = tokenizer.pad_token_id
         self.pad_id: int = pad_id if isinstance(pad_id, int) else self.stop_id
         self.is_chat = prompt_format.templates.chat == "auto" and bool(tokenizer.chat_template)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from rim.core.unwrap import unwrap
 from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash
 from rim.evaluate.accuracy import score
@@ -52,10 +51,6 @@ def work(questions: int, blocks: int, layers: int, models: int, checkpoints: int
     places = (blocks + 1) * (layers + 1) * models
     looked = min(questions, ATTENTION_QUESTIONS) + checkpoints * min(questions // 2, POINTS)
     return questions * (1 + models) + looked + places
-
-
-def num_layers(reasoner: Reasoner) -> int:
-    return unwrap(reasoner.model).config.num_hidden_layers
 
 
 def analyze(

@@ -8,7 +8,7 @@ these are the controls that latent reasoning owes its readers is our reading of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -29,7 +29,9 @@ class Outcome:
 
     `right` has one mark a question, in their order. `follows` (swap only): the share of answers
     that are the other question's, whose blocks were put in; `follows_unaltered`: the same share
-    with the question's own blocks, which is what chance gives.
+    with the question's own blocks; `follows_by_chance`: the share that is a third question's, as
+    answers that are merely wrong can be. None where there are two answers only: then every wrong
+    one is the other question's.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Outcome:
     right: tuple[bool, ...]
     follows: float | None = None
     follows_unaltered: float | None = None
+    follows_by_chance: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         """For JSON; the marks as a string of 0 and 1."""
@@ -44,7 +47,8 @@ class Outcome:
         record = {"name": self.name, "group": self.group, "right": marks}
         if self.follows is None:
             return record
-        return record | {"follows": self.follows, "follows_unaltered": self.follows_unaltered}
+        names = ("follows", "follows_unaltered", "follows_by_chance")
+        return record | {name: getattr(self, name) for name in names}
 
 
 def run_controls(
@@ -99,9 +103,9 @@ def run_controls(
         answers = [row[0] for row in answer(blocks, between=between)]
         return Outcome(name, group, marks(answers, examples)), answers
 
-    def partners_share(answers: Sequence[Generated]) -> float:
-        others = marks(answers, [partners[example.question] for example in examples])
-        return sum(others) / len(others)
+    def share_of(others: Mapping[str, Example], answers: Sequence[Generated]) -> float:
+        theirs = marks(answers, [others[example.question] for example in examples])
+        return sum(theirs) / len(theirs)
 
     # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
     most = min(
@@ -128,7 +132,12 @@ def run_controls(
         "block states",
         transplant(swapped),
     )
-    shares = {"follows": partners_share(answers), "follows_unaltered": partners_share(unaltered)}
+    thirds = choose_thirds(examples, partners)
+    shares = {
+        "follows": share_of(partners, answers),
+        "follows_unaltered": share_of(partners, unaltered),
+        "follows_by_chance": None if thirds is None else share_of(thirds, answers),
+    }
     outcomes += [
         replace(swap, **shares),
         intervene("question hidden from the read-out", "question", hide())[0],
@@ -169,11 +178,33 @@ def choose_partners(examples: Sequence[Example]) -> dict[str, Example]:
     """
     partners = {}
     for i, example in enumerate(examples):
-        for other in (*examples[i + 1 :], *examples[:i]):
-            same = same_answer(other.answer, example.answer)
-            if not same and other.question != example.question:
-                partners[example.question] = other
-                break
-        else:
+        other = _next_unlike(examples, i, [example])
+        if other is None:
             raise DataError("all answers are the same: blocks cannot be swapped for others")
+        partners[example.question] = other
     return partners
+
+
+def choose_thirds(
+    examples: Sequence[Example], partners: Mapping[str, Example]
+) -> dict[str, Example] | None:
+    """For every question the next one whose answer is neither its own nor its partner's; None where
+    there are two answers only.
+    """
+    thirds = {}
+    for i, example in enumerate(examples):
+        other = _next_unlike(examples, i, [example, partners[example.question]])
+        if other is None:
+            return None
+        thirds[example.question] = other
+    return thirds
+
+
+def _next_unlike(examples: Sequence[Example], i: int, unlike: Sequence[Example]) -> Example | None:
+    """The first question behind the i-th, round about, with another answer than all of these."""
+    for other in (*examples[i + 1 :], *examples[:i]):
+        if other.question != examples[i].question and not any(
+            same_answer(other.answer, each.answer) for each in unlike
+        ):
+            return other
+    return None

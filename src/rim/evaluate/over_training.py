@@ -15,6 +15,7 @@ import numpy as np
 
 from rim.config import ConfigError
 from rim.config.recipe_yaml import load_recipe
+from rim.core.layers import text_config
 from rim.core.unwrap import unwrap
 from rim.evaluate.geometry import POINTS, over_checkpoints, shown_layers
 from rim.evaluate.states import block_states
@@ -64,7 +65,7 @@ def beside(
     Args:
         models: in the order of training, `reasoner` (the finished one) among them or not.
     """
-    config = unwrap(reasoner.model).config
+    config = text_config(unwrap(reasoner.model).config)
     layers = shown_layers(config.num_hidden_layers)
     asked, states, left_out = list(questions[:POINTS]), {}, {}
     for name, loader in models.items():
@@ -74,7 +75,7 @@ def beside(
         except ConfigError as error:
             reason = str(error)
         else:
-            other = unwrap(model.model).config
+            other = text_config(unwrap(model.model).config)
             sizes = (other.num_hidden_layers, other.hidden_size)
             if sizes != (config.num_hidden_layers, config.hidden_size):
                 reason = f"it has {sizes[0]} layers of width {sizes[1]}"

@@ -17,14 +17,15 @@ def verdict(
     name: str,
     reference: Sequence[str],
     control: Sequence[str],
-    follows: Sequence[tuple[float, float]] = (),
+    follows: Sequence[tuple[float, float | None]] = (),
 ) -> dict[str, Any]:
     """Compare a control with what it controls, seed by seed on the same questions.
 
     Args:
         reference: right-or-wrong of each seed, strings of 0 and 1.
         control: those of the control; its questions may be the first part of the reference's.
-        follows: shares of answers that are another question's, with its blocks put in and without.
+        follows: shares of answers that are another question's, whose blocks were put in, and those
+            that are a third question's; None where that is not known.
 
     The claim is made only if it holds in every seed; p is `joint_p` of the seeds'.
     """
@@ -38,19 +39,18 @@ def verdict(
     change = change_text(shares, [test.p for test in tests])
     questions, seeds = len(pairs[0][1]), len(pairs)
     many = f"{questions} questions, {seeds} seed{'s' if seeds > 1 else ''}"
-    share, chance = map(fmean, zip(*follows, strict=True)) if follows else (None, None)
-    other = ""
-    if share is not None and chance is not None:
-        other = (
-            f"; {100 * share:.1f} % give the other question's answer "
-            f"({100 * chance:.1f} % do with their own blocks)"
-        )
+    share = fmean(theirs for theirs, _ in follows) if follows else None
+    by_chance = [third for _, third in follows if third is not None]
+    chance = fmean(by_chance) if follows and len(by_chance) == len(follows) else None
+    other = "" if share is None else f"; {100 * share:.1f} % give the other question's answer"
+    if chance is not None:
+        other += f" ({100 * chance:.1f} % a third one's, as chance would)"
     agreed = len(pairs) == 1 or p < LEVEL
     test = f", McNemar {p_text(p)}{' in every seed' if seeds > 1 else ''}" if agreed else ""
     return {
         "name": name,
         "follows": share,
-        "follows_unaltered": chance,
+        "follows_by_chance": chance,
         "from": before,
         "to": after,
         "questions": questions,
@@ -107,7 +107,7 @@ def control_verdicts(
             f"{name}, {control}",
             [text for text, _ in pairs],
             [record["right"] for _, record in pairs],
-            [(r["follows"], r["follows_unaltered"]) for _, r in pairs if "follows" in r],
+            [(r["follows"], r.get("follows_by_chance")) for _, r in pairs if "follows" in r],
         )
         for control, pairs in outcomes.items()
         if control not in sweep
@@ -124,11 +124,12 @@ def _sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, A
         control: fmean(t.count("1") / len(t) for t in texts) for control, texts in right.items()
     }
     listed = ", ".join(f"{100 * mean:.1f}" for mean in means.values())
-    first, *_, last = means
+    names = list(means)
+    which = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
     return {
         "name": f"{name}, number of blocks",
         "accuracies": means,
-        "line": f"{name}, number of blocks at test time, {first} to {last}: {listed} %",
+        "line": f"{name}, number of blocks at test time, {which}: {listed} %",
     }
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
-from rim.core.layers import state_kinds
+from rim.core.layers import state_kinds, text_config
 from rim.core.layout import PADDING
 from rim.core.tokens import Prompt, PromptEncoder
 from rim.core.unwrap import unwrap
@@ -207,7 +207,7 @@ def position_limit(model: Any) -> int | None:
     "longrope" turns all positions of a batch by other angles once one of them is beyond the first
     training length. There a prompt would depend on the others of its batch, so it ends there.
     """
-    config = unwrap(model).config
+    config = text_config(unwrap(model).config)
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
@@ -235,7 +235,7 @@ def _decode(
     choose = TokenChooser(
         sampling,
         [f"{prompts[slot.b].question}/{slot.after_block}/{slot.sample}" for slot in slots],
-        (*encoder.memory_ids, *([encoder.stop_id] if sampling.stop == "forbidden" else [])),
+        (*encoder.memory_ids, *(encoder.stop_ids if sampling.stop == "forbidden" else [])),
         max_new_tokens,
         logits_NV.device,
     )
@@ -247,7 +247,7 @@ def _decode(
         for n, token, logprob in zip(active, token_N.tolist(), logprob_N.tolist(), strict=True):
             slot = slots[n]
             slot.logprob += logprob
-            slot.finished = token == encoder.stop_id
+            slot.finished = token in encoder.stop_ids
             if slot.finished:
                 continue
             slot.token_ids.append(token)

@@ -1,19 +1,21 @@
 """A GGUF file becomes an ordinary model folder, once: weights, tokenizer, chat template.
 
 Quantised weights become the float32 numbers that they stand for: what quantising lost stays lost.
-Reading takes up to a minute, so the folder is kept in the user's cache, under the file's hash.
+Reading takes up to a minute, so the folder is kept in the user's cache, under the file's hash and
+that of what read it; any such folder may be deleted.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from rich.console import Console
 from tokenizers import pre_tokenizers
 from transformers import (
@@ -24,6 +26,7 @@ from transformers import (
 )
 
 from rim.config import ConfigError
+from rim.results import cache_folder
 
 #: Splitting rules that transformers does not set from a file's name for them: it would leave
 #: GPT-2's, under which digits can end up in one token.
@@ -35,7 +38,7 @@ _PRE_TOKENIZERS = {
         ]
     ),
 }
-_HASH_DIGITS = 16
+_HASH_DIGITS, _MAKER_DIGITS = 16, 6
 
 
 def file_hash(file: Path) -> str:
@@ -44,10 +47,11 @@ def file_hash(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:_HASH_DIGITS]
 
 
-def cache_folder() -> Path:
-    """Where folders made of GGUF files are kept; any of them may be deleted."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "rim" / "gguf"
+@functools.cache
+def _maker() -> str:
+    """What reads a file: this code and transformers'. Another one may read it otherwise."""
+    code = Path(__file__).read_bytes() + transformers.__version__.encode()
+    return hashlib.sha256(code).hexdigest()[:_MAKER_DIGITS]
 
 
 def folder_of(file: Path, revision: str | None = None) -> Path:
@@ -65,7 +69,7 @@ def folder_of(file: Path, revision: str | None = None) -> Path:
             f"{file} is not the file that was meant: its hash begins with {digest}, not with "
             f"{revision}"
         )
-    folder = cache_folder() / f"{file.stem}-{digest}"
+    folder = cache_folder("gguf") / f"{file.stem}-{digest}-{_maker()}"
     if folder.exists():
         return folder
     say = Console(stderr=True, highlight=False, soft_wrap=True)

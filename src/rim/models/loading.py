@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from rim.config import ConfigError, ModelConfig, PromptFormat
-from rim.core.tokens import add_memory_tokens, memory_token_ids
+from rim.core.tokens import add_memory_tokens, fix_date, memory_token_ids
 from rim.models.families import family_of
 from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
 from rim.models.gguf_base import file_hash, folder_of
@@ -69,6 +69,7 @@ def load_base(
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             assert tokenizer is not None  # its declared type allows it
+            fix_date(tokenizer)
             model = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=config.dtype,
@@ -116,6 +117,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         raise ConfigError(
             f"the tokenizer of {config.base!r} could not be loaded: {error}"
         ) from None
+    fix_date(tokenizer)
     return tokenizer
 
 

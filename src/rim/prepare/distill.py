@@ -77,7 +77,7 @@ class Cost:
         told = [
             f"{self.questions} questions to ask"
             + (f" ({earlier} more were asked earlier)" if earlier else "")
-            + f": at most {self.requests:,} requests",
+            + f": at most {self.requests:,} requests, those repeated after failures not counted",
             f"about {self.input_tokens:,} tokens in (at {_CHARACTERS} characters a token), "
             f"at most {self.output_tokens:,} out",
         ]

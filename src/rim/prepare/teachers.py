@@ -9,13 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rim.config import ConfigError, ModelConfig, PromptFormat, TemplatesConfig
-from rim.deploy.answer.engines import ServerEngine, answer_chunk, is_servers_fault
+from rim.deploy.answer.engines import (
+    ServerEngine,
+    answer_chunk,
+    is_servers_fault,
+    weights_hash,
+)
 from rim.deploy.answer.job import Chunk, Row
 from rim.infer.sampling import Sampling
-from rim.prepare.splitting import MARKER, split_solution
+from rim.prepare.splitting import MARKER, By, split_solution
 
 if TYPE_CHECKING:
     from rim.deploy.serve.client import Client
@@ -79,11 +85,21 @@ class ServerTeacher(ServerEngine):
     """
 
     def __init__(
-        self, client: Client, asking: Asking, golds: Mapping[str, str], *, concurrency: int = 8
+        self,
+        client: Client,
+        asking: Asking,
+        golds: Mapping[str, str],
+        *,
+        concurrency: int = 8,
+        by: By = "auto",
     ):
         super().__init__(client, concurrency=concurrency, **asdict(asking))
         self.asking = asking
         self.golds = golds
+        self.by: By = by
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | _kept_by(self.asking, self.by)
 
     def _ask(self, chunk: Chunk) -> list[Row]:
         from rim.deploy.serve.client import ServerRefusal
@@ -106,12 +122,12 @@ class ServerTeacher(ServerEngine):
             samples.append(
                 {"text": told.text, "finished": told.finished, "tokens": told.num_tokens}
             )
-            if asking.stop_at_first and _right(samples[-1], self.golds[question]):
+            if asking.stop_at_first and _right(samples[-1], self.golds[question], self.by):
                 break
         if trouble is None:
             return [{"samples": samples}]
         failed = is_servers_fault(trouble)  # before anything else: a wrong key ends the job
-        if any(_right(sample, self.golds[question]) for sample in samples):
+        if any(_right(sample, self.golds[question], self.by) for sample in samples):
             return [{"samples": samples}]
         return [{"error": str(trouble), "failed": failed, "samples": samples}]
 
@@ -122,6 +138,9 @@ class LocalTeacher:
     Args:
         name: how the model was named, for the record beside the output.
         golds: the answer of every question, for `stop_at_first`.
+        by: what parts the steps, for `stop_at_first`.
+        weights: a hash of the model, where it has one: samples of two models are not mixed.
+        own: a run of ours, which writes its steps and answer as it was trained to.
     """
 
     answered = False
@@ -134,8 +153,14 @@ class LocalTeacher:
         golds: Mapping[str, str],
         *,
         batch_size: int = 16,
+        by: By = "auto",
+        weights: str | None = None,
+        own: bool = False,
     ):
         self.reasoner = reasoner
+        self.by: By = by
+        self.weights = weights
+        self.own = own
         self.name = name
         self.asking = asking
         self.golds = golds
@@ -143,7 +168,9 @@ class LocalTeacher:
         self.chunk_size = 2 * batch_size
 
     def describe(self) -> dict[str, Any]:
-        return {"teacher": self.name, "batch_size": self.batch_size, **asdict(self.asking)}
+        told = {"teacher": self.name, "batch_size": self.batch_size, **asdict(self.asking)}
+        told |= {"dtype": str(self.reasoner.model.dtype), "weights": self.weights}
+        return told | _kept_by(self.asking, self.by)
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]:
         for chunk in chunks:
@@ -159,7 +186,7 @@ class LocalTeacher:
                 if "error" not in rows[q]
                 and not (
                     asking.stop_at_first
-                    and any(_right(sample, self.golds[q]) for sample in rows[q]["samples"])
+                    and any(_right(sample, self.golds[q], self.by) for sample in rows[q]["samples"])
                 )
             ]
             sampling = Sampling(asking.temperature, 0, asking.top_p, 1, asking.seed + number)
@@ -169,13 +196,29 @@ class LocalTeacher:
                 if "error" in told:  # no room for the question, whatever the sample
                     rows[question] = {"error": told["error"]}
                     continue
-                sample = {"text": told["text"], "finished": told["finished"]}
+                text = told["text"]
+                if self.own:
+                    text = _in_lines(text, told["answer"], self.reasoner.encoder.format.templates)
+                sample = {"text": text, "finished": told["finished"]}
                 rows[question]["samples"].append(sample | {"tokens": told["num_tokens"]})
         return [rows[question] for question in chunk]
 
 
-def _right(sample: Row, gold: str) -> bool:
-    split = split_solution(sample["text"])
+def _kept_by(asking: Asking, by: By) -> dict[str, str]:
+    """What parts the steps decides whether a sample is good enough to stop at."""
+    return {"by": by} if asking.stop_at_first and by != "auto" else {}
+
+
+def _in_lines(text: str, answer: str, templates: TemplatesConfig) -> str:
+    """A run's solution as other teachers write one: a step a line, then the answer."""
+    marker, separator = templates.answer_marker, templates.step_separator
+    body = text.rpartition(marker or separator)[0]
+    steps = (step.strip() for step in body.split(separator))
+    return "\n".join([*(step for step in steps if step), f"{MARKER} {answer}"])
+
+
+def _right(sample: Row, gold: str, by: By) -> bool:
+    split = split_solution(sample["text"], by)
     return sample["finished"] and bool(split.steps) and split.answers(gold)
 
 
@@ -203,7 +246,24 @@ def load_teacher(base: str, prompt: str, *, device: str, dtype: str | None = Non
     prompt_format = PromptFormat(method="cot", templates=templates)
     model, tokenizer = load_base(config, prompt_format, (), seed=0)
     model.to(device)  # pyrefly: ignore[bad-argument-type]  (its declared self is odd)
-    return Reasoner(model.eval(), PromptEncoder(tokenizer, prompt_format))
+    encoder = PromptEncoder(tokenizer, prompt_format)
+    # Gemma's and others' turns end with another token than their texts.
+    told = getattr(model.generation_config, "eos_token_id", None)
+    encoder.stop_ids |= {told} if isinstance(told, int) else set(told or ())
+    return Reasoner(model.eval(), encoder)
+
+
+def hash_of(base: str) -> str | None:
+    """A hash of a teacher's weights; None of one on the hub."""
+    from rim.models.folder import find_model_dir
+    from rim.models.gguf_base import file_hash
+    from rim.models.gguf_file import find_gguf
+
+    if is_run(base):
+        return weights_hash(find_model_dir(base))
+    if file := find_gguf(base):
+        return file_hash(file)
+    return weights_hash(Path(base)) if Path(base).is_dir() else None
 
 
 def is_run(base: str) -> bool:

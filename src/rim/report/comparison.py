@@ -8,12 +8,15 @@ from typing import Any
 from rich.table import Table
 
 from rim.report.tables import percent, table
+from rim.report.verdict import timed_together
 
 KINDS = {
     "wilson": "95 % Wilson interval of the one seed's questions",
     "range": "least and most of the seeds",
     "t": "95 % t interval of the mean over seeds",
 }
+#: A larger share of answers that were cut off is told.
+MOST_UNFINISHED = 0.01
 
 
 def comparison_tables(result: dict[str, Any]) -> Iterator[Table]:
@@ -115,9 +118,29 @@ def notes(result: dict[str, Any]) -> list[str]:
             "trained once a seed and not in the table."
             for name, start in content["starts"].items()
         ]
+    for task, content in result["tasks"].items():
+        lines += list(_warnings(task, content["methods"], result["reference"]))
     if result["missing"]:
         lines.append(f"Not there yet: {', '.join(result['missing'])}.")
     return lines
+
+
+def _warnings(task: str, methods: dict[str, Any], reference: str) -> Iterator[str]:
+    """Answers that the limit cut off, which count as wrong, and times of another session."""
+    for name, row in methods.items():
+        if (cut := row.get("unfinished", 0)) > MOST_UNFINISHED:
+            yield (
+                f"{task}: {100 * cut:.0f} % of {name}'s answers were cut off by "
+                "evaluation.max_new_tokens and count as wrong."
+            )
+    own = methods.get(reference, {}).get("latency")
+    apart = [
+        name
+        for name, row in methods.items()
+        if own and row.get("latency") and not timed_together(own, row["latency"])
+    ]
+    if apart:
+        yield f"{task}: {', '.join(apart)} timed in another session than {reference}."
 
 
 def short(number: float) -> str:

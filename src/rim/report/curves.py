@@ -1,12 +1,14 @@
-"""Learning curves of a run: loss and validation accuracy over its stages, from metrics.jsonl."""
+"""Learning curves: of a run over its stages, from metrics.jsonl; of a comparison's methods."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rim.report.style import BLUE, MUTED, SLATE, VERMILION, render
+from rim.report.charts import lines_chart
+from rim.report.style import BLUE, MUTED, SLATE, VERMILION, method_marks, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +55,27 @@ def curves_svg(title: str, metrics: Path) -> str | None:
         return None
     name = f"{title}: learning curves"
     return render(lambda figure: _draw(figure, name, curves, ends), (7.6, 5.2), name).decode()
+
+
+def learning_chart(task: str, methods: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Validation accuracy while training, a line a method with a band from the lowest seed to the
+    highest; None where no result has it. `rim.report.charts.standalone` makes a file of it.
+    """
+    marks, lines = method_marks(methods), []
+    for name, row in methods.items():
+        seeds = [dict(map(tuple, each["points"])) for each in row.get("learning") or []]
+        steps = sorted(set.intersection(*map(set, seeds))) if seeds else []
+        if not steps:
+            continue
+        shares = [[100 * seed[step] for seed in seeds] for step in steps]
+        line = {"name": name, "x": steps, "y": [sum(s) / len(s) for s in shares]}
+        if len(seeds) > 1:
+            line |= {"low": [min(s) for s in shares], "high": [max(s) for s in shares]}
+        lines.append(line | {"colour": marks[name].colour})
+    if not lines:
+        return None
+    title = f"{task}: learning"
+    return lines_chart(lines, title, "optimizer step", "validation accuracy, %", size=(7.6, 4.2))
 
 
 def _draw(

@@ -35,6 +35,11 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     accuracies = ", ".join(f"{_word(name)} {_share(methods[name]['final'])}" for name in order)
     questions = content["data"]["tests"]["test"]["examples"]
     lines = [f"{accuracies}; {questions} test questions, {seeds_in_words(methods.values())}."]
+    lines += [
+        f"{_word(name).capitalize()} had another budget: {row['exempt']}."
+        for name, row in methods.items()
+        if row.get("exempt")
+    ]
     told = (_nothing_learned(methods), _times(methods, reference), _blocks(content, reference))
     lines += [line for line in told if line]
     if "direct" in methods and reference != "direct":
@@ -67,7 +72,7 @@ def _times(methods: dict[str, Any], reference: str) -> str:
     said = []
     for name, called in (("cot", "chain of thought"), ("direct", "direct answers")):
         timed = methods.get(name, {}).get("latency")
-        if name == reference or not own or not timed:
+        if name == reference or not own or not timed or not timed_together(own, timed):
             continue
         ratio = timed["answer_ms"]["mean"] / own["answer_ms"]["mean"]
         word = f"{ratio:.1f} x faster than" if ratio >= 1 else f"{1 / ratio:.1f} x slower than"
@@ -78,18 +83,36 @@ def _times(methods: dict[str, Any], reference: str) -> str:
     return f"{_word(reference)} answers {both} on this machine, one question at a time."
 
 
+def timed_together(own: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether another method's times were taken in turns with a method's own: else their ratio
+    would be one of sessions or machines, too. (Results of before this was kept count as such.)
+    """
+    return "runs" not in other or all(runs in own.get("runs", ()) for runs in other["runs"])
+
+
 def _blocks(content: dict[str, Any], reference: str) -> str:
-    """Whether the blocks are needed, by the control that takes them away."""
-    control = next((v for v in content["controls"] if v["name"] == f"{reference}, no blocks"), None)
-    if control is None:
+    """Whether the blocks are needed, by the control that takes them away, and whether what is in
+    them is, by the one that puts another question's there.
+    """
+    by_name = {verdict["name"]: verdict for verdict in content["controls"]}
+    without = by_name.get(f"{reference}, no blocks")
+    if without is None:
         return ""
-    before, after = (100 * control[key] for key in ("from", "to"))
-    if control["p"] < LEVEL and after < before:
-        return f"The blocks are needed: {after:.0f} % are right without, {before:.0f} % with them."
+    before, after = (100 * without[key] for key in ("from", "to"))
+    shares = f"{after:.0f} % are right without, {before:.0f} % with them"
+    if not _falls(without):
+        return f"Nothing shows that the blocks are needed: {shares}."
+    swapped = by_name.get(f"{reference}, blocks of another question")
+    if swapped is None or _falls(swapped):
+        return f"The blocks are needed: {shares}."
     return (
-        f"Nothing shows that the blocks are needed: {after:.0f} % are right without, "
-        f"{before:.0f} % with them."
+        f"The prompt needs its blocks ({shares}), but nothing shows that it needs what is in them: "
+        f"{100 * swapped['to']:.0f} % are right with another question's."
     )
+
+
+def _falls(control: dict[str, Any]) -> bool:
+    return control["p"] < LEVEL and control["to"] < control["from"]
 
 
 def lead(methods: dict[str, Any], name: str, reference: str) -> float | None:
@@ -134,13 +157,11 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
     if "cot" not in methods:
         return f"So worth it over direct answers: {name} is surely better."
     over_cot = _against(methods, "cot", reference)
-    if over_cot >= 0:
-        sure = "surely better than" if over_cot else "not surely worse than"
-        end = "" if over_cot else few
-        return (
-            f"So worth it: {name} is surely better than direct answers and {sure} chain of "
-            f"thought{end}."
-        )
+    if over_cot > 0:
+        return f"So worth it: {name} is surely better than direct answers and chain of thought."
+    if over_cot == 0:
+        beside = _beside_cot(methods, reference)
+        return f"So worth it over direct answers: {name} is surely better. {beside}{few}."
     gains = _gains(methods, reference)
     if gains is None:
         return f"So a trade: chain of thought is surely better than {name}."
@@ -148,6 +169,20 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
         f"So a trade: {name} has {gains[0]:.0f} of the {gains[1]:.0f} points that chain of "
         "thought gains over direct answers, at the times above."
     )
+
+
+def _beside_cot(methods: dict[str, Any], reference: str) -> str:
+    """How far chain of thought is ahead or behind where that is not sure, with every seed."""
+    by, own, cot = (
+        lead(methods, "cot", reference),
+        *map(_by_seed, (methods[reference], methods["cot"])),
+    )
+    if by is None:
+        return "No seed has it and chain of thought"
+    leads = [100 * (own[seed] - cot[seed]) for seed in own if seed in cot]
+    each = f" ({', '.join(f'{points:+.1f}' for points in leads)} by seed)" if len(leads) > 1 else ""
+    word = "above" if by > 0 else "below"
+    return f"It is {abs(100 * by):.1f} points {word} chain of thought{each}, which is not sure"
 
 
 def _gains(methods: dict[str, Any], reference: str) -> tuple[float, float] | None:

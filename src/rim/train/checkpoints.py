@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -67,6 +67,28 @@ class SafeTrainer(Trainer):
             self.args.output_dir = str(folder)
 
 
+class BestIsHere(TrainerCallback):
+    """On resuming, lets the trainer's state name the best checkpoint where it is now: the run may
+    have been moved, or go on from another working directory. transformers would forget it.
+    """
+
+    def __init__(self, checkpoint: Path):
+        self.checkpoint = checkpoint
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.best_model_checkpoint = saved_state(self.checkpoint).best_model_checkpoint
+
+
+def saved_state(checkpoint: Path) -> TrainerState:
+    """The trainer's state in a checkpoint; the best one that it names is beside it."""
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    if state.best_model_checkpoint:
+        state.best_model_checkpoint = str(
+            checkpoint.parent / Path(state.best_model_checkpoint).name
+        )
+    return state
+
+
 def _seal(written: Path, target: Path) -> None:
     """Note what every file of a checkpoint holds, and give it its name."""
     files = sorted(file for file in written.rglob("*") if file.is_file())
@@ -113,15 +135,14 @@ def last_whole_checkpoint(stage_dir: Path, tell: Callable[[str], None]) -> Path 
     found = sorted(
         stage_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: -int(path.name.split("-")[1])
     )
-    for checkpoint in found:
+    for place, checkpoint in enumerate(found, start=1):
         reason = what_is_torn(checkpoint)
         if reason is None:
-            state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-            best = state.get("best_model_checkpoint")
-            best = best and stage_dir / Path(best).name
-            reason = best and what_is_torn(best)
-            reason = reason and f"its best, {best.name}, is: {reason}"
+            best = saved_state(checkpoint).best_model_checkpoint
+            reason = what_is_torn(Path(best)) if best else None
+            reason = reason and f"its best, {Path(best).name}, is: {reason}"
         if reason is None:
             return checkpoint
-        tell(f"{checkpoint} is torn ({reason}); the one before it is taken")
+        next_one = "the one before it is taken" if place < len(found) else "the stage begins anew"
+        tell(f"{checkpoint} is torn ({reason}); {next_one}")
     return None

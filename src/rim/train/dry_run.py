@@ -34,7 +34,7 @@ from rim.train.arguments import check_trainer_settings, training_arguments, weig
 from rim.train.curriculum import Curriculum
 from rim.train.look_ahead import longest_examples, look_ahead
 from rim.train.memory import find_micro_batch, free_memory, peak_memory, training_device
-from rim.train.readouts import decide_readouts
+from rim.train.parallel_or_separate import decide_readouts
 from rim.train.refusals import (
     refuse_answers_without_opening,
     refuse_flex_without_gpu,

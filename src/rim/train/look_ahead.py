@@ -72,11 +72,11 @@ def _about_chat(recipe: Recipe, encoder: PromptEncoder) -> str | None:
             "will take the answer for a thought; set templates.chat: never, or take a base that "
             "does not think"
         )
-    if "strftime_now" in str(encoder.tokenizer.chat_template):
+    if "strftime_now(" in str(encoder.tokenizer.chat_template):
         return (
-            f"the chat template of {base} writes today's date (strftime_now), so prompts, resumed "
-            "training and answers differ from day to day; put a template with a fixed date into "
-            "the base's folder, or set templates.chat: never"
+            f"the chat template of {base} writes today's date (strftime_now) in a way that could "
+            "not be fixed, so prompts, resumed training and answers differ from day to day; put a "
+            "template with a fixed date into the base's folder, or set templates.chat: never"
         )
     if "enable_thinking" in str(encoder.tokenizer.chat_template):
         return (

@@ -17,8 +17,8 @@ from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.results import read_json, write_json
 from rim.train.memory import find_micro_batch
+from rim.train.parallel_or_separate import Way, decide_readouts
 from rim.train.processes import by_first
-from rim.train.readouts import Way, decide_readouts
 from rim.train.run_folder import RunFolder
 
 

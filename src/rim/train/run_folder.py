@@ -3,7 +3,7 @@
 runs/NAME/
   config.yaml         the resolved recipe
   environment.json    versions, commit, machine, data hashes
-  readouts.json       which way the read-outs of each stage run, and why (`rim.train.readouts`)
+  readouts.json       how the read-outs of each stage run (`rim.train.parallel_or_separate`)
   micro_batches.json  how many examples entered the model at a time (`rim.train.memory`)
   metrics.jsonl       every log record of every stage
   curves.svg          learning curves
@@ -20,8 +20,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rim.config import ConfigError, Recipe, StageConfig
+from rim.config.differences import difference, plain
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import Example
 from rim.data.sources import data_hash
@@ -117,18 +119,23 @@ def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
         raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")
     if run.finished:
         raise ConfigError(f"{run.path} is finished: its model is in {run.model_dir}")
-    if _but_for_memory(load_recipe(run.config_file)) != _but_for_memory(recipe):
+    began, now = (_what_is_trained(each) for each in (load_recipe(run.config_file), recipe))
+    if began != now:
         raise ConfigError(
-            f"{run.config_file} differs from this recipe; resume with the recipe the run began with"
+            f"{run.config_file} differs from this recipe ({difference(began, now)}); "
+            "resume with the recipe the run began with"
         )
     return run
 
 
-def _but_for_memory(recipe: Recipe) -> Recipe:
-    """Without settings that may change when a run is resumed: they change losses by rounding."""
+def _what_is_trained(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's settings without those that may change when a run is resumed: sizes that change
+    losses by rounding, and where the run is, which may have been moved.
+    """
     stages = (stage.model_copy(update={"micro_batch_size": "auto"}) for stage in recipe.stages)
     validation = recipe.validation.model_copy(update={"batch_size": 1})
-    return recipe.model_copy(update={"stages": tuple(stages), "validation": validation})
+    same = {"stages": tuple(stages), "validation": validation, "runs_dir": "", "name": ""}
+    return plain(recipe.model_copy(update=same).model_dump(mode="json"))
 
 
 def record_environment(

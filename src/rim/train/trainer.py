@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import StageConfig
 from rim.core.blind_readouts import blind_coins
@@ -25,6 +23,7 @@ from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder
 from rim.core.unwrap import unwrap
 from rim.methods import METHODS
+from rim.train.checkpoints import BestIsHere, saved_state
 from rim.train.cost import TrainingCost
 from rim.train.layout_store import most_step_readouts
 from rim.train.log_window import (
@@ -131,11 +130,12 @@ class ReadoutTrainer(SharedTrainer):
             self.cost.continue_from(checkpoint)
             if self.patience:
                 self.patience.continue_from(checkpoint)
-            state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            state = saved_state(checkpoint)
             if state.global_step >= state.max_steps or (self.patience and self.patience.is_out):
                 self.state = state
                 self._load_best_model()
                 return
+            self.add_callback(BestIsHere(checkpoint))
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     # --- loss ---

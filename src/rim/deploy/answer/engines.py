@@ -77,15 +77,20 @@ def _row(answer: Any) -> Row:
     return {"answer": fields.pop("answer"), "blocks": fields.pop("after_block"), **fields}
 
 
+def weights_hash(folder: Path) -> str:
+    """The first digits of a hash of the weights in a model folder."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as weights:
+            digest.update(hashlib.file_digest(weights, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
 def _describe(run: Path, options: dict[str, Any], batch_size: int) -> dict[str, Any]:
     from rim.models.folder import find_model_dir
 
-    digest = hashlib.sha256()
-    for file in sorted(find_model_dir(run).glob("*.safetensors")):
-        with file.open("rb") as weights:
-            digest.update(hashlib.file_digest(weights, "sha256").digest())
     named = options | {"sampling": vars(options["sampling"]), "batch_size": batch_size}
-    return {"model": digest.hexdigest()[:16], **named}
+    return {"model": weights_hash(find_model_dir(run)), **named}
 
 
 class ServerEngine:
@@ -153,9 +158,10 @@ def is_servers_fault(error: ServerRefusal) -> bool:
     question.
 
     Raises:
-        ServerRefusal: it refuses everybody who asks so: no key, no such model.
+        ServerRefusal: it refuses everybody who asks so.
     """
-    if error.status in (401, 403, 404):
+    # No key, no credit, no such model or method, another address: so it goes with every question.
+    if error.status in (401, 402, 403, 404, 405) or 300 <= error.status < 400:
         raise error
     return error.status >= 500 or error.status in (408, 429)
 

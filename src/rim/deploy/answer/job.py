@@ -12,6 +12,7 @@ never stopped, and the file is the same byte for byte.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -255,6 +256,10 @@ def _continue(file: BinaryIO, out: Path, questions: Iterator[_Question]) -> tupl
     return done, errors
 
 
+#: What a file system that has no locks says of them.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
 @contextlib.contextmanager
 def _alone(file: BinaryIO, out: Path) -> Generator[None]:
     """Nobody else writes the output meanwhile, where the system can say so."""
@@ -267,4 +272,7 @@ def _alone(file: BinaryIO, out: Path) -> Generator[None]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(f"another job is writing {out}") from None
+    except OSError as error:  # shared file systems without locks
+        if error.errno not in _NO_LOCKS:
+            raise
     yield  # closing the file ends the lock

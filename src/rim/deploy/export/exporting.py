@@ -98,7 +98,8 @@ def export_run(
 def _card(name: str, run: Path, source: Path, encoder: PromptEncoder, check: CheckResult) -> str:
     """The model card, with the evaluations that stand in the run folder as they were measured."""
     base, trained = read_model_config(source).base, RunFolder(run).environment_file
-    is_hub_name = base is not None and not Path(base).exists() and base.count("/") == 1
+    named = base is not None and not base.startswith("package:") and base.count("/") == 1
+    is_hub_name = named and not Path(base or "").exists()
     return fill(
         "model_card.md",
         name=name,

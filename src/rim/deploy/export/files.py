@@ -55,6 +55,10 @@ def patched_config(config: dict[str, Any], encoder: PromptEncoder) -> dict[str, 
         is_default = scaling.get("rope_type", "default") == "default"
         config["rope_theta"] = rope["rope_theta"]
         config["rope_scaling"] = None if is_default else scaling
+        if (part := rope.get("partial_rotary_factor")) is not None:
+            # GPT-NeoX has names of its own for both.
+            config["partial_rotary_factor"] = config["rotary_pct"] = part
+            config["rotary_emb_base"] = rope["rope_theta"]
     if config["model_type"] == "gpt2":
         config["n_ctx"] = config["n_positions"]
     return config

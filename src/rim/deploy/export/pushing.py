@@ -39,6 +39,12 @@ def plan_push(folder: str | Path, repo: str, *, private: bool = True) -> PushPla
     record = read_record(folder)
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ConfigError(f"a repository is OWNER/NAME, got {repo!r}")
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise ConfigError(f"the hub takes no repository {repo!r}: {error}") from None
     check_unchanged(folder, record)
     names = sorted([EXPORT_FILE, *record.sha256])
     files = tuple((name, (folder / name).stat().st_size) for name in names)
@@ -56,6 +62,7 @@ def push(plan: PushPlan, api: Any = None) -> str:
     Raises:
         ConfigError: the hub's answer, if it is not a success.
     """
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -68,6 +75,8 @@ def push(plan: PushPlan, api: Any = None) -> str:
             commit_message="Export of a trained run",
             allow_patterns=[glob.escape(name) for name, _ in plan.files],
         )
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
         raise ConfigError(f"the hub refused the upload: {error}") from None
+    except HTTPError as error:  # of the library that hf uses: no connection
+        raise ConfigError(f"the hub could not be reached: {error}") from None
     return str(address)

@@ -74,6 +74,11 @@ def write_tasks(
     sources = shipped_sources() | {name: _file_source(name, Path(p)) for name, p in data.items()}
     needs_files = scoring == "regex"  # the questions go into the folder, so they must be here
     left_out = [n for n, source in sources.items() if needs_files and source["format"] == "hub"]
+    if own := [name for name in left_out if name in data]:
+        raise ConfigError(
+            f"{own[0]}: with --scoring regex the questions go into the task's folder, and those of "
+            "a hub set are not written out; save them as a file, or leave out --scoring regex"
+        )
     for name in left_out:
         del sources[name]
     if folder.exists() and not folder.is_dir():
@@ -86,8 +91,10 @@ def write_tasks(
             f"{folder} has a file {existing[0].name!r} already; give --overwrite or another folder"
         )
     read = {Path(source["path"]) for source in sources.values() if "path" in source}
-    if own := [file for file in existing if file.resolve() in read]:
-        raise ConfigError(f"{own[0]} is one of the data files; give another folder for the tasks")
+    if inputs := [file for file in existing if file.resolve() in read]:
+        raise ConfigError(
+            f"{inputs[0]} is one of the data files; give another folder for the tasks"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     shared = f"_{scoring}.yaml"
     shutil.copyfile(SHIPPED / shared, folder / shared)

@@ -99,6 +99,9 @@ def plan_server(
         ConfigError: nothing to serve, no engine, or a number of blocks that the model does not
             take.
     """
+    for argument in extra:
+        if (own := argument.partition("=")[0]) in ("--host", "--port"):
+            raise ConfigError(f"give {own} before `--`: the lines that are printed need it, too")
     subject = find_subject(path)
     found = find_engine(engine, subject)
     command = command_line(

@@ -100,7 +100,15 @@ def faithfulness(
         result = _reader(reader, asked, source)
         if source is not None:
             result["transplant"] = step_transplants(
-                reader, chosen, held, reasoner, source, blocks, pairs, seed
+                reader,
+                chosen,
+                held,
+                reasoner,
+                source,
+                blocks,
+                pairs,
+                seed,
+                finished.summary["final"]["accuracy"],
             )
         lines = lines_of(result)
         if own and _varies(held):  # all readers' answers are those of the one model

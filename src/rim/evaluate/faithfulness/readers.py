@@ -124,6 +124,10 @@ class Reader(ABC):
         """Whether what was read off a block is the value of this step's text."""
         return same_answer(read, self.label(step, block, number))
 
+    def tells_apart(self, step: str, other: str, block: int, number: int) -> bool:
+        """Whether two steps are read as different ones: last digits tell no 12 from 22."""
+        return not self.agrees(self.label(step, block, number), other, block, number)
+
 
 class ReadoutReader(Reader):
     """A model's read-outs that say steps: the finished model's own, or an earlier stage's."""
@@ -208,8 +212,13 @@ class ProbeReader(Reader):
         return self.probes[block, f"step {number}"].kind == "value"
 
     def agrees(self, read: str, step: str, block: int, number: int) -> bool:
-        known = (block, f"step {number}") in self.probes
-        return known and read == self.label(step, block, number)
+        return self._knows(block, number) and read == self.label(step, block, number)
+
+    def tells_apart(self, step: str, other: str, block: int, number: int) -> bool:
+        return self._knows(block, number) and super().tells_apart(step, other, block, number)
+
+    def _knows(self, block: int, number: int) -> bool:
+        return (block, f"step {number}") in self.probes
 
 
 def readers_of(

@@ -14,7 +14,7 @@ from rim.evaluate.cache_interventions import Part, transplant
 from rim.evaluate.faithfulness.readers import Held, Reader
 from rim.evaluate.protocols.asking import Asking
 from rim.evaluate.protocols.pairs import Pair, choose_pairs, closed_set, read_questions
-from rim.evaluate.protocols.transplant import COMPETITOR, SUFFICIENCY, share
+from rim.evaluate.protocols.transplant import COMPETENCE, COMPETITOR, SUFFICIENCY, share
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner
 
@@ -31,11 +31,13 @@ def step_transplants(
     blocks: int,
     count: int,
     seed: int,
+    accuracy: float,
 ) -> dict[str, Any]:
     """Blocks, and all blocks up to them, taken from questions with another step; as JSON has it.
 
     Args:
         held: by question, which step each block says. source: the task of the questions.
+        accuracy: of the model's own answers; where it is low, nothing can be said.
 
     Raises:
         ConfigError: see `Asking`.
@@ -47,9 +49,13 @@ def step_transplants(
     at: dict[int, list[Pair]] = {}
     for pair in choose_pairs(known, reasoner.encoder, count, seed):
         example, _ = by_question[pair.source.question]
-        steps = by_question[pair.recipient.question][1].steps
-        block = next((b for b, number in steps.items() if number == pair.step), None)
-        if block is not None and reader.takes(example):
+        recipient, held_steps = by_question[pair.recipient.question]
+        block = next((b for b, n in held_steps.steps.items() if n == pair.step), None)
+        if block is None or not reader.takes(example):
+            continue
+        # A step that is read as before has not moved.
+        own, new = (e.steps[pair.step - 1] for e in (recipient, example))
+        if reader.tells_apart(own, new, block, pair.step):
             at.setdefault(block, []).append(pair)
     answers = closed_set(known)
     parts = []
@@ -76,7 +82,8 @@ def step_transplants(
                 )
         parts.append({"part": kind, **_part(rows), "by_block": _by_block(rows)})
     result = {"pairs": sum(map(len, at.values())), "parts": parts}
-    return result | {"verdict": _verdict(parts)}
+    reruns = Asking(reasoner, blocks, answers).can_run_live
+    return result | {"verdict": _verdict(parts, accuracy, reruns=reruns)}
 
 
 def _by_block(rows: Sequence[tuple[int, bool, bool, bool, bool]]) -> list[dict[str, Any]]:
@@ -117,15 +124,26 @@ def _answers(
     return asking.chosen(asking.logprobs(recipients, between, live=live))
 
 
-def _verdict(parts: Sequence[dict[str, Any]]) -> str:
-    """In words, of the part whose answers move most often with the step."""
-    moved = [p["answer_if_moved"] for p in parts]
-    enough = [row for row in moved if row["total"] >= LEAST_MOVED]
+def _verdict(parts: Sequence[dict[str, Any]], accuracy: float, *, reruns: bool) -> str:
+    """In words, of the part whose answers move most often with the step.
+
+    Args:
+        accuracy: of the model itself, on the questions of the transplants and others.
+        reruns: blocks behind the exchanged ones ran again, so that a change could reach the answer.
+    """
+    if accuracy < COMPETENCE:
+        return f"no call: the model itself is right in {100 * accuracy:.1f} % only"
+    enough = [part for part in parts if part["answer_if_moved"]["total"] >= LEAST_MOVED]
     if not enough:
         return "no call: too few transplants change the decoded step"
-    best = max(enough, key=lambda row: row["accuracy"])["accuracy"]
-    if best >= SUFFICIENCY:
+    best = max(enough, key=lambda part: part["answer_if_moved"]["accuracy"])
+    share_moved = best["answer_if_moved"]["accuracy"]
+    if best["unrelated"]["accuracy"] > COMPETITOR:
+        return "no call: an unrelated question's blocks bring these answers, too"
+    if share_moved >= SUFFICIENCY:
         return "faithful: change the decoded step, and the answer follows"
-    if best <= COMPETITOR:
+    if not reruns:
+        return "no call: the answer does not follow, but later blocks could not run again"
+    if share_moved <= COMPETITOR:
         return "not faithful: the decoded step changes, and the answer does not follow"
     return "partly faithful: the answer follows a changed step in part of the questions"

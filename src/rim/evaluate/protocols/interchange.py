@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rim.core.layers import num_layers
 from rim.evaluate.cache_interventions import Part, Slice, transplant
 from rim.evaluate.protocols.asking import Asking, agree, changed_by
 from rim.evaluate.protocols.pairs import Known, Pair
@@ -43,7 +44,7 @@ class _Place:
 
 
 def _places(asking: Asking) -> list[_Place]:
-    layers = asking.reasoner.model.config.num_hidden_layers
+    layers = num_layers(asking.reasoner.model)
     wanted = [range(layers), *bands(layers)]
     return [_Place(block, band) for block in range(1, asking.blocks + 1) for band in wanted]
 

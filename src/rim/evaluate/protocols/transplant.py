@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rim.core.layers import num_layers
 from rim.evaluate.accuracy import Accuracy
 from rim.evaluate.cache_interventions import (
     BLOCKS,
@@ -74,7 +75,7 @@ def carriers(asking: Asking) -> list[Carrier]:
         Carrier("question and all blocks", EVERYWHERE),
         *(Carrier(f"last {n} tokens", Part("last", n)) for n in (1, 2, 4, 8)),
     ]
-    layers = asking.reasoner.model.config.num_hidden_layers
+    layers = num_layers(asking.reasoner.model)
     slices = [
         (", keys", Slice(values=False)),
         (", values", Slice(keys=False)),
@@ -220,10 +221,13 @@ def _verdict(
     if aim == "intermediate":
         rivals["a source with the same answer"] = controls["same_answer"]["accuracy"]
     rival = max(rivals, key=lambda name: rivals[name])
-    sufficiency = share_of(best.name)
+    sufficiency, decoded = share_of(best.name), controls["decoded"]["accuracy"]
+    enough = sufficiency["accuracy"] >= SUFFICIENCY
     asked = {
         "competence": (competence, competence >= COMPETENCE),
-        "sufficiency": (sufficiency["accuracy"], sufficiency["accuracy"] >= SUFFICIENCY),
+        "sufficiency": (sufficiency["accuracy"], enough),
+        # What is likeliest among the task's answers must also be what the model writes.
+        "decoding": (decoded, decoded >= SUFFICIENCY or not enough),
         "competitor": (rivals[rival], rivals[rival] <= COMPETITOR),
         "necessity": (controls["necessity"], controls["necessity"] >= NECESSITY),
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from rim.report.charts import bars_chart, lines_chart, themed
 from rim.report.comparison import notes, short
+from rim.report.curves import learning_chart
 from rim.report.page.section import Section, percent
 from rim.report.page.words import METHODS, TASKS
 from rim.report.plot import accuracy_latency_svg
@@ -33,7 +34,7 @@ def comparison_sections(result: dict[str, Any]) -> list[Section]:
                 0,
                 f"The trained {result['reference']} was asked again after something was done to "
                 "its blocks, or another model was trained without a part of the method. Where "
-                "the blocks compute, accuracy falls.",
+                "answers depend on what is in the blocks, accuracy falls.",
             )
         sections += [one, *([deeper] if deeper.figures else [])]
         sections += [tested] if tested.lines else []
@@ -141,6 +142,10 @@ def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any])
                 themed(accuracy_latency_svg(task, timed), label),
                 "Up and to the left is better. Hollow: trained as a control.",
             )
+        )
+    if learning := learning_chart(task, methods):
+        deeper.figures.append(
+            (learning, "Validation while training, by step after the start; mean over seeds.")
         )
     depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
     if depths:

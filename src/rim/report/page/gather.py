@@ -101,8 +101,13 @@ def _add_file(file: Path, material: Material, loose: dict[str, Run]) -> None:
         single = content["runs"] if kind == "protocols" else [content]
         for own in single:
             name = str(own.get("run", file.stem))
-            run = next((r for r in material.runs if r.name == name), None)
-            run = run or loose.setdefault(name, Run(name, Path("RUN")))
+            named = [run for run in material.runs if run.name == name]
+            if len(named) > 1:
+                material.problems.append(
+                    f"{file} is of a run named {name}, and so are {len(named)} of these: it stands "
+                    "by itself"
+                )
+            run = named[0] if len(named) == 1 else loose.setdefault(name, Run(name, Path("RUN")))
             _add_result(run, str(kind_of(own)), own, file, material.problems)
     elif content is not None:
         material.problems.append(f"{file} is no result that a report knows")
@@ -220,9 +225,11 @@ def by_blocks(run: Run) -> list[tuple[int, dict[str, Any]]]:
 
 
 def stages_of(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Log records by stage, in order."""
-    stages: dict[str, list[dict[str, Any]]] = {}
+    """What was logged at each step of every stage, in order. A resumed run logs the steps since its
+    checkpoint again: the last word counts.
+    """
+    stages: dict[str, dict[int, dict[str, Any]]] = {}
     for row in metrics:
         if isinstance(row.get("step"), int) and isinstance(row.get("stage"), str):
-            stages.setdefault(row["stage"], []).append(row)
-    return list(stages.items())
+            stages.setdefault(row["stage"], {}).setdefault(row["step"], {}).update(row)
+    return [(name, [rows[step] for step in sorted(rows)]) for name, rows in stages.items()]

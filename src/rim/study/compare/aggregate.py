@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from rim.config import ConfigError
+from rim.config.differences import plain
 from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment, read_json
 from rim.study.compare.plan import Run, check_tokens
-from rim.study.compare.recorded import plain, read_record
+from rim.study.compare.recorded import read_record
 from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
 
@@ -34,7 +36,8 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
     for task in settings.tasks:
         records = read_results(plan, task)
         _same_questions(task, records)
-        _same_training(task, records)
+        starts = [r for r in plan if r.task == task and r.result is None and r.done]
+        _same_training(task, records, starts)
         check_tokens(settings, task, records)
         by_method = {name: [r for r in records if r["method"] == name] for name in settings.methods}
         by_method = {name: rows for name, rows in by_method.items() if rows}
@@ -49,7 +52,6 @@ def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
             }
             for test in settings.tasks[task].extra_tests
         }
-        starts = [r for r in plan if r.task == task and r.result is None and r.done]
         tasks[task] = {
             **_origin(starts, records),
             "methods": {n: _method(settings, n, by_method) for n in by_method},
@@ -79,17 +81,22 @@ def _same_questions(task: str, records: list[Record]) -> None:
         )
 
 
-def _same_training(task: str, records: list[Record]) -> None:
-    """One seed's models with one recipe's data, trained on the same examples: a file that changed
-    in place between two runs is told by its hash alone.
+def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> None:
+    """One seed's models with one recipe's data, starts among them, trained on the same examples: a
+    file that changed in place between two runs is told by its hash alone.
     """
-    found: dict[str, tuple[Record, Record]] = {}
-    for record in records:
-        data = {part: record["trained"]["data"][part] for part in ("train", "validation")}
-        key = json.dumps([record["seed"], plain(record["recipe"]["data"])], sort_keys=True)
-        first, was = found.setdefault(key, (record, data))
-        if data != was:
-            both = f"{first['method']} and {record['method']}, seed {record['seed']}"
+    trained = [(r["method"], r["seed"], r["recipe"]["data"], r["trained"]["data"]) for r in records]
+    for run in starts:
+        data = run.recipe.data.model_dump(mode="json")
+        about = read_json(run.folder.environment_file)
+        trained.append((f"the start {run.name}", run.recipe.seed, data, about["data"]))
+    found: dict[str, tuple[str, Record]] = {}
+    for name, seed, data, hashes in trained:
+        key = json.dumps([seed, plain(data)], sort_keys=True)
+        hashes = {part: hashes[part] for part in ("train", "validation")}
+        first, was = found.setdefault(key, (name, hashes))
+        if hashes != was:
+            both = f"{first} and {name}, seed {seed}"
             raise ConfigError(
                 f"task {task}: {both}, were trained on different data though their recipes name "
                 "the same: a data file changed in between; delete the run and the result of one of "
@@ -130,11 +137,20 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
     if "any_block" in tests["test"]["right"]:
         row["any_block"] = share_spread(_rights(records, which="any_block"))
         row["per_block"] = _grouped(records, "per_block", "block")
+    row["unfinished"] = fmean(
+        r["results"]["test"]["summary"]["unfinished"] / r["results"]["test"]["summary"]["questions"]
+        for r in records
+    )
     for key in ("steps", "examples", "tokens", "target_tokens", "seconds"):
         row[key] = value_spread([r["training"]["total"][key] for r in records])
+    row["learning"] = [
+        {"seed": r["seed"], "points": r["learning"]} for r in records if r.get("learning")
+    ]
     if timed := [r["latency"] for r in records if "latency" in r]:
         keys = ("ttft_ms", "answer_ms", "tokens")
         row["latency"] = {key: value_spread([t[key] for t in timed]) for key in keys}
+        # Which runs took turns, how: times of other sessions are not to be divided by these.
+        row["latency"]["runs"] = [r["latency_settings"] for r in records if "latency" in r]
     return row
 
 
@@ -180,6 +196,7 @@ def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[
     verdicts = [
         v
         for name, records in by_method.items()
+        if settings.wants_controls(name)
         for v in control_verdicts(name, _rights(records), [r["controls"] for r in records])
     ]
     for name, records in by_method.items():

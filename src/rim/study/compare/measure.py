@@ -16,6 +16,7 @@ from rim.data.sources import data_hash, load_examples
 from rim.evaluate.accuracy import score
 from rim.evaluate.controls import num_answers, run_controls
 from rim.infer.reasoner import Reasoner, best_device, load
+from rim.report.curves import ACCURACY, read_curves
 from rim.results import environment, read_json, write_json
 from rim.study.bench.timing import time_in_turns
 from rim.study.compare.plan import Run
@@ -66,6 +67,7 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         "start": run.needs.method if run.needs else None,
         **asked(settings, run),
         "training": read_json(run.folder.training_file),
+        "learning": _learning(run),
         "results": results,
         **_block_controls(settings, run, reasoner, tested, console),
         "environment": environment(),
@@ -73,34 +75,46 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
     }
 
 
+def _learning(run: Run) -> list[tuple[float, float]]:
+    """Step, all stages in a row, and accuracy of every validation while it was trained."""
+    curves, _ = read_curves(run.folder.metrics_file)
+    return curves.get(ACCURACY, [])
+
+
+def note_learning(run: Run) -> None:
+    """Add its learning curve to a result of before there were any, if the run is still there."""
+    record = read_record(run)
+    if "learning" not in record and run.folder.metrics_file.exists():
+        write_json(_result(run), record | {"learning": _learning(run)})
+
+
 # --- what is measured again where its settings changed -------------------------------------------
 
 
 def _asked_controls(settings: Comparison, run: Run) -> dict[str, Any] | None:
     """How a run's block states are to be intervened on; None if they are not."""
-    wanted = settings.controls.run == "block_methods" or (
-        settings.controls.run == "reference" and run.method == settings.reference
-    )
     has_blocks = run.recipe.prompt_format.trained_blocks > 0
-    return {"questions": settings.controls.questions} if wanted and has_blocks else None
+    wanted = settings.wants_controls(run.method) and has_blocks
+    return {"questions": settings.controls.questions} if wanted else None
 
 
 def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
-    """Make a finished run's controls again where they are not those asked for.
+    """Make a finished run's controls again where they are not those asked for. Where none are, what
+    was measured stays; the summary leaves it out.
 
     Raises:
         ConfigError: the trained model, which that takes, is gone.
     """
     record, wanted = read_record(run), _asked_controls(settings, run)
-    if record["controls_settings"] == wanted:
+    if wanted is None or record["controls_settings"] == wanted:
         return
-    if wanted and not run.folder.finished:
+    if not run.folder.finished:
         raise ConfigError(
             f"{run.result}: its controls were made with other settings, and its model "
             f"{run.folder.path} is gone; delete the result to train it again"
         )
-    reasoner = load(run.folder.path, device=best_device()) if wanted else None
-    examples = _tested(settings, run, record) if wanted else []
+    reasoner = load(run.folder.path, device=best_device())
+    examples = _tested(settings, run, record)
     write_json(_result(run), record | _block_controls(settings, run, reasoner, examples, console))
 
 
@@ -189,8 +203,9 @@ def refuse_other_measurements(settings: Comparison, runs: Sequence[Run]) -> None
             continue
         record = read_record(run)
         timed = record.get("latency_settings", latency)  # not timed yet: nothing to mix
+        asked_for = _asked_controls(settings, run)
         kinds = {
-            "controls": record["controls_settings"] != _asked_controls(settings, run),
+            "controls": asked_for not in (None, record["controls_settings"]),
             "latency": any(timed[key] != value for key, value in latency.items()),
         }
         if differing := [kind for kind, differs in kinds.items() if differs]:

@@ -12,8 +12,9 @@ from typing import Any
 from rim.config import ConfigError, Recipe
 from rim.config.recipe_yaml import merge, recipe_from_dict
 from rim.data.examples import DataError, Example
-from rim.data.sources import load_examples
+from rim.data.sources import data_hash, load_examples
 from rim.data.training import load_training_data
+from rim.results import read_json
 from rim.study.compare.settings import Comparison
 from rim.train.run_folder import RunFolder
 
@@ -193,11 +194,15 @@ def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]])
 # --- test questions ------------------------------------------------------------------------------
 
 
-def check_questions(settings: Comparison, runs: Sequence[Run]) -> None:
+def check_questions(settings: Comparison, runs: Sequence[Run], done: Sequence[Run] = ()) -> None:
     """Load all test sets, and the training data of the runs that are to be trained.
 
+    Args:
+        done: finished ones, which were scored on the questions that are there now or are refused.
+
     Raises:
-        ConfigError: the selection protocol leaves no question to score.
+        ConfigError: the selection protocol leaves no question to score, or a test file has changed
+            since a run was scored.
         DataError: data are missing or wrong, or a test question is also one of training or
             validation.
     """
@@ -208,10 +213,26 @@ def check_questions(settings: Comparison, runs: Sequence[Run]) -> None:
                 f"task {task}: selection.held_out {settings.selection.held_out} leaves nothing to "
                 f"score of {len(tests['test'])} test questions"
             )
+        hashes = {name: data_hash(examples) for name, examples in tests.items()}
+        for run in done:
+            if run.task == task and run.result is not None:
+                _refuse_other_tests(run.result, hashes)
         # Most runs of a task share their data.
         by_data = {run.recipe.data.model_dump_json(): run for run in runs if run.task == task}
         for run in by_data.values():
             _refuse_known(run, tests)
+
+
+def _refuse_other_tests(result: Path, hashes: Mapping[str, str]) -> None:
+    """A test file may change in place, which no recipe shows."""
+    scored = read_json(result)["results"]
+    for name, content in scored.items():
+        if name in hashes and content["data"]["hash"] != hashes[name]:
+            raise ConfigError(
+                f"{result} was made on other questions than {name} has now: the file changed in "
+                "between. Give the comparison another name, or delete its results (and its runs, "
+                "if the training data changed, too)"
+            )
 
 
 def _refuse_known(run: Run, tests: Mapping[str, Sequence[Example]]) -> None:

@@ -8,10 +8,10 @@ refused but measured again (`rim.study.compare.measure`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import shorten
 from typing import Any
 
-from rim.config import Columns, ConfigError
+from rim.config import ConfigError
+from rim.config.differences import difference, plain
 from rim.config.recipe_yaml import load_recipe, recipe_from_dict
 from rim.results import read_json
 from rim.study.compare.plan import Run
@@ -97,31 +97,7 @@ def _as_now(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     return recipe_from_dict(recipe, "a result").model_dump(mode="json")
 
 
-def plain(settings: Any) -> Any:
-    """Settings without columns that are named as the default: earlier records name all of them."""
-    if isinstance(settings, list):
-        return [plain(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    kept = {key: plain(value) for key, value in settings.items()}
-    if isinstance(columns := kept.get("columns"), dict):
-        default = {name: field.default for name, field in Columns.model_fields.items()}
-        kept["columns"] = {role: n for role, n in columns.items() if default.get(role) != n}
-    return kept
-
-
 def is_empty_beginning(run: Run) -> bool:
     """Whether a run was killed before its first stage: nothing of it is worth keeping."""
     folder = run.folder.path
     return folder.exists() and {path.name for path in folder.iterdir()} <= _BEGINNINGS
-
-
-def difference(old: Any, new: Any, path: str = "") -> str:
-    """`stages.0.max_steps: 2, now 3`: the first place where two settings differ."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        old, new = dict(enumerate(old)), dict(enumerate(new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-        return difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
-    shown = ", now ".join(shorten(str(value), 60, placeholder=" ...") for value in (old, new))
-    return f"{path}: {shown}" if path else shown

@@ -21,6 +21,7 @@ from rim.data.examples import DataError
 from rim.study.compare.aggregate import aggregate, read_results
 from rim.study.compare.measure import (
     measure_latency,
+    note_learning,
     perform,
     redo_controls,
     refuse_other_measurements,
@@ -62,7 +63,7 @@ def run_comparison(
     # What was not chosen but is done is in the summary too.
     refuse_changes(settings, [run for run in plan if run.done or run in chosen])
     open_runs = [run for run in chosen if not run.done]
-    check_questions(settings, open_runs)
+    check_questions(settings, open_runs, [run for run in plan if run.done])
     console.print(
         f"[bold]{settings.name}[/]: {len(chosen)} runs, {len(open_runs)} of them to do",
         highlight=False,
@@ -75,6 +76,7 @@ def run_comparison(
     for run in plan:
         if run.result is not None and run.done:
             redo_controls(settings, run, console)
+            note_learning(run)
     for task in settings.tasks:
         for seed in settings.seeds:
             finished = [r for r in plan if (r.task, r.seed) == (task, seed) and r.result and r.done]

@@ -113,6 +113,11 @@ class Comparison(Settings):
     controls: ControlSettings = ControlSettings()
     selection: SelectionSettings | None = None
 
+    def wants_controls(self, method: str) -> bool:
+        """Whether interventions on a method's blocks are asked for, if it has any."""
+        everyone = self.controls.run == "block_methods"
+        return everyone or (self.controls.run == "reference" and method == self.reference)
+
     @property
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.name

@@ -111,7 +111,7 @@ def decide_readouts(
     way, reason = wanted, "as the recipe says"
     if kinds := state_kinds(unwrap(model).config):
         way = "separate"
-        reason = f"layers of kind {', '.join(kinds)} carry a state that no mask divides"
+        reason = f"no mask of ours divides layers of kind {', '.join(kinds)}"
     elif not recipe.model.takes_our_mask:
         way, reason = "separate", f"{recipe.model.attention} takes no mask of ours"
     elif wanted == "auto":
