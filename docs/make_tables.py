@@ -49,6 +49,7 @@ TABLES = {
     "real-accuracy": ("docs/real.md", real.accuracy_table),
     "real-blocks": ("docs/real.md", real.block_table),
     "real-learning": ("docs/real.md", real.learning_table),
+    "real-sweep": ("docs/real.md", real.sweep_table),
     "real-cost": ("docs/real.md", real.cost_table),
     "real-controls": ("docs/real.md", real.control_lines),
     "parser-table": ("docs/lm-eval.md", data.parser_table),

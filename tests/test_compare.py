@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +28,7 @@ from rim.config import ConfigError
 from rim.infer.reasoner import load
 from rim.results import read_json, write_json
 from rim.study.compare.aggregate import aggregate
-from rim.study.compare.measure import note_learning
+from rim.study.compare.measure import complete
 from rim.study.compare.plan import make_plan
 from rim.study.compare.runner import _give_up, run_comparison
 from rim.study.compare.settings import load_comparison
@@ -279,9 +280,17 @@ def test_a_result_has_the_validations_of_its_training(whole):
         assert points[-1][0] == row["steps"]["mean"]
         # A result of before there were learning curves gets its own as long as its run is there.
         record = read_json(run.result)
-        write_json(run.result, {k: v for k, v in record.items() if k != "learning"})
-        note_learning(run)
+        later = ("learning", "test_steps")
+        write_json(run.result, {k: v for k, v in record.items() if k not in later})
+        complete(settings, run)
         assert read_json(run.result) == record
+    (sweep,) = [v for v in result["tasks"]["chains"]["controls"] if "accuracies" in v]
+    depths = Counter(record["test_steps"])
+    for control, share in sweep["accuracies"].items():
+        by = sweep["by_steps"][control]
+        assert set(by) == set(map(str, depths))
+        weighed = sum(by[str(n)] * count for n, count in depths.items()) / depths.total()
+        assert weighed == pytest.approx(share)
 
 
 def test_a_failure_ends_in_one_sentence_and_code_2(tmp_path):

@@ -198,7 +198,8 @@ def test_a_result_of_one_of_several_runs_of_a_name_stands_by_itself(tmp_path):
         (folder / "config.yaml").write_text("method: rim\n")
     file = tmp_path / "protocols.json"
     protocol = {"run": "rim-seed0", "protocol": "transplant", "verdicts": [], "settings": {}}
-    file.write_text(json.dumps({"runs": [protocol]}))
+    protocol |= {"task": "arithmetic", "data": {}}
+    file.write_text(json.dumps({"protocol": "transplant", "runs": [protocol]}))
     material = gather([*folders, file])
     assert any("so are 2 of these" in problem for problem in material.problems)
     named = [run for run in material.runs if run.results.get("protocol")]

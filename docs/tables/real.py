@@ -45,7 +45,7 @@ def learning_table() -> str:
     curves = {
         name: [dict(map(tuple, seed["points"])) for seed in row["learning"]]
         for name, row in content["methods"].items()
-        if len(row["learning"][0]["points"]) > 2
+        if row.get("learning") and len(row["learning"][0]["points"]) > 2
     }
     steps = sorted(set.intersection(*(set(seed) for seeds in curves.values() for seed in seeds)))
     lines = [f"| method | {' | '.join(map(str, steps))} |", "|---" * (1 + len(steps)) + "|"]
@@ -100,6 +100,23 @@ def block_table() -> str:
     for name, row in rows.items():
         shares = [f"{100 * block['mean']:.1f}" for block in row]
         lines.append(f"| {name} | {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def sweep_table() -> str:
+    """Accuracy under other numbers of blocks than in training, by number of hops."""
+    _, content = _content()
+    sweeps = [v for v in content["controls"] if "by_steps" in v]
+    counts = [name.removeprefix("K = ") for name in sweeps[0]["accuracies"]]
+    lines = [
+        f"| method, hops | {' | '.join(f'K = {k}, %' for k in counts)} |",
+        "|---" * (1 + len(counts)) + "|",
+    ]
+    for sweep in sweeps:
+        for hops in next(iter(sweep["by_steps"].values())):
+            shares = [100 * by[hops] for by in sweep["by_steps"].values()]
+            name = sweep["name"].removesuffix(", number of blocks")
+            lines.append(f"| {name}, {hops} | {' | '.join(f'{s:.0f}' for s in shares)} |")
     return "\n".join(lines)
 
 

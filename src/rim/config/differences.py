@@ -26,7 +26,11 @@ def difference(old: Any, new: Any, path: str = "") -> str:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
-        key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
+        key = next(key for key in {**old, **new} if _differ(old, new, key))
         return difference(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
     shown = ", now ".join(shorten(str(value), 60, placeholder=" ...") for value in (old, new))
     return f"{path}: {shown}" if path else shown
+
+
+def _differ(old: dict[Any, Any], new: dict[Any, Any], key: Any) -> bool:
+    return (key in old) != (key in new) or old.get(key) != new.get(key)

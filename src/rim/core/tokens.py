@@ -26,7 +26,7 @@ BLOCK_MARK = "MEMORYBLOCKSGOHERE"
 
 #: What a chat template writes for today's date. Llama 3's writes this one where it finds no clock.
 FIXED_DATE = datetime.date(2024, 7, 26)
-_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])([^"']*)\1\s*\)""")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rim.core.layers import text_config
 from rim.core.unwrap import unwrap
 from rim.evaluate.states import forward_trunks
 from rim.infer.reasoner import Reasoner
@@ -37,7 +38,8 @@ def attention_map(
     plain = unwrap(reasoner.model)
     before = plain.config._attn_implementation
     plain.set_attn_implementation("eager")
-    plain.config.output_attentions = True
+    config = text_config(plain.config)
+    config.output_attentions = True
     total: Tensor | None = None
     try:
         for start in range(0, len(questions), batch_size):
@@ -56,7 +58,7 @@ def attention_map(
             if progress:
                 progress(len(chosen))
     finally:
-        plain.config.output_attentions = False
+        config.output_attentions = False
         plain.set_attn_implementation(before)
     assert total is not None
     return {

@@ -89,13 +89,17 @@ def change_text(shares: Sequence[tuple[float, float]], p_values: Sequence[float]
 
 
 def control_verdicts(
-    name: str, right: Sequence[str], controls: Sequence[Sequence[dict[str, Any]]]
+    name: str,
+    right: Sequence[str],
+    controls: Sequence[Sequence[dict[str, Any]]],
+    steps: Sequence[Sequence[int]] = (),
 ) -> list[dict[str, Any]]:
     """What was done to one method's trained models, each control against the model as it is.
 
     Args:
         right: right-or-wrong of the models as they are, one string a seed.
         controls: for each seed the records of `rim.evaluate.controls.run_controls`.
+        steps: for each seed how many steps its questions have; left out: not known.
     """
     outcomes: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for text, records in zip(right, controls, strict=True):
@@ -114,12 +118,16 @@ def control_verdicts(
     ]
     if sweep:
         shares = {n: [record["right"] for _, record in pairs] for n, pairs in sweep.items()}
-        verdicts.append(_sweep_verdict(name, shares))
+        verdicts.append(_sweep_verdict(name, shares, steps))
     return verdicts
 
 
-def _sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Accuracy under each number of blocks at test time, in one line and without a test."""
+def _sweep_verdict(
+    name: str, right: Mapping[str, Sequence[str]], steps: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """Accuracy under each number of blocks at test time, in one line and without a test, and by the
+    steps of a question.
+    """
     means = {
         control: fmean(t.count("1") / len(t) for t in texts) for control, texts in right.items()
     }
@@ -129,8 +137,18 @@ def _sweep_verdict(name: str, right: Mapping[str, Sequence[str]]) -> dict[str, A
     return {
         "name": f"{name}, number of blocks",
         "accuracies": means,
+        "by_steps": {control: _by_steps(texts, steps) for control, texts in right.items()},
         "line": f"{name}, number of blocks at test time, {which}: {listed} %",
     }
+
+
+def _by_steps(texts: Sequence[str], steps: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Accuracy by number of steps, over the questions of all seeds; empty where not known."""
+    marks: dict[int, list[bool]] = {}
+    for text, own in zip(texts, steps, strict=False):
+        for mark, count in zip(text, own, strict=False):
+            marks.setdefault(count, []).append(mark == "1")
+    return {str(count): fmean(found) for count, found in sorted(marks.items())}
 
 
 def p_text(p: float) -> str:

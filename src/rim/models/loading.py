@@ -232,6 +232,7 @@ def load_trained(
     tokenizer: Any = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=config.trust_remote_code
     )
+    fix_date(tokenizer)  # of a run that was trained before dates were fixed
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = read_prompt_format(folder)

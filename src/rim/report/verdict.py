@@ -36,7 +36,7 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     questions = content["data"]["tests"]["test"]["examples"]
     lines = [f"{accuracies}; {questions} test questions, {seeds_in_words(methods.values())}."]
     lines += [
-        f"{_word(name).capitalize()} had another budget: {row['exempt']}."
+        f"{_word(name)[:1].upper()}{_word(name)[1:]} had another budget: {row['exempt']}."
         for name, row in methods.items()
         if row.get("exempt")
     ]

@@ -62,7 +62,6 @@ def push(plan: PushPlan, api: Any = None) -> str:
     Raises:
         ConfigError: the hub's answer, if it is not a success.
     """
-    from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -77,6 +76,6 @@ def push(plan: PushPlan, api: Any = None) -> str:
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
         raise ConfigError(f"the hub refused the upload: {error}") from None
-    except HTTPError as error:  # of the library that hf uses: no connection
+    except HfHubHTTPError.__bases__[0] as error:  # of its HTTP library, httpx or httpx2
         raise ConfigError(f"the hub could not be reached: {error}") from None
     return str(address)

@@ -15,7 +15,7 @@ from rim.report.page.gather import (
 )
 from rim.report.page.section import percent
 from rim.report.page.words import METHODS
-from rim.report.verdict import LEVEL, lead, seeds_in_words, verdict
+from rim.report.verdict import LEVEL, lead, seeds_in_words, timed_together, verdict
 
 
 def headline(material: Material) -> list[str]:
@@ -72,7 +72,7 @@ def _comparison_headline(
 def _beside(row: dict[str, Any], own: dict[str, Any]) -> str:
     """In brackets: the other's time, and whether every seed alone shows the difference."""
     about = []
-    if "latency" in row and "latency" in own:
+    if "latency" in row and "latency" in own and timed_together(own["latency"], row["latency"]):
         ratio = row["latency"]["answer_ms"]["mean"] / own["latency"]["answer_ms"]["mean"]
         if not 0.8 <= ratio <= 1.25:
             times = f"{ratio:.1f} times as long" if ratio > 1 else f"{ratio:.1f} of the time"

@@ -197,7 +197,12 @@ def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[
         v
         for name, records in by_method.items()
         if settings.wants_controls(name)
-        for v in control_verdicts(name, _rights(records), [r["controls"] for r in records])
+        for v in control_verdicts(
+            name,
+            _rights(records),
+            [r["controls"] for r in records],
+            [r.get("test_steps", ()) for r in records],
+        )
     ]
     for name, records in by_method.items():
         controlled = settings.methods[name].control_of

@@ -68,6 +68,7 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         **asked(settings, run),
         "training": read_json(run.folder.training_file),
         "learning": _learning(run),
+        "test_steps": [len(example.steps) for example in tested],
         "results": results,
         **_block_controls(settings, run, reasoner, tested, console),
         "environment": environment(),
@@ -81,11 +82,17 @@ def _learning(run: Run) -> list[tuple[float, float]]:
     return curves.get(ACCURACY, [])
 
 
-def note_learning(run: Run) -> None:
-    """Add its learning curve to a result of before there were any, if the run is still there."""
-    record = read_record(run)
+def complete(settings: Comparison, run: Run) -> None:
+    """Add to a result of an earlier version what can be known without asking the model again: its
+    learning curve, if the run is still there, and how many steps each test question has.
+    """
+    record, found = read_record(run), {}
     if "learning" not in record and run.folder.metrics_file.exists():
-        write_json(_result(run), record | {"learning": _learning(run)})
+        found["learning"] = _learning(run)
+    if "test_steps" not in record:
+        found["test_steps"] = [len(e.steps) for e in _tested(settings, run, record)]
+    if found:
+        write_json(_result(run), record | found)
 
 
 # --- what is measured again where its settings changed -------------------------------------------

@@ -20,8 +20,8 @@ from rim.config.recipe_yaml import dump_yaml
 from rim.data.examples import DataError
 from rim.study.compare.aggregate import aggregate, read_results
 from rim.study.compare.measure import (
+    complete,
     measure_latency,
-    note_learning,
     perform,
     redo_controls,
     refuse_other_measurements,
@@ -76,7 +76,7 @@ def run_comparison(
     for run in plan:
         if run.result is not None and run.done:
             redo_controls(settings, run, console)
-            note_learning(run)
+            complete(settings, run)
     for task in settings.tasks:
         for seed in settings.seeds:
             finished = [r for r in plan if (r.task, r.seed) == (task, seed) and r.result and r.done]
