@@ -255,6 +255,9 @@ def test_records_that_name_default_columns_are_not_changed_ones(finished):
     assert source["columns"] == {}
     source["columns"] = {"question": "question", "steps": "steps", "answer": "answer"}
     run.result.write_text(json.dumps(record))
+    # Nor are those of before a setting existed.
+    del record["tests"]["test"]["relations"]["pool"], record["evaluation"]["batch_size"]
+    run.result.write_text(json.dumps(record))
     refuse_changes(settings, make_plan(settings))
     source["columns"]["answer"] = "result"
     run.result.write_text(json.dumps(record))

@@ -47,6 +47,16 @@ def read(question):
     return facts, others, start, relations
 
 
+def test_a_pool_of_names_makes_questions_about_the_same_people():
+    knobs = ("pool=5", "min_people=5", "max_people=5", "max_hops=3", "shape=ring")
+    examples = examples_of(*knobs, "relations=[best friend]", num_examples=60)
+    for example in examples:
+        facts, _, _, _ = read(example.question)
+        assert {who for who, _ in facts} == set(NAMES["familiar"][:5])
+    with pytest.raises(DataError, match="max_people must be <= 4"):
+        examples_of("pool=4", "min_people=5", "max_people=5", "max_hops=3")
+
+
 def check(example):
     facts, others, person, relations = read(example.question)
     path = [person]

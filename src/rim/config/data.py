@@ -129,7 +129,9 @@ class RelationsConfig(GeneratorConfig):
     """Whom a path of relations leads to, among facts of every person and relation.
 
     `facts` and `question` say how they are worded, `names` whose names occur: "new" ones are in no
-    question with "familiar" ones. `step` is the fact of a hop, or only the name that it gives.
+    question with "familiar" ones, `pool` from how many of them people are drawn (causal protocols
+    need questions about the same people). `step` is the fact of a hop, or only the name that it
+    gives.
     """
 
     min_hops: PositiveInt = 2
@@ -140,6 +142,7 @@ class RelationsConfig(GeneratorConfig):
     shape: Literal["permutation", "ring"] = "permutation"
     distractors: Annotated[int, Field(ge=0, le=12)] = 2  # facts that are no relation
     names: Literal["familiar", "new"] = "familiar"
+    pool: PositiveInt | None = None  # all
     facts: Wording = "plain"
     question: Wording = "plain"
     step: Literal["fact", "name"] = "fact"

@@ -16,7 +16,7 @@ from rim.data.tasks.multiplication import generate_multiplication
 from rim.data.tasks.pair_matching import generate_pair_matching, read_pair_matching
 from rim.data.tasks.pointers import generate_pointers, read_pointers
 from rim.data.tasks.prefix_counts import generate_prefix_counts, read_prefix_counts
-from rim.data.tasks.relations import generate_relations
+from rim.data.tasks.relations import generate_relations, read_relations
 from rim.data.tasks.word_problems import generate_word_problems
 from rim.data.tasks.worked import Worked
 
@@ -40,4 +40,5 @@ READERS: dict[str, Callable[[Any, str], Worked | None]] = {
     "pair_matching": read_pair_matching,
     "pointers": read_pointers,
     "prefix_counts": read_prefix_counts,
+    "relations": read_relations,
 }

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 from rim.config import RelationsConfig
 from rim.data.examples import DataError, Example
 from rim.data.tasks.drawing import PEOPLE, Draft, Task, generate, sentences_key
+from rim.data.tasks.worked import Worked
 
 _NEW = (
     "Adam Alice Carl Daniel Edith Frank George Helen Henry Jack Jane John Kate Laura Lucy Mark "
@@ -42,7 +44,7 @@ def generate_relations(config: RelationsConfig, excluded: Collection[str] = ()) 
     Raises:
         DataError: more people wanted than there are names, or knobs that allow no question.
     """
-    names = NAMES[config.names]
+    names = _pool(config)
     if config.max_people > len(names):
         raise DataError(
             f"relations: max_people must be <= {len(names)}, there are no more {config.names} names"
@@ -57,8 +59,55 @@ def generate_relations(config: RelationsConfig, excluded: Collection[str] = ()) 
     return generate(config, task, excluded)
 
 
+def _pool(config: RelationsConfig) -> tuple[str, ...]:
+    return NAMES[config.names][: config.pool]
+
+
+def read_relations(config: RelationsConfig, question: str) -> Worked | None:
+    """See `Worked`: the value after step t is the person reached. None where facts or the question
+    are worded otherwise than plainly.
+    """
+    text, asks, ask = question.rpartition("Who is ")
+    start, *asked = ask.removesuffix("?").split("'s ")
+    relations = "|".join(map(re.escape, config.relations))
+    facts = re.findall(rf"(\w+)'s ({relations}) is (\w+)\.", text)
+    others = {(who, relation): other for who, relation, other in facts}
+    people = tuple(sorted({who for who, _, _ in facts}))
+    complete = len(others) == len(facts) == len(people) * len(config.relations)
+    if not (asks and asked and complete and {start} <= set(people)):
+        return None
+    if not set(asked) <= set(config.relations) or not {x for _, _, x in facts} <= set(people):
+        return None
+
+    def follow(who: str, path: Sequence[str]) -> list[str]:
+        met = []
+        for relation in path:
+            who = others[who, relation]
+            met.append(who)
+        return met
+
+    def rewrite(rng: random.Random) -> str:
+        """One relation leads to somebody else: two people may now have the same friend."""
+        who, relation, other = rng.choice(facts)
+        new = rng.choice([person for person in people if person not in (who, other)])
+        old, changed = (
+            _PLAIN.format(who=who, relation=relation, other=each) for each in (other, new)
+        )
+        return question.replace(old, changed)
+
+    values = tuple(follow(start, asked))
+    return Worked(
+        f"{', '.join(asked)} among {', '.join(people)}",
+        values,
+        values[-1],
+        people,
+        lambda t, value: [value, *follow(value, asked[t:])][-1],
+        rewrite,
+    )
+
+
 def _draw(config: RelationsConfig, rng: random.Random, hops: int) -> Draft | None:
-    people = rng.sample(NAMES[config.names], rng.randint(config.min_people, config.max_people))
+    people = rng.sample(_pool(config), rng.randint(config.min_people, config.max_people))
     others = {relation: _draw_map(config.shape, rng, people) for relation in config.relations}
     asked = rng.choices(config.relations, k=hops)
     path = [rng.choice(people)]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rim.config import ConfigError
+from rim.config import ConfigError, DataSource, Settings
 from rim.config.differences import difference, plain
-from rim.config.recipe_yaml import load_recipe, recipe_from_dict
+from rim.config.recipe_yaml import load_recipe, recipe_from_dict, settings_from_dict
 from rim.results import read_json
 from rim.study.compare.plan import Run
-from rim.study.compare.settings import Comparison
+from rim.study.compare.settings import Comparison, EvaluationSettings
 
 #: What training depends on; on the rest of `asked` only the measurements do.
 TRAINED_WITH = ("recipe", "start_recipe")
@@ -80,7 +80,9 @@ def _made_with(run: Run) -> dict[str, Any]:
     if run.result is not None and run.result.exists():
         record = read_record(run)
         made = {key: _as_now(record.get(key)) for key in TRAINED_WITH}
-        return made | {key: record.get(key) for key in ("tests", "evaluation")}
+        tests = record.get("tests") or {}
+        made["tests"] = {name: _filled(DataSource, source) for name, source in tests.items()}
+        return made | {"evaluation": _filled(EvaluationSettings, record.get("evaluation") or {})}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
     files = {"recipe": run.folder.config_file, "start_recipe": run.start_file}
@@ -95,6 +97,11 @@ def _as_now(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
     if recipe is None:
         return None
     return recipe_from_dict(recipe, "a result").model_dump(mode="json")
+
+
+def _filled(settings: type[Settings], recorded: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings with the defaults of those that came later."""
+    return settings_from_dict(settings, recorded, "a result").model_dump(mode="json")
 
 
 def is_empty_beginning(run: Run) -> bool:
