@@ -2,13 +2,15 @@
 
     python benchmarks/protocol_runs.py transplant RUN [RUN ...] [--pairs 120] [--seed 0] --out FILE
 
-The questions are test questions of the task that the runs were trained on.
+The questions are test questions of the task that the runs were trained on; `--set pool=5` changes
+a knob of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ from rim.infer.reasoner import load
 from rim.results import write_json
 
 
-def on_run(protocol: Any, run: Path, pairs: int, seed: int) -> dict[str, Any]:
+def on_run(
+    protocol: Any, run: Path, pairs: int, seed: int, changes: Sequence[str]
+) -> dict[str, Any]:
     source = task_of(run)
     assert source.task is not None
     knobs = source.task.model_dump() | {"split": "test", "num_examples": max(400, 2 * pairs)}
-    examples = load_examples(task_source(source.format, knobs))
+    source = task_source(source.format, knobs, tuple(changes))
+    examples = load_examples(source)
     result = run_protocol(
         protocol, load(run, device="cpu"), examples, source, pairs=pairs, seed=seed
     )
@@ -37,12 +42,15 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--pairs", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = []
     for run in arguments.runs:
-        results.append(on_run(arguments.protocol, run, arguments.pairs, arguments.seed))
+        results.append(
+            on_run(arguments.protocol, run, arguments.pairs, arguments.seed, arguments.set)
+        )
         for line in lines_of(results[-1]):
             print(f"{run.name}: {line}", flush=True)
         write_json(arguments.out, {"protocol": arguments.protocol, "runs": results})

@@ -51,6 +51,8 @@ TABLES = {
     "real-learning": ("docs/real.md", real.learning_table),
     "real-sweep": ("docs/real.md", real.sweep_table),
     "real-cost": ("docs/real.md", real.cost_table),
+    "real-engines": ("docs/real.md", real.engine_table),
+    "real-quantised": ("docs/real.md", real.quantised_table),
     "real-controls": ("docs/real.md", real.control_lines),
     "parser-table": ("docs/lm-eval.md", data.parser_table),
 }

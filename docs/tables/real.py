@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tables.comparisons import table_note
-from tables.numbers import read, spread
+from tables.numbers import quartiles, read, short_commit, spread
+from tables.serving import quantised
 
 
 def _content() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,3 +125,40 @@ def control_lines() -> str:
     """The controls' verdicts, a line each."""
     _, content = _content()
     return "\n".join(f"- {verdict['line']}" for verdict in content["controls"])
+
+
+def engine_table() -> str:
+    """The trained RiM model in stock engines: the same answers, by number of blocks, and times."""
+    (result,) = read("results/engines_smollm2.json")
+    counts = result["settings"]["blocks"]
+    right = [f"right with {k} block{'s' if k > 1 else ''}, %" for k in counts]
+    lines = [
+        f"| engine | answers equal to ours | {' | '.join(right)} | ms an answer (quartiles) |",
+        "|---" * (3 + len(counts)) + "|",
+    ]
+    machine = result["environment"]
+    for name, row in result["engines"].items():
+        version = machine["packages"].get(name)
+        cells = [
+            f"{name} {version}" if version else name,
+            f"{row['equal_answers']} of {row['answers']}",
+            *(f"{100 * row['by_blocks'][str(k)]['accuracy']:.0f}" for k in counts),
+            quartiles(row["milliseconds"], 0),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    asked = result["data"]["questions"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{asked} test questions with each number of blocks, {machine['processor']}, one "
+            f"thread, float32, commit {short_commit(machine['git_commit'])}; whole answers, the "
+            "prompt of a question kept by the servers that keep prompts.",
+        ]
+    )
+
+
+def quantised_table() -> str:
+    """The same model as GGUF files of several weight types."""
+    (result,) = read("results/gguf_quantised_smollm2.json")
+    return quantised(result)

@@ -9,6 +9,11 @@ from tables.numbers import quartiles, read, short_commit
 
 def gguf_table() -> str:
     (result,) = read("results/gguf_quantised.json")
+    return quantised(result)
+
+
+def quantised(result: dict[str, Any]) -> str:
+    """A run in llama.cpp at several weight types."""
     names = {"rim": "`rim ask`", "transformers": "transformers `generate`"}
     lines = [
         "| engine | accuracy % (95 %) | answers as `rim ask`'s | ms (quartiles) | file, MB |",
@@ -34,7 +39,7 @@ def gguf_table() -> str:
             "",
             f"{machine['processor']}, one thread, {result['rounds']} rounds, engines taking turns, "
             f'commit {short_commit(machine["git_commit"])}. "exact": '
-            f"`{result['llama_cpp']['exact_flags']}`. This narrow model's q4_k_m has "
+            f"`{result['llama_cpp']['exact_flags']}`. This model's q4_k_m has "
             + ", ".join(f"{count} tensors of {kind}" for kind, count in types.items())
             + ".",
         ]
