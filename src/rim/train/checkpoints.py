@@ -138,9 +138,10 @@ def last_whole_checkpoint(stage_dir: Path, tell: Callable[[str], None]) -> Path 
     for place, checkpoint in enumerate(found, start=1):
         reason = what_is_torn(checkpoint)
         if reason is None:
-            best = saved_state(checkpoint).best_model_checkpoint
-            reason = what_is_torn(Path(best)) if best else None
-            reason = reason and f"its best, {Path(best).name}, is: {reason}"
+            named = saved_state(checkpoint).best_model_checkpoint
+            best = Path(named) if named else None
+            torn = what_is_torn(best) if best else None
+            reason = f"its best, {best.name}, is: {torn}" if best and torn else None
         if reason is None:
             return checkpoint
         next_one = "the one before it is taken" if place < len(found) else "the stage begins anew"

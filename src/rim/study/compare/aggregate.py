@@ -148,9 +148,10 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
     ]
     if timed := [r["latency"] for r in records if "latency" in r]:
         keys = ("ttft_ms", "answer_ms", "tokens")
-        row["latency"] = {key: value_spread([t[key] for t in timed]) for key in keys}
+        latency: Record = {key: value_spread([t[key] for t in timed]) for key in keys}
         # Which runs took turns, how: times of other sessions are not to be divided by these.
-        row["latency"]["runs"] = [r["latency_settings"] for r in records if "latency" in r]
+        latency["runs"] = [r["latency_settings"] for r in records if "latency" in r]
+        row["latency"] = latency
     return row
 
 
