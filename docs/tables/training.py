@@ -9,13 +9,14 @@ from tables.numbers import read, short_commit
 
 def families_table() -> str:
     """Which way the read-outs of every family run, and whether its answers are right."""
-    (result,) = read("results/families.json")
+    results = read("results/families*.json")
+    rows = [row for result in results for row in result["families"]]
     lines = [
         "| family | layers (window) | attention | error of parallel | read-outs "
         "| answers right | alone as in a batch | loaded as saved |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in result["families"]:
+    for row in rows:
         if "refused" in row:
             lines.append(f"| {row['family']} | - | - | - | refused: {row['refused']} | - | - | - |")
             continue
@@ -30,13 +31,14 @@ def families_table() -> str:
             *("yes" if row[key] else "NO" for key in ("batch_mates_equal", "reloaded_equal")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    machine = result["environment"]
-    ratios = {f"{row['separate_tokens']:.1f}" for row in result["families"] if "layers" in row}
+    machine = results[0]["environment"]
+    commits = dict.fromkeys(short_commit(r["environment"]["git_commit"]) for r in results)
+    ratios = {f"{row['separate_tokens']:.1f}" for row in rows if "layers" in row}
     lines += [
         "",
         f"Separate rows took {' or '.join(sorted(ratios))} times the tokens here (3 blocks, short "
         f"questions). transformers {machine['packages']['transformers']}, torch "
-        f"{machine['packages']['torch']}, commit {short_commit(machine['git_commit'])}.",
+        f"{machine['packages']['torch']}, commits {', '.join(commits)}.",
     ]
     return "\n".join(lines)
 
