@@ -147,7 +147,7 @@ def generate(
     Knobs of prefix_counts: chunk, min_chunks, max_chunks, modulus.
 
     Knobs of relations: min_hops, max_hops, min_people, max_people, relations,
-    shape (permutation or ring), distractors, names (familiar or new), facts and
+    shape (permutation or ring), distractors, names (familiar or new), pool, facts and
     question (plain, paraphrased or mixed), step (fact or name).
 
     Knobs of word_problems: min_steps, max_steps, distractors, largest_number,
