@@ -53,6 +53,7 @@ TABLES = {
     "real-cost": ("docs/real.md", real.cost_table),
     "real-engines": ("docs/real.md", real.engine_table),
     "real-quantised": ("docs/real.md", real.quantised_table),
+    "real-transplant": ("docs/real.md", real.transplant_table),
     "real-controls": ("docs/real.md", real.control_lines),
     "parser-table": ("docs/lm-eval.md", data.parser_table),
 }

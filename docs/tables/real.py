@@ -162,3 +162,25 @@ def quantised_table() -> str:
     """The same model as GGUF files of several weight types."""
     (result,) = read("results/gguf_quantised_smollm2.json")
     return quantised(result)
+
+
+def transplant_table() -> str:
+    """Which part of another question's cache brings its answer, after blind drop-out."""
+    (content,) = read("results/real_transplant.json")
+    (run,) = content["runs"]
+    shown = ["block 1", "block 2", "block 3", "block 3, keys", "block 3, values"]
+    shown += [f"block 3, layers {band}" for band in ("1 to 8", "9 to 15", "16 to 22", "23 to 30")]
+    shown += ["all blocks", "question", "question and all blocks"]
+    by_name = {carrier["name"]: carrier for carrier in run["carriers"]}
+    lines = [
+        "| transplanted | the source's answer, % (95 %) | what follows from its intermediate name, % |",
+        "|---|---|---|",
+    ]
+    for name in shown:
+        source, value = (by_name[name][key] for key in ("source", "counterfactual"))
+        low, high = 100 * source["low"], 100 * source["high"]
+        lines.append(
+            f"| {name} | {100 * source['accuracy']:.1f} ({low:.1f}-{high:.1f}) "
+            f"| {100 * value['accuracy']:.1f} |"
+        )
+    return "\n".join(lines)
