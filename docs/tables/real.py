@@ -173,7 +173,8 @@ def transplant_table() -> str:
     shown += ["all blocks", "question", "question and all blocks"]
     by_name = {carrier["name"]: carrier for carrier in run["carriers"]}
     lines = [
-        "| transplanted | the source's answer, % (95 %) | what follows from its intermediate name, % |",
+        "| transplanted | the source's answer, % (95 %) | what follows from its intermediate name, "
+        "% |",
         "|---|---|---|",
     ]
     for name in shown:
