@@ -90,7 +90,7 @@ def complete(settings: Comparison, run: Run) -> None:
     if "learning" not in record and run.folder.metrics_file.exists():
         found["learning"] = _learning(run)
     if "test_steps" not in record:
-        found["test_steps"] = [len(e.steps) for e in _tested(settings, run, record)]
+        found["test_steps"] = [len(e.steps) for e in _tested(settings, run)]
     if found:
         write_json(_result(run), record | found)
 
@@ -121,23 +121,13 @@ def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
             f"{run.folder.path} is gone; delete the result to train it again"
         )
     reasoner = load(run.folder.path, device=best_device())
-    examples = _tested(settings, run, record)
+    examples = _tested(settings, run)
     write_json(_result(run), record | _block_controls(settings, run, reasoner, examples, console))
 
 
-def _tested(settings: Comparison, run: Run, record: dict[str, Any]) -> list[Example]:
-    """The test questions that a finished run was scored on.
-
-    Raises:
-        ConfigError: their file has changed since.
-    """
-    examples = load_examples(settings.tasks[run.task].test)
-    if data_hash(examples) != record["results"]["test"]["data"]["hash"]:
-        raise ConfigError(
-            f"{run.result}: its test questions have changed since it was measured; delete it to "
-            "measure the trained model again"
-        )
-    return examples
+def _tested(settings: Comparison, run: Run) -> list[Example]:
+    """The test questions that a finished run was scored on; `check_questions` refuses others."""
+    return load_examples(settings.tasks[run.task].test)
 
 
 def _block_controls(
@@ -177,7 +167,7 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
         wanted["together"] = sorted(run.method for run in runs)
     if all(records[run.method].get("latency_settings") == wanted for run in runs):
         return
-    examples = _tested(settings, runs[0], records[runs[0].method])
+    examples = _tested(settings, runs[0])
     count = min(settings.latency.questions, len(examples))
     with counted(console, f"latency, {runs[0].task}, seed {runs[0].seed}", count) as advance:
         times = time_in_turns(
