@@ -9,22 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import warm
 import yaml
 from conftest import stage, tiny_model
+from peft import LoraConfig, get_peft_model
 from test_training import QUIET, losses, raw_recipe, weights_of
 
 from rim.config import ConfigError, DataSource
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.sources import load_examples, write_file
 from rim.infer.reasoner import load
-from rim.train.arguments import training_arguments
+from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.curriculum import train
 from rim.train.processes import counted, micro_batch
 from rim.train.run_folder import RunFolder
+from rim.train.sharded_weights import refuse_sharding
 
 #: Sums of float32 in another order, through ten steps of Adam.
 TOLERANCE = {"rel": 2e-4, "abs": 1e-5}
@@ -127,20 +130,43 @@ def train_all(folder: Path, plain_tokenizer):
     resumed = {"recipe": killed[0], "resume": True}
     two_processes(folder, [resumed, {"recipe": killed[1], "kill_at": ["refinement", 3, 0]}], 1)
     said = two_processes(folder, [{"recipe": killed[1], "resume": True}])
-    for name in ("full-two", "lora-two", "latent-two", "full-killed", "lora-killed"):
-        runs[name] = RunFolder(folder / "runs" / name)
+    shard(folder, recipes)
+    for kind in ("two", "killed", "sharded"):
+        for name in recipes:
+            runs[f"{name}-{kind}"] = RunFolder(folder / "runs" / f"{name}-{kind}")
     return runs, said
 
 
+def shard(folder: Path, recipes: dict[str, dict]) -> None:
+    """The recipes with weights in shards; the adapter's two stages are killed and resumed."""
+
+    def sharded(name: str) -> dict:
+        stages = [
+            stage | {"trainer": stage["trainer"] | {"fsdp": True}}
+            for stage in recipes[name]["stages"]
+        ]
+        return recipes[name] | {"name": f"{name}-sharded", "stages": stages}
+
+    full, lora = ({"recipe": sharded(name), "shard": True} for name in ("full", "lora"))
+    two_processes(folder, [full, lora | {"kill_before_saving": ["grounding", 1]}], 1)
+    lora["resume"] = True
+    two_processes(folder, [lora | {"kill_at": ["refinement", 3, 0]}], 1)
+    two_processes(folder, [lora])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full", "lora", "latent"])
-def test_two_processes_give_the_losses_of_one(trained, name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, "two") for n in ("full", "lora", "latent")] + [(n, "sharded") for n in ("full", "lora")],
+)
+def test_two_processes_give_the_losses_of_one(trained, name, kind):
     runs, _ = trained
-    one, two = runs[name], runs[f"{name}-two"]
+    one, two = runs[name], runs[f"{name}-{kind}"]
     for key in ("loss", "token_loss", "readout_last_nll", "eval_loss", "eval_token_loss"):
-        first, second = losses(one, key), losses(two, key)
-        assert [x[:2] for x in first] == [x[:2] for x in second]
-        assert [x[2] for x in second] == pytest.approx([x[2] for x in first], **TOLERANCE)
+        # The last word on every step: a resumed run repeats the steps since its checkpoint.
+        first, second = ({x[:2]: x[2] for x in losses(run, key)} for run in (one, two))
+        assert list(first) == list(second)
+        assert list(second.values()) == pytest.approx(list(first.values()), **TOLERANCE)
     assert losses(one, "eval_accuracy") == losses(two, "eval_accuracy")
     first, second = weights_of(one), weights_of(two)
     for key in first:
@@ -201,6 +227,49 @@ def test_every_example_counts_once_an_epoch(monkeypatch, num_examples):
             batches = [{"num_readouts": torch.ones(2)}] * 2
             total += sum(int(c.sum()) for c in counted(batches, step, num_examples, settings, rank))
     assert total == num_examples
+
+
+def fsdp(**changes) -> SimpleNamespace:
+    """What `refuse_sharding` looks at of a trainer."""
+    plugin = SimpleNamespace(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+    for name, value in changes.items():
+        setattr(plugin, name, value)
+    state = SimpleNamespace(fsdp_plugin=plugin)
+    return SimpleNamespace(
+        is_fsdp_enabled=True,
+        args=SimpleNamespace(fsdp=True),
+        accelerator=SimpleNamespace(state=state),
+        model=object(),
+    )
+
+
+def test_fsdp_that_would_not_shard_or_not_end_is_refused(tmp_path, plain_tokenizer):
+    refuse_sharding(fsdp(), feeds_back=False)
+    with pytest.raises(ConfigError, match="feeds hidden states back"):
+        refuse_sharding(fsdp(), feeds_back=True)
+    with pytest.raises(ConfigError, match="version: 2"):
+        refuse_sharding(fsdp(fsdp_version=1), feeds_back=False)
+    on_a_cpu = fsdp()
+    on_a_cpu.is_fsdp_enabled = False
+    with pytest.raises(ConfigError, match="shards nothing here"):
+        refuse_sharding(on_a_cpu, feeds_back=False)
+    joined = fsdp(state_dict_type="StateDictType.FULL_STATE_DICT")
+    refuse_sharding(joined, feeds_back=False)
+    joined.model = get_peft_model(
+        tiny_model("llama", plain_tokenizer), LoraConfig(target_modules=["q_proj"])
+    )
+    with pytest.raises(ConfigError, match="stay in shards"):
+        refuse_sharding(joined, feeds_back=False)
+
+
+def test_fsdp_is_for_a_launcher_and_for_every_stage(monkeypatch):
+    with_fsdp, without = stage(trainer={"fsdp": True}), stage(name="other")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with pytest.raises(ConfigError, match="torchrun"):
+        check_trainer_settings([with_fsdp])
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError, match=r"'other'.*every stage or in none"):
+        check_trainer_settings([with_fsdp, without])
 
 
 def test_one_process_trains_on_the_first_of_several_gpus(tmp_path, monkeypatch):

@@ -12,8 +12,11 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from rich.console import Console
 
+import rim.train.curriculum
 import rim.train.trainer
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.train.curriculum import train
@@ -32,8 +35,37 @@ def kill_at(stage: str, step: int, rank: int) -> None:
     rim.train.trainer.ReadoutTrainer.training_step = training_step  # type: ignore[method-assign]
 
 
+def kill_before_saving(stage: str, rank: int) -> None:
+    """After a stage's last checkpoint, before its model is written."""
+    original = rim.train.curriculum.whole_weights
+
+    def whole_weights(trainer):
+        if (trainer.stage.name, trainer.args.process_index) == (stage, rank):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(trainer)
+
+    rim.train.curriculum.whole_weights = whole_weights  # type: ignore[assignment]
+
+
+def shard_on_cpus() -> None:
+    """accelerate shards on GPUs alone. Its own FSDP2 runs on a CPU as well, once it is told to."""
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = init  # type: ignore[method-assign]
+
+
 for job in json.loads(Path(sys.argv[1]).read_text()):
     if "kill_at" in job:
         kill_at(*job["kill_at"])
+    if "kill_before_saving" in job:
+        kill_before_saving(*job["kill_before_saving"])
+    if job.get("shard"):
+        shard_on_cpus()
     console = Console(width=200)
     train(recipe_from_dict(job["recipe"]), resume=job.get("resume", False), console=console)

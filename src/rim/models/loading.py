@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -185,15 +186,23 @@ def save_trained(
     prompt_format: PromptFormat,
     base: ModelConfig,
     folder: Path,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write weights (safetensors; the adapter alone under LoRA), tokenizer and `rim.json`."""
+    """Write weights (safetensors; the adapter alone under LoRA), tokenizer and `rim.json`.
+
+    Args:
+        weights: the model's, by name, where it holds a shard of them only.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     tokenizer.save_pretrained(folder)
     if isinstance(model, PeftModel) and not model.config.tie_word_embeddings:
         ids = memory_token_ids(tokenizer, prompt_format.memory)
-        rows = model.get_output_embeddings().weight.detach()[ids]
-        save_file({"rows": rows.cpu().contiguous()}, folder / HEAD_ROWS_FILE)
+        head = model.get_output_embeddings().weight
+        if weights is not None:
+            names = {parameter: name for name, parameter in model.named_parameters()}
+            head = weights[names[head]]
+        save_file({"rows": head.detach()[ids].cpu().contiguous()}, folder / HEAD_ROWS_FILE)
     # An adapter needs its base again, from wherever it is loaded.
     if base.base and (file := find_gguf(base.base)):
         base = base.model_copy(update={"revision": file_hash(file)})

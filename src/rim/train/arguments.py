@@ -17,6 +17,7 @@ from rim.config.stages import TRAINER_OWN
 from rim.core.unwrap import unwrap
 from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
+from rim.train.sharded_weights import refuse_stages, sharding_settings
 
 _FIELDS = {field.name for field in dataclasses.fields(TrainingArguments)}
 #: The name of gradient checkpointing in this transformers (renamed in 5.23).
@@ -45,6 +46,7 @@ def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
         ConfigError: a name that this transformers does not know, a value that it refuses, or a
             batch that the processes cannot share.
     """
+    refuse_stages(stages)
     known = _FIELDS - TRAINER_OWN.keys()
     for stage in stages:
         micro_batch(stage, process_count())
@@ -122,7 +124,7 @@ def training_arguments(
         run_name=f"{recipe.name}-{stage.name}",
         seed=stage_seed(recipe.seed, index),
         data_seed=stage_seed(recipe.seed, index),
-        **_free_settings(every) | stage.trainer,
+        **_free_settings(every) | stage.trainer | sharding_settings(stage.trainer),
     )
     if arguments.n_gpu > 1:
         # transformers would split every batch among the GPUs in one process (nn.DataParallel),

@@ -44,6 +44,7 @@ from rim.train.run_folder import (
     remove_checkpoints,
 )
 from rim.train.seeds import stage_seed
+from rim.train.sharded_weights import whole_weights
 from rim.train.stopping import Termination
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
 
@@ -223,8 +224,11 @@ class Curriculum:
         self.console.print(f"  best validation at step {state.best_global_step}", highlight=False)
         partial = folder / "final.partial"
         trained = trainer.accelerator.unwrap_model(trainer.model)
+        weights_of_all = whole_weights(trainer)
         if is_first():
-            save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial)
+            save_trained(
+                trained, tokenizer, self.prompt_format, recipe.model, partial, weights_of_all
+            )
             if ending:
                 metrics.write(state.global_step, {"ended": ending, "planned": state.max_steps})
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}

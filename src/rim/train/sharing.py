@@ -14,6 +14,7 @@ from rim.train.checkpoints import SafeTrainer
 from rim.train.cost import TrainingCost, micro_batch_counts
 from rim.train.order import Shuffled
 from rim.train.processes import counted
+from rim.train.sharded_weights import embedding_with_head
 
 
 class SharedTrainer(SafeTrainer):
@@ -33,6 +34,10 @@ class SharedTrainer(SafeTrainer):
         seed = self.args.data_seed
         self._order = Shuffled(len(sampler), torch.random.initial_seed() if seed is None else seed)
         return self._order
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with embedding_with_head(self.model):
+            return super()._prepare_for_training(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # accelerate does not find the order behind a loader that processes share and a resumed run

@@ -36,6 +36,7 @@ from rim.train.log_window import (
 )
 from rim.train.out_of_memory import validating
 from rim.train.processes import by_first
+from rim.train.sharded_weights import refuse_sharding
 from rim.train.sharing import SharedTrainer
 from rim.train.stopping import Patience
 
@@ -100,6 +101,7 @@ class ReadoutTrainer(SharedTrainer):
         self.feedback = feedback_of(encoder)
         self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         super().__init__(data_collator=batch_maker(stage, encoder), **kwargs)
+        refuse_sharding(self, feeds_back=self.feedback is not None)
         self.stage = stage
         self.memory = encoder.format.memory
         self.score = score
@@ -133,6 +135,8 @@ class ReadoutTrainer(SharedTrainer):
             state = saved_state(checkpoint)
             if state.global_step >= state.max_steps or (self.patience and self.patience.is_out):
                 self.state = state
+                if self.is_fsdp_enabled:  # checkpoints are loaded into shards
+                    self._prepare_for_training(state.max_steps, None, None)
                 self._load_best_model()
                 return
             self.add_callback(BestIsHere(checkpoint))
@@ -213,6 +217,8 @@ class ReadoutTrainer(SharedTrainer):
         return coins_BR.to(device, non_blocking=True)
 
     def _chunk(self, inputs: dict[str, Tensor]) -> int | None:
+        if self.is_fsdp_enabled:  # the head's weights are whole in its own pass only
+            return None
         chunk = logits_chunk(unwrap(self.model), len(inputs["target_ids"]))
         return chunk if chunk and self._head_makes_logits else None
 
