@@ -351,6 +351,32 @@ def test_a_stage_ends_when_validation_rises_no_more(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_next_stage_takes_the_steps_that_are_left(tmp_path, monkeypatch):
+    scored(monkeypatch, RISING)
+    raw = one_stage(tmp_path, max_steps=10, evaluate_every=1, patience=3)
+    (first,) = raw["stages"]
+    first["unused_steps"] = "next_stage"
+    second = {"name": "refinement", "objective": "answer", "batch_size": first["batch_size"]}
+    raw["stages"].append(second | {"max_steps": 2, "evaluate_every": 2})
+    stages = read_json(run(raw).path / "training.json")["stages"]
+    assert [(s["steps"], s["planned_steps"]) for s in stages] == [(6, 10), (6, 6)]
+
+
+@pytest.mark.parametrize("stages", ["last", "unlike"])
+def test_steps_are_handed_to_a_like_stage_alone(tmp_path, stages):
+    raw = one_stage(tmp_path, max_steps=10, patience=3, unused_steps="next_stage")
+    if stages == "unlike":
+        size = 2 * raw["stages"][0]["batch_size"]
+        second = {"name": "b", "objective": "answer", "max_steps": 2, "batch_size": size}
+        raw["stages"].append(second)
+    with pytest.raises(ConfigError, match="needs a stage behind it with the same batch_size"):
+        recipe_from_dict(raw)
+    raw["stages"][0]["patience"] = None
+    with pytest.raises(ConfigError, match="goes with patience"):
+        recipe_from_dict(raw)
+
+
+@pytest.mark.slow
 def test_falling_loss_keeps_a_stage_going(tmp_path, monkeypatch):
     """Accuracy stands at zero for long, and then jumps."""
     raw = one_stage(tmp_path, max_steps=6, evaluate_every=1, patience=1, learning_rate=3e-3)
@@ -404,6 +430,11 @@ def test_a_comparison_of_equal_steps_refuses_what_nobody_knows(tmp_path):
     patient = settings.model_copy(update={"methods": settings.methods | {name: changed}})
     with pytest.raises(ConfigError, match=rf"{name} has patience in stage .*budget\.kind: tokens"):
         make_plan(patient)
+    (stage,) = stages
+    half = stage | {"max_steps": stage["max_steps"] // 2}
+    handed_on = [half | {"unused_steps": "next_stage"}, half | {"name": "b", "patience": None}]
+    changed = method.model_copy(update={"recipe": method.recipe | {"stages": handed_on}})
+    assert make_plan(settings.model_copy(update={"methods": settings.methods | {name: changed}}))
     budget = settings.budget.model_copy(update={"exempt": {name: "ends when it has learned"}})
     assert make_plan(patient.model_copy(update={"budget": budget}))
 

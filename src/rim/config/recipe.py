@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -71,6 +72,14 @@ class Recipe(Settings):
                 raise ValueError(
                     f"stage {stage.name!r}: gradient_checkpointing has no cache, which methods "
                     "that feed hidden states back need"
+                )
+        for stage, following in zip_longest(self.stages, self.stages[1:]):
+            if stage.unused_steps == "drop":
+                continue
+            if following is None or following.batch_size != stage.batch_size:
+                raise ValueError(
+                    f"stage {stage.name!r}: unused_steps: next_stage needs a stage behind it with "
+                    f"the same batch_size, {stage.batch_size}"
                 )
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):

@@ -130,6 +130,8 @@ class StageConfig(Settings):
     evaluate_every: PositiveInt | None = None  # optimizer steps; None: ten times a stage
     # Validations in a row without a better checkpoint, after which the stage ends; None: it goes on
     patience: PositiveInt | None = None
+    # What becomes of the steps that patience leaves: a run of a known length needs "next_stage".
+    unused_steps: Literal["drop", "next_stage"] = "drop"
     # Other fields of transformers' TrainingArguments, such as optim; rim.train checks their names.
     trainer: dict[str, Any] = Field(default_factory=dict)
 
@@ -157,6 +159,8 @@ class StageConfig(Settings):
                 f"batch_size {self.batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}"
             )
+        if self.unused_steps == "next_stage" and self.patience is None:
+            raise ValueError("unused_steps: next_stage goes with patience, which leaves some")
         given = (self.removed_steps is not None) + (self.removed_tokens is not None)
         if given != (self.objective == "remaining"):
             raise ValueError(

@@ -164,6 +164,7 @@ def demo_recipes(seed: int, folder: Path) -> dict[str, Recipe]:
                 | {"alignment": "own_step", "surplus_blocks": "answer", "weighting": "ones"}
                 # Later steps are learned late: the rate must still be high then.
                 | {"scheduler": "constant_with_warmup"}
+                | {"patience": 3, "unused_steps": "next_stage"}
                 | small,
                 _stage("refinement", "answer", REFINEMENT_STEPS)
                 | {"weighting": "later_more", "learning_rate": 1e-3}

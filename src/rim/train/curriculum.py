@@ -45,7 +45,7 @@ from rim.train.run_folder import (
 )
 from rim.train.seeds import stage_seed
 from rim.train.sharded_weights import whole_weights
-from rim.train.stopping import Termination
+from rim.train.stopping import Termination, with_steps_left
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
 
 
@@ -153,6 +153,7 @@ class Curriculum:
         validation_set: Sequence[Example],
     ) -> None:
         recipe, folder = self.recipe, self.run.stage_dir(index, stage)
+        stage = with_steps_left(recipe.stages, index, self.run, len(train_set))
         set_seed(stage_seed(recipe.seed, index))
         model, tokenizer = self.starting_model(stage, previous, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
@@ -224,11 +225,9 @@ class Curriculum:
         self.console.print(f"  best validation at step {state.best_global_step}", highlight=False)
         partial = folder / "final.partial"
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        weights_of_all = whole_weights(trainer)
+        whole = whole_weights(trainer)
         if is_first():
-            save_trained(
-                trained, tokenizer, self.prompt_format, recipe.model, partial, weights_of_all
-            )
+            save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial, whole)
             if ending:
                 metrics.write(state.global_step, {"ended": ending, "planned": state.max_steps})
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}

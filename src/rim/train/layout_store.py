@@ -50,6 +50,7 @@ _TRAINING_ONLY = {
     *("reduction", "max_steps", "epochs", "batch_size", "micro_batch_size", "packing"),
     *("learning_rate", "scheduler", "warmup", "weight_decay", "betas", "max_grad_norm"),
     *("dropout", "bf16", "gradient_checkpointing", "evaluate_every", "trainer", "patience"),
+    "unused_steps",
 }
 
 

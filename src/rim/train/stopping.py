@@ -9,14 +9,16 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
+from rim.config import StageConfig
 from rim.train.processes import any_process, process_count
+from rim.train.run_folder import RunFolder
 
 #: A shell's number for a process that SIGTERM ended.
 TERMINATED = 143
@@ -120,3 +122,20 @@ class Patience(EarlyStoppingCallback):
             f"ended after {state.global_step} of {state.max_steps} steps: "
             f"{count} validation{'s' * (count > 1)} in a row brought no better checkpoint"
         )
+
+
+def with_steps_left(
+    stages: Sequence[StageConfig], index: int, run: RunFolder, num_examples: int
+) -> StageConfig:
+    """A stage of a run, with the steps that the one before it was to take and did not, if it hands
+    them on (`unused_steps`).
+    """
+    stage, before = stages[index], stages[index - 1] if index else None
+    if before is None or before.unused_steps == "drop":
+        return stage
+    cost = json.loads(run.stage_cost(index - 1, before).read_text(encoding="utf-8"))
+    left = cost["planned_steps"] - cost["steps"]
+    if not left:
+        return stage
+    steps = stage.optimizer_steps(num_examples) + left
+    return stage.model_copy(update={"max_steps": steps, "epochs": None})

@@ -137,10 +137,12 @@ def check_steps(settings: Comparison, plan: list[Run]) -> None:
     for run in plan:
         if run.result is None or run.method in settings.budget.exempt:
             continue
-        if early := next((stage.name for stage in run.recipe.stages if stage.patience), None):
+        ends_early = (s for s in run.recipe.stages if s.patience and s.unused_steps == "drop")
+        if early := next((stage.name for stage in ends_early), None):
             raise ConfigError(
                 f"task {run.task}: {run.method} has patience in stage {early!r}, so how many steps "
-                "it will take is not known. Leave patience out, compare what was trained "
+                "it will take is not known. Hand them on (unused_steps: next_stage), leave "
+                "patience out, compare what was trained "
                 "(budget.kind: tokens), or name the method under budget.exempt with the reason"
             )
     for task in settings.tasks:
