@@ -280,9 +280,11 @@ def trained_losses(folder: Path, kind: str) -> list[float]:
     Raises:
         RuntimeError: the training failed, or FSDP was not what trained.
     """
-    settings = {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
+    settings = {"fsdp": True, "fsdp_config": {"reshard_after_forward": True}}
     stages = [
-        stage.model_copy(update={"max_steps": 4, "batch_size": 8, "evaluate_every": 4})
+        stage.model_copy(
+            update={"max_steps": 4, "batch_size": 8, "micro_batch_size": 8, "evaluate_every": 4}
+        )
         for stage in STAGES
     ]
     recipe = {
@@ -314,7 +316,7 @@ def trained_losses(folder: Path, kind: str) -> list[float]:
         command, capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"}
     )
     if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if "Error" in line]
+        said = [line.strip() for line in done.stderr.splitlines() if "Error: " in line]
         raise RuntimeError(f"{kind}: {said[0] if said else f'exit code {done.returncode}'}")
     lines = (folder / kind / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     logged = [json.loads(line) for line in lines]

@@ -16,8 +16,9 @@ import torch
 import warm
 import yaml
 from conftest import stage, tiny_model
-from peft import LoraConfig, get_peft_model
 from test_training import QUIET, losses, raw_recipe, weights_of
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import AutoModelForCausalLM
 
 from rim.config import ConfigError, DataSource
 from rim.config.recipe_yaml import recipe_from_dict
@@ -27,7 +28,7 @@ from rim.train.arguments import check_trainer_settings, training_arguments
 from rim.train.curriculum import train
 from rim.train.processes import counted, micro_batch
 from rim.train.run_folder import RunFolder
-from rim.train.sharded_weights import refuse_sharding
+from rim.train.sharded_weights import refuse_stages, settle_sharding
 
 #: Sums of float32 in another order, through ten steps of Adam.
 TOLERANCE = {"rel": 2e-4, "abs": 1e-5}
@@ -100,7 +101,13 @@ def trained(tmp_path_factory, plain_tokenizer):
 def train_all(folder: Path, plain_tokenizer):
     tiny_model("llama", plain_tokenizer).save_pretrained(folder / "base")
     plain_tokenizer.save_pretrained(folder / "base")
-    lora = {"model": {"base": str(folder / "base"), "lora": {"rank": 4}}}
+    base = tiny_model("llama", plain_tokenizer).config
+    base.tie_word_embeddings = False
+    AutoModelForCausalLM.from_config(base).save_pretrained(folder / "untied")
+    plain_tokenizer.save_pretrained(folder / "untied")
+    lora, untied = (
+        {"model": {"base": str(folder / name), "lora": {"rank": 4}}} for name in ("base", "untied")
+    )
     recipes = {"full": recipe(folder, "full"), "lora": recipe(folder, "lora", **lora)}
     # Full tuning reads its examples from a file piece by piece; one process holds them in memory.
     data = recipes["full"]["data"]
@@ -130,6 +137,8 @@ def train_all(folder: Path, plain_tokenizer):
     resumed = {"recipe": killed[0], "resume": True}
     two_processes(folder, [resumed, {"recipe": killed[1], "kill_at": ["refinement", 3, 0]}], 1)
     said = two_processes(folder, [{"recipe": killed[1], "resume": True}])
+    recipes["untied"] = recipe(folder, "untied", **untied)
+    runs["untied"] = train(recipe_from_dict(recipes["untied"]), console=QUIET)
     shard(folder, recipes)
     for kind in ("two", "killed", "sharded"):
         for name in recipes:
@@ -140,15 +149,19 @@ def train_all(folder: Path, plain_tokenizer):
 def shard(folder: Path, recipes: dict[str, dict]) -> None:
     """The recipes with weights in shards; the adapter's two stages are killed and resumed."""
 
+    settings = {"fsdp": True, "fsdp_config": {"reshard_after_forward": True}}
+
     def sharded(name: str) -> dict:
         stages = [
-            stage | {"trainer": stage["trainer"] | {"fsdp": True}}
+            stage | {"micro_batch_size": 2, "trainer": stage["trainer"] | settings}
             for stage in recipes[name]["stages"]
         ]
         return recipes[name] | {"name": f"{name}-sharded", "stages": stages}
 
-    full, lora = ({"recipe": sharded(name), "shard": True} for name in ("full", "lora"))
-    two_processes(folder, [full, lora | {"kill_before_saving": ["grounding", 1]}], 1)
+    full, untied, lora = (
+        {"recipe": sharded(name), "shard": True} for name in ("full", "untied", "lora")
+    )
+    two_processes(folder, [full, untied, lora | {"kill_before_saving": ["grounding", 1]}], 1)
     lora["resume"] = True
     two_processes(folder, [lora | {"kill_at": ["refinement", 3, 0]}], 1)
     two_processes(folder, [lora])
@@ -157,16 +170,18 @@ def shard(folder: Path, recipes: dict[str, dict]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(n, "two") for n in ("full", "lora", "latent")] + [(n, "sharded") for n in ("full", "lora")],
+    [(n, "two") for n in ("full", "lora", "latent")]
+    + [(n, "sharded") for n in ("full", "lora", "untied")],
 )
 def test_two_processes_give_the_losses_of_one(trained, name, kind):
     runs, _ = trained
     one, two = runs[name], runs[f"{name}-{kind}"]
     for key in ("loss", "token_loss", "readout_last_nll", "eval_loss", "eval_token_loss"):
-        # The last word on every step: a resumed run repeats the steps since its checkpoint.
-        first, second = ({x[:2]: x[2] for x in losses(run, key)} for run in (one, two))
-        assert list(first) == list(second)
-        assert list(second.values()) == pytest.approx(list(first.values()), **TOLERANCE)
+        first, second = losses(one, key), losses(two, key)
+        if (name, kind) == ("lora", "sharded"):  # resumed, so it has steps since a checkpoint twice
+            second = list({x[:2]: x for x in second}.values())
+        assert [x[:2] for x in first] == [x[:2] for x in second]
+        assert [x[2] for x in second] == pytest.approx([x[2] for x in first], **TOLERANCE)
     assert losses(one, "eval_accuracy") == losses(two, "eval_accuracy")
     first, second = weights_of(one), weights_of(two)
     for key in first:
@@ -229,47 +244,68 @@ def test_every_example_counts_once_an_epoch(monkeypatch, num_examples):
     assert total == num_examples
 
 
-def fsdp(**changes) -> SimpleNamespace:
-    """What `refuse_sharding` looks at of a trainer."""
-    plugin = SimpleNamespace(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
-    for name, value in changes.items():
-        setattr(plugin, name, value)
-    state = SimpleNamespace(fsdp_plugin=plugin)
-    return SimpleNamespace(
-        is_fsdp_enabled=True,
-        args=SimpleNamespace(fsdp=True),
-        accelerator=SimpleNamespace(state=state),
-        model=object(),
-    )
+def sharded_trainer(**changes) -> SimpleNamespace:
+    """What `settle_sharding` looks at of a trainer."""
+    bf16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
+    state = SimpleNamespace(fsdp_plugin=SimpleNamespace(mixed_precision_policy=bf16))
+    parts = {
+        "is_fsdp_enabled": True,
+        "args": SimpleNamespace(fsdp=True),
+        "accelerator": SimpleNamespace(state=state),
+        "model": object(),
+    }
+    return SimpleNamespace(**parts | changes)
 
 
-def test_fsdp_that_would_not_shard_or_not_end_is_refused(tmp_path, plain_tokenizer):
-    refuse_sharding(fsdp(), feeds_back=False)
+def test_fsdp_that_would_not_shard_is_refused():
+    trainer = sharded_trainer()
+    settle_sharding(trainer, feeds_back=False)
+    policy = trainer.accelerator.state.fsdp_plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype) == (torch.bfloat16, torch.float32)
     with pytest.raises(ConfigError, match="feeds hidden states back"):
-        refuse_sharding(fsdp(), feeds_back=True)
-    with pytest.raises(ConfigError, match="version: 2"):
-        refuse_sharding(fsdp(fsdp_version=1), feeds_back=False)
-    on_a_cpu = fsdp()
-    on_a_cpu.is_fsdp_enabled = False
+        settle_sharding(trainer, feeds_back=True)
+    with pytest.raises(ConfigError, match="4 bits"):
+        settle_sharding(sharded_trainer(model=SimpleNamespace(is_quantized=True)), False)
     with pytest.raises(ConfigError, match="shards nothing here"):
-        refuse_sharding(on_a_cpu, feeds_back=False)
-    joined = fsdp(state_dict_type="StateDictType.FULL_STATE_DICT")
-    refuse_sharding(joined, feeds_back=False)
-    joined.model = get_peft_model(
-        tiny_model("llama", plain_tokenizer), LoraConfig(target_modules=["q_proj"])
-    )
-    with pytest.raises(ConfigError, match="stay in shards"):
-        refuse_sharding(joined, feeds_back=False)
+        settle_sharding(sharded_trainer(is_fsdp_enabled=False), feeds_back=False)
+    with pytest.raises(ConfigError, match="not of the launcher"):
+        settle_sharding(sharded_trainer(args=SimpleNamespace(fsdp=None)), feeds_back=False)
 
 
-def test_fsdp_is_for_a_launcher_and_for_every_stage(monkeypatch):
-    with_fsdp, without = stage(trainer={"fsdp": True}), stage(name="other")
+def test_settings_of_fsdp_that_fail_are_refused(monkeypatch):
+    def fsdp(config=None, **changes):
+        settings = {"fsdp": True, "fsdp_config": config} | changes
+        return stage(micro_batch_size=1, trainer=settings)
+
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with pytest.raises(ConfigError, match="torchrun"):
-        check_trainer_settings([with_fsdp])
+        refuse_stages([fsdp()])
     monkeypatch.setenv("LOCAL_RANK", "0")
+    given = {"reshard_after_forward": True}
+    refuse_stages([fsdp(given)])
     with pytest.raises(ConfigError, match=r"'other'.*every stage or in none"):
-        check_trainer_settings([with_fsdp, without])
+        refuse_stages([fsdp(), stage(name="other")])
+    for config, problem in [
+        ({"version": 1}, "version 2 alone"),
+        ({"fsdp_activation_checkpointing": True}, "draws dropout anew"),
+        ({"state_dict_type": "FULL_STATE_DICT"}, "stay in shards"),
+        ("fsdp.json", "into the recipe"),
+    ]:
+        with pytest.raises(ConfigError, match=problem):
+            refuse_stages([fsdp(config)])
+    with pytest.raises(ConfigError, match="state micro_batch_size"):
+        refuse_stages([stage(trainer={"fsdp": True})])
+    with pytest.raises(ConfigError, match="eval_on_start"):
+        refuse_stages([fsdp(eval_on_start=True)])
+
+
+def test_a_recipe_is_as_it_was_after_its_settings_were_tried(monkeypatch):
+    """A resumed run is compared with it; transformers writes defaults into what it gets."""
+    monkeypatch.setattr("rim.train.arguments.refuse_stages", lambda stages: None)
+    settings = stage(trainer={"fsdp": True, "fsdp_config": {"reshard_after_forward": True}})
+    before = settings.model_dump()
+    check_trainer_settings([settings])
+    assert settings.model_dump() == before
 
 
 def test_one_process_trains_on_the_first_of_several_gpus(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from rich.console import Console
 
+import rim.core.forward
 import rim.train.curriculum
 import rim.train.trainer
 from rim.config.recipe_yaml import recipe_from_dict
@@ -58,6 +59,7 @@ def shard_on_cpus() -> None:
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
     AcceleratorState.__init__ = init  # type: ignore[method-assign]
+    rim.core.forward.MOST_LOGITS = 64  # a vocabulary that would be taken in chunks
 
 
 for job in json.loads(Path(sys.argv[1]).read_text()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rim.config.stages import TRAINER_OWN
 from rim.core.unwrap import unwrap
 from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
-from rim.train.sharded_weights import refuse_stages, sharding_settings
+from rim.train.sharded_weights import refuse_stages, with_sharding
 
 _FIELDS = {field.name for field in dataclasses.fields(TrainingArguments)}
 #: The name of gradient checkpointing in this transformers (renamed in 5.23).
@@ -59,7 +60,8 @@ def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
                     f"TrainingArguments does not know{hint}"
                 )
         try:
-            TrainingArguments(**_free_settings(1) | stage.trainer)
+            # A copy: it writes defaults into what it gets.
+            TrainingArguments(**with_sharding(_free_settings(1) | copy.deepcopy(stage.trainer)))
         except (TypeError, ValueError, ImportError) as error:
             raise ConfigError(
                 f"stage {stage.name!r}: transformers refuses its trainer settings "
@@ -124,7 +126,7 @@ def training_arguments(
         run_name=f"{recipe.name}-{stage.name}",
         seed=stage_seed(recipe.seed, index),
         data_seed=stage_seed(recipe.seed, index),
-        **_free_settings(every) | stage.trainer | sharding_settings(stage.trainer),
+        **with_sharding(_free_settings(every) | copy.deepcopy(stage.trainer)),
     )
     if arguments.n_gpu > 1:
         # transformers would split every batch among the GPUs in one process (nn.DataParallel),

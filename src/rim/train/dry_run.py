@@ -23,7 +23,7 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from rim.config import Recipe, StageConfig
+from rim.config import ConfigError, Recipe, StageConfig
 from rim.core.layout import Layout
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
@@ -67,6 +67,10 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
     """
     check_trainer_settings(recipe.stages)
     refuse_flex_without_gpu(recipe)
+    if any(stage.trainer.get("fsdp") for stage in recipe.stages):
+        raise ConfigError(
+            "a dry run measures one process that has the whole model; leave fsdp out for it"
+        )
     recipe = recipe.model_copy(update={"report_to": ()})
     train_set, validation = load_training_data(recipe.data, recipe.seed)
     counts = {"train": len(train_set), "validation": len(validation)}

@@ -3,71 +3,110 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import Trainer
 
 from rim.config import ConfigError, StageConfig
 
+#: What an `fsdp_config` may not hold, and why.
+_REFUSED = {
+    "activation_checkpointing": "it draws dropout anew; set gradient_checkpointing: true",
+    "cpu_offload": "gradients are clipped on the GPU",
+    "cpu_ram_efficient_loading": "every process loads the weights that it shards",
+    "state_dict_type": "checkpoints stay in shards",
+    "xla": "only torch's own FSDP2 is supported",
+}
 
-def sharding_settings(trainer: dict[str, Any]) -> dict[str, Any]:
-    """A stage's `fsdp_config` with our default, for its training arguments."""
-    config = trainer.get("fsdp_config") or {}
-    if not trainer.get("fsdp") or not isinstance(config, dict):
-        return {}
-    return {"fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"} | config}
+
+def with_sharding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Training arguments with what FSDP2 needs, if they have `fsdp`: checkpoints in shards, and
+    gradients in shards between the parts of an accumulated batch, too.
+    """
+    if not settings.get("fsdp"):
+        return settings
+    shards = {"version": 2, "state_dict_type": "SHARDED_STATE_DICT"}
+    parts = {"gradient_accumulation_kwargs": {"sync_each_batch": True}}
+    return settings | {
+        "fsdp_config": (settings.get("fsdp_config") or {}) | shards,
+        "accelerator_config": settings["accelerator_config"] | parts,
+    }
 
 
 def refuse_stages(stages: Sequence[StageConfig]) -> None:
-    """Refuse what the stages' `trainer` settings tell before there is a model.
+    """Refuse what the stages' settings tell before there is a model.
 
     Raises:
         ConfigError: FSDP without a launcher, or in some of the stages (accelerate remembers the
-            first FSDP of a process).
+            first FSDP of a process), or with settings that fail.
     """
-    with_fsdp = [bool(stage.trainer.get("fsdp")) for stage in stages]
-    if any(with_fsdp) and "LOCAL_RANK" not in os.environ:
+    sharded = [stage for stage in stages if stage.trainer.get("fsdp")]
+    if not sharded:
+        return
+    if "LOCAL_RANK" not in os.environ:
         raise ConfigError(
             "trainer: fsdp is for processes that a launcher starts: `torchrun --nproc-per-node N "
             "--no-python rim train ...` (docs/scaling.md)"
         )
-    if any(with_fsdp) and not all(with_fsdp):
-        raise ConfigError(
-            f"stage {stages[with_fsdp.index(False)].name!r}: another stage's trainer has fsdp; set "
-            "it in every stage or in none"
-        )
+    for stage in stages:
+        if stage not in sharded:
+            problem = "another stage's trainer has fsdp; set it in every stage or in none"
+        elif stage.micro_batch_size == "auto":
+            problem = "with fsdp, state micro_batch_size; it is found by trial in one process alone"
+        elif stage.trainer.get("eval_on_start"):
+            problem = "fsdp cannot validate before it trains; leave eval_on_start out"
+        elif (problem := _of_config(stage.trainer.get("fsdp_config"))) is None:
+            continue
+        raise ConfigError(f"stage {stage.name!r}: {problem}")
 
 
-def refuse_sharding(trainer: Trainer, feeds_back: bool) -> None:
-    """Refuse what would train nothing of the kind, or fail at its end.
+def _of_config(config: Any) -> str | None:
+    if not isinstance(config, dict | None):
+        return "write fsdp_config into the recipe, so that the run folder has it"
+    given = {name.removeprefix("fsdp_"): value for name, value in (config or {}).items()}
+    if given.get("version", 2) != 2:
+        return "fsdp_config: version 2 alone is supported"
+    for name, reason in _REFUSED.items():
+        if given.get(name):
+            return f"leave {name} out of fsdp_config: {reason}"
+    return None
+
+
+def settle_sharding(trainer: Trainer, feeds_back: bool) -> None:
+    """Refuse what would not shard, or fail at its end; let gradients be summed in float32.
 
     Raises:
-        ConfigError: these settings cannot be trained with.
+        ConfigError: this model or machine cannot be trained so.
     """
-    if not trainer.is_fsdp_enabled:
-        if trainer.args.fsdp:
-            raise ConfigError(
-                "trainer: fsdp shards nothing here (accelerate does so on GPUs alone); leave it "
-                "out: each process then keeps the whole model"
-            )
+    asked, shards = bool(trainer.args.fsdp), trainer.is_fsdp_enabled
+    if asked and not shards:
+        raise ConfigError(
+            "trainer: fsdp shards nothing here (accelerate does so on GPUs alone); leave it out: "
+            "each process then keeps the whole model"
+        )
+    if shards and not asked:
+        raise ConfigError(
+            "FSDP is a setting of the recipe's stages (trainer: {fsdp: true}), not of the launcher"
+        )
+    if not shards:
         return
-    plugin: Any = trainer.accelerator.state.fsdp_plugin
-    if plugin.fsdp_version != 2:
-        raise ConfigError("trainer: FSDP 1 is not supported; set fsdp_config: {version: 2}")
     if feeds_back:
         raise ConfigError(
             "trainer: fsdp cannot train a method that feeds hidden states back: between its passes "
             "the embeddings are in shards. Leave it out: each process then keeps the whole model"
         )
-    if isinstance(trainer.model, PeftModel) and "FULL" in str(plugin.state_dict_type):
-        # accelerate would look for a tied matrix's rows under both of its names.
-        raise ConfigError(
-            "trainer: an adapter's checkpoints stay in shards; set fsdp_config: {state_dict_type: "
-            "SHARDED_STATE_DICT}, the default"
+    if getattr(trainer.model, "is_quantized", False):
+        raise ConfigError("trainer: fsdp does not shard weights in 4 bits; leave fsdp out")
+    plugin: Any = trainer.accelerator.state.fsdp_plugin
+    if plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32
         )
 
 
@@ -81,14 +120,16 @@ def whole_weights(trainer: Trainer) -> dict[str, Tensor] | None:
 
 
 @contextlib.contextmanager
-def embedding_with_head(model: Any) -> Generator[None]:
+def embedding_with_head(trainer: Trainer) -> Generator[None]:
     """While accelerate shards an adapted model, keep embedding and vocabulary head in one group.
 
     accelerate gives each a group of its own, unless their weights are one object. Those of peft's
     trainable rows are made when asked for, so that a tied matrix would be sharded twice (accelerate
     1.15). With neither to be found, both go into the group of the whole model.
     """
-    if not (isinstance(model, PeftModel) and model.config.get_text_config().tie_word_embeddings):
+    model: Any = trainer.model
+    adapted = trainer.is_fsdp_enabled and isinstance(model, PeftModel)
+    if not (adapted and model.config.get_text_config().tie_word_embeddings):
         yield
         return
     names = ("get_input_embeddings", "get_output_embeddings")

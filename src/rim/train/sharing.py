@@ -36,7 +36,7 @@ class SharedTrainer(SafeTrainer):
         return self._order
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        with embedding_with_head(self.model):
+        with embedding_with_head(self):
             return super()._prepare_for_training(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:

@@ -36,7 +36,7 @@ from rim.train.log_window import (
 )
 from rim.train.out_of_memory import validating
 from rim.train.processes import by_first
-from rim.train.sharded_weights import refuse_sharding
+from rim.train.sharded_weights import settle_sharding
 from rim.train.sharing import SharedTrainer
 from rim.train.stopping import Patience
 
@@ -101,7 +101,7 @@ class ReadoutTrainer(SharedTrainer):
         self.feedback = feedback_of(encoder)
         self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         super().__init__(data_collator=batch_maker(stage, encoder), **kwargs)
-        refuse_sharding(self, feeds_back=self.feedback is not None)
+        settle_sharding(self, feeds_back=self.feedback is not None)
         self.stage = stage
         self.memory = encoder.format.memory
         self.score = score
