@@ -54,14 +54,14 @@ def commands(run: Path, files: dict[str, Path], page: Path) -> dict[str, list[ob
     with test.open(encoding="utf-8") as lines:
         first = json.loads(next(lines))["question"]
     return {
-        "transplant": ["controls", run, test, "--protocol", "transplant"],
+        "transplant": ["controls", run, test, "--protocol", "transplant", "--overwrite"],
         "analysis": ["analyze", run, test, "--overwrite"],
-        "faithfulness": ["explain", run, "--data", other],
+        "faithfulness": ["explain", run, "--data", other, "--overwrite"],
         "calibration": ["eval", run, validation, "--select", "all", "--calibrate", "--overwrite"],
         "selection": ["eval", run, other, "--select", "all", "--overwrite"],
-        "interchange": ["controls", run, test, "--protocol", "interchange"],
-        "content": ["controls", run, test, "--protocol", "content"],
-        "controls": ["controls", run, test],
+        "interchange": ["controls", run, test, "--protocol", "interchange", "--overwrite"],
+        "content": ["controls", run, test, "--protocol", "content", "--overwrite"],
+        "controls": ["controls", run, test, "--overwrite"],
         "explain": ["explain", run, first],
         "eval": ["eval", run, test, "--blocks", "1,2,3,4,5", "--overwrite"],
         "report": ["report", run, "--out", page],
@@ -71,12 +71,12 @@ def commands(run: Path, files: dict[str, Path], page: Path) -> dict[str, list[ob
 #: Where a command leaves the result that is kept, below the run folder.
 RESULTS = {
     "controls": "controls/test-k{blocks}.json",
-    "transplant": "controls/transplant-test.json",
-    "interchange": "controls/interchange-test.json",
-    "content": "controls/content-test.json",
+    "transplant": "controls/transplant-test-k{blocks}.json",
+    "interchange": "controls/interchange-test-k{blocks}.json",
+    "content": "controls/content-test-k{blocks}.json",
     "analysis": "analysis/test/analysis.json",
     "selection": "evaluations/other-k{blocks}.json",
-    "faithfulness": "explain/other.json",
+    "faithfulness": "explain/other-k{blocks}.json",
 }
 
 

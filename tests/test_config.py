@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rim.config import ConfigError, StageConfig
-from rim.config.recipe_yaml import dump_yaml, load_recipe, recipe_from_dict
+from rim.config.recipe_yaml import dump_yaml, load_recipe, read_recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[1]
 RAW = {
@@ -77,8 +77,21 @@ def test_overrides_reach_lists_by_name_and_number(tmp_path):
 
 def test_overrides_that_are_not_yaml_are_text(tmp_path):
     path = write(tmp_path, RAW)
-    recipe = load_recipe(path, ("templates.answer=#### {answer}", "model.base=[x"))
+    overrides = ("templates.answer=#### {answer}", "model.base=[x", "name=2024-02-30")
+    recipe = load_recipe(path, overrides)
     assert (recipe.templates.answer, recipe.model.base) == ("#### {answer}", "[x")
+    assert recipe.name == "2024-02-30"
+
+
+def test_an_override_changes_one_place_of_an_alias_alone(tmp_path):
+    path = tmp_path / "shared.yaml"
+    path.write_text("first: &one {stages: [{name: a, max_steps: 1}]}\nsecond: *one\n")
+    raw = read_recipe(path, ("first.stages.a.max_steps=2",))
+    assert raw["first"]["stages"] == [{"name": "a", "max_steps": 2}]
+    assert raw["second"]["stages"] == [{"name": "a", "max_steps": 1}]
+    path.write_text("first: &one [*one]\n")
+    with pytest.raises(ConfigError, match="lists without end"):
+        read_recipe(path)
 
 
 def test_a_variant_states_only_its_difference(tmp_path):

@@ -14,11 +14,12 @@ from test_cli import plain_console, rim_command, work  # noqa: F401
 
 from rim.report import style
 from rim.report.charts import lines_chart
-from rim.report.page.build import build_page
+from rim.report.page.build import build_page, write_report
 from rim.report.page.compared import _control_line, comparison_sections
 from rim.report.page.gather import Material, Run, gather, kind_of, main_protocols, stages_of
 from rim.report.page.headline import headline
 from rim.report.page.inside import controls as controls_section
+from rim.report.page.sections import run_sections
 from rim.report.verdict import verdict
 
 ROOT = Path(__file__).parents[1]
@@ -206,6 +207,67 @@ def test_a_result_of_one_of_several_runs_of_a_name_stands_by_itself(tmp_path):
     assert [run.path for run in named] == [Path("RUN")]
 
 
+def evaluated(folder: Path, name: str, blocks: int, when: str, wrong: list[str]) -> None:
+    share = {"right": 1, "total": 2, "accuracy": 0.5, "low": 0.1, "high": 0.9}
+    summary = {"questions": 2, "blocks": blocks, "final": share}
+    record = {"run": folder.name, "data": {"name": name, "examples": 2, "hash": "h"}}
+    record |= {"summary": summary, "environment": {"time_utc": when}}
+    file = folder / "evaluations" / f"{name}-k{blocks}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record))
+    rows = [
+        {"question": q, "gold": "1", "predicted": "2", "text": "2", "right_after_blocks": []}
+        | {"finished": True}
+        for q in wrong
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    file.with_name(f"{file.stem}-wrong.jsonl").write_text("".join(lines))
+
+
+def test_wrong_answers_are_those_of_the_evaluation_that_the_page_shows(tmp_path):
+    folder = tmp_path / "qwen2.5-lora"
+    odd = "two\u2028lines\x85of Unicode"
+    evaluated(folder, "test", 3, "2026-01-02T00:00:00+00:00", [odd, "second?"])
+    (folder / "config.yaml").write_text("method: rim\nmemory: {blocks: 3}\n")
+    # Later, and copied earlier: by what it says of itself.
+    evaluated(folder, "test", 1, "2026-01-03T00:00:00+00:00", ["with one block?"])
+    evaluated(folder, "old", 3, "2026-01-01T00:00:00+00:00", ["of old?"])
+    material = gather([folder])
+    assert not material.problems
+    (section,) = [s for s in run_sections(material.runs[0]) if s.id == "wrong"]
+    assert [row["question"] for row in section.extra["wrong"]] == [odd, "second?"]
+    assert section.lines == ["Questions of test, asked with 3 blocks."]
+    write_report([folder], tmp_path / "page.html", "0")
+    assert "<title>qwen2.5-lora</title>" in (tmp_path / "page.html").read_text()
+
+
+def test_a_result_of_another_training_is_not_attached_to_a_run_of_its_name(tmp_path):
+    folder = tmp_path / "demo-seed1" / "rim"
+    evaluated(folder, "test", 3, "2026-01-02T00:00:00+00:00", [])
+    (folder / "config.yaml").write_text("method: rim\n")
+    (folder / "environment.json").write_text(json.dumps({"time_utc": "1", "data": {}}))
+    loose = json.loads((folder / "evaluations" / "test-k3.json").read_text())
+    for training, runs in (({"time_utc": "1", "data": {}}, 1), ({"time_utc": "0", "data": {}}, 2)):
+        file = tmp_path / "loose.json"
+        file.write_text(json.dumps(loose | {"training": training}))
+        material = gather([folder, file])
+        assert len(material.runs) == runs
+        assert bool(material.problems) == (runs == 2)
+
+
+def test_runs_of_one_name_are_told_apart_and_foreign_files_are_named(tmp_path):
+    for parent in ("demo-seed0", "demo-seed1"):
+        (tmp_path / parent / "rim").mkdir(parents=True)
+        (tmp_path / parent / "rim" / "config.yaml").write_text("method: rim\n")
+    (tmp_path / "demo-seed1" / "other").mkdir()
+    (tmp_path / "demo-seed1" / "other" / "config.yaml").write_text("memory: 4G\n")
+    material = gather([tmp_path / "demo-seed0", tmp_path / "demo-seed1"])
+    labels = [run.label for run in material.runs]
+    assert labels == ["demo-seed0/rim", "other", "demo-seed1/rim"]
+    assert [p for p in material.problems if "it is no recipe" in p]
+    assert "demo-seed1/rim" in build_page(material, "t", "0").replace("<wbr>", "")
+
+
 def test_what_is_better_is_said_of_the_seeds_that_both_have():
     result = json.loads((ROOT / "results" / "compare_arithmetic.json").read_text())
     methods = result["tasks"]["arithmetic"]["methods"]
@@ -224,11 +286,13 @@ def test_what_is_better_is_said_of_the_seeds_that_both_have():
 
 def test_every_method_and_task_has_words():
     from rim.data.sources import GENERATORS
+    from rim.data.tasks import READERS
     from rim.methods import BUILT_IN
-    from rim.report.page.words import METHODS, TASKS
+    from rim.report.page.words import METHODS, TASKS, UNREAD
 
     assert set(METHODS) == set(BUILT_IN)
     assert set(TASKS) == set(GENERATORS)
+    assert set(TASKS) - set(READERS) == UNREAD
 
 
 def test_compact_pictures_say_the_same():

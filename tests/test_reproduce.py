@@ -199,6 +199,10 @@ def test_settings_reach_recipe_start_and_comparison():
         comparison_of(find("gpt2/rim"), (0,), ("start.seed=1",))
     with pytest.raises(ConfigError, match="did you mean 'epochs'"):
         comparison_of(entry, (0,), ("stages.final.epoch=2",))
+    with pytest.raises(ConfigError, match="--seeds says"):
+        comparison_of(entry, (0,), ("seed=5",))
+    with pytest.raises(ConfigError, match="for the start and the method alike"):
+        comparison_of(entry, (0,), ("start.data.train.limit=10",))
 
 
 def test_the_list_has_every_name_with_its_figures_and_costs():

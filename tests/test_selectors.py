@@ -128,7 +128,7 @@ def test_calibration_error_and_risk_by_hand():
 def test_a_broken_file_of_thresholds_is_said(tmp_path):
     (tmp_path / "selectors.json").write_text('{"early": "x"}')
     with pytest.raises(ConfigError, match=r"selectors\.json is broken"):
-        read_thresholds(tmp_path)
+        read_thresholds(tmp_path, 3)
 
 
 @pytest.fixture(scope="module")
@@ -156,5 +156,10 @@ def test_eval_and_ask_select(work, run):  # noqa: F811
     final, oracle = record["selection"]["selectors"]["final"], record["selection"]["oracle"]
     assert final["accuracy"] == record["summary"]["final"]["accuracy"]
     assert oracle["right"] == record["summary"]["any_block"]["right"]
+    again = ["--select", "vote", "--calibrate", "--max-new-tokens", "3", "--out", out]
+    rim_json("eval", str(run), str(data), *again, "--overwrite")
+    trained = record["summary"]["blocks"]
+    assert set(read_thresholds(run, trained)["abstain"]) == set(SELECTORS) - {"probe"}
+    assert read_thresholds(run, trained + 1)["abstain"] == {}, "thresholds are for one K"
     answer = rim_json("ask", str(run), "How many is 2?", "--select", "vote")
     assert answer["selector"] == "vote" and 0 <= answer["confidence"] <= 1

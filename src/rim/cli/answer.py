@@ -77,8 +77,6 @@ def answer_questions(
             refuse_unused("not with --engine ray: each worker takes its own", "device")
         else:
             refuse_unused("only with --engine ray", "workers")
-        if temperature == 0:
-            refuse_unused("only with a --temperature above 0", "top_p", "seed")
         part = Shard.parse(shard)
         sampling = common.sampling(temperature, 0, top_p, 1, seed)
         questions = Path(words[-1])

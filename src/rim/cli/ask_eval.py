@@ -232,6 +232,10 @@ def evaluate(
         names = selecting.check_select(select, run, min(counts))
         if (fallback is not None or calibrate) and not names:
             raise ConfigError("--fallback and --calibrate go with --select")
+        if not calibrate:
+            refuse_unused("goes with --calibrate", "target")
+        elif temperature > 0:
+            raise ConfigError("--calibrate finds thresholds for greedy answers; no --temperature")
         if "probe" in names:
             selecting.trust_probe(run, examples)
         if not 0 <= target <= 1:
@@ -240,7 +244,7 @@ def evaluate(
             raise ConfigError("--calibrate goes with one number of --blocks")
         if fallback is not None:
             if not calibrate:
-                check_calibrated(names, read_thresholds(run))
+                check_calibrated(names, read_thresholds(run, min(counts)))
             check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
@@ -279,7 +283,7 @@ def evaluate(
                 marks = again.right["final"] if again else None
                 on = (target, data_hash(examples), data.name) if calibrate else None
                 selection = selecting.select_on(
-                    reasoner, run, examples, result, names, count, marks, on
+                    reasoner, run, examples, result, names, count, marks, on, max_new_tokens
                 )
             record, wrong = write_evaluation(
                 result, file, run, data.name, examples, settings, selection

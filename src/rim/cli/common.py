@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from rim.cli.help import refuse_unused
 from rim.report.text import printable
 
 console = Console()
@@ -112,15 +113,17 @@ def printable_tree(content: Any) -> Any:
 
 @contextlib.contextmanager
 def progress(title: str, total: int, on: Console) -> Generator[Callable[..., None]]:
-    """A bar; what it gives is called with how much more is done, and perhaps a note. It leaves the
-    screen if the work fails.
+    """A bar; what it gives is called with how much more is done, and perhaps a note, or a total
+    that is known by then. It leaves the screen if the work fails.
     """
     from rim.train.callbacks import progress_bar
 
     with progress_bar(on) as bar:
         task = bar.add_task(title, total=total, note="")
         try:
-            yield lambda done, note="": bar.update(task, advance=done, note=note)
+            yield lambda done, note="", total=None: bar.update(
+                task, advance=done, note=note, total=total
+            )
         except BaseException:
             bar.live.transient = True
             bar.remove_task(task)
@@ -189,6 +192,8 @@ def sampling(temperature: float, top_k: int, top_p: float, samples: int, seed: i
     from rim.config import ConfigError
     from rim.infer.sampling import Sampling
 
+    if temperature == 0:
+        refuse_unused("only with a --temperature above 0", "top_k", "top_p", "seed")
     try:
         return Sampling(temperature, top_k, top_p, samples, seed)
     except ValueError as error:

@@ -26,6 +26,7 @@ def controls(
     batch_size: Positive = 64,
     max_new_tokens: Positive = 64,
     out: Path | None = None,
+    overwrite: bool = False,
     json_: bool = False,
     device: str | None = None,
     dtype: Dtype = None,
@@ -42,9 +43,11 @@ def controls(
     Args:
         run (RUN): Run or model folder of a method with blocks.
         blocks (K,...): Blocks that the model is asked with before anything is changed; several
-            numbers are controlled one after the other. As in training if left out.
+            numbers are controlled one after the other (one with --protocol). As in training if
+            left out.
         out (FILE): Result JSON; a file in RUN/controls if left out, where `rim report` finds it.
             Several numbers of blocks go to FILE-kK.json.
+        overwrite: Replace an earlier result.
         protocol (NAME): A causal protocol instead: transplant (what carries the intermediate value,
             or the answer), interchange (in which block and layers it lies), content (does it matter
             what stands in the blocks). For tasks that know their intermediate values.
@@ -61,7 +64,7 @@ def controls(
                 (data, format_, limit, reading(column, separator)),
                 (blocks, pairs, seed, batch_size),
                 (task, tuple(set_ or ())),
-                out,
+                (out, overwrite),
                 common.console_for(json_),
                 (device, dtype),
                 json_,
@@ -85,7 +88,7 @@ def controls(
             run / "controls" / f"{data.stem}-k{count}.json" for count in counts
         ]
         for file in files:
-            check_target(file)
+            check_target(file, overwrite=overwrite)
         reasoner = common.load(run, device, dtype)
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         person = common.console_for(json_)
@@ -141,7 +144,7 @@ def _protocol(
     read: tuple[Path, Any, int | None, Any],
     asked: tuple[str | None, int, int, int],
     task: tuple[str | None, tuple[str, ...]],
-    out: Path | None,
+    target: tuple[Path | None, bool],
     person: Any,
     where: tuple[str | None, Any],
     json_: bool,
@@ -150,31 +153,38 @@ def _protocol(
     from rim.config import ConfigError
     from rim.data.sources import open_file
     from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+    from rim.models.folder import read_prompt_format
     from rim.report.heat_map import protocol_svg
     from rim.results import write_json
 
     refuse_unused("not with --protocol, whose answers are chosen, not written", "max_new_tokens")
+    if task[0] is None:
+        refuse_unused("goes with --task", "set_")
     data, format_, limit, names = read
     text, pairs, seed, batch_size = asked
     counts = block_counts(text, least=1)
     if len(counts) > 1:
         raise ConfigError("a protocol asks with one number of blocks")
-    check_model(run, counts, where[0])
-    out = out or run / "controls" / f"{protocol}-{data.stem}.json"
-    check_target(out)
+    own = read_prompt_format(check_model(run, counts, where[0])).trained_blocks
+    count = own if counts[0] is None else counts[0]
+    out = target[0] or run / "controls" / f"{protocol}-{data.stem}-k{count}.json"
+    if out.suffix != ".json":
+        raise ConfigError(f"{out}: results are JSON; give a .json file (a picture goes beside it)")
+    check_target(out, overwrite=target[1])
     source = task_of(run, *task)
     examples = open_file(data, format_, limit, names)
     reasoner = common.load(run, *where)
-    with person.status(f"{protocol}: asking"):
+    with common.progress(f"{protocol}: asking", 1, person) as advance:
         found = run_protocol(
             protocol,
             reasoner,
             examples,
             source,
-            blocks=counts[0],
+            blocks=count,
             pairs=pairs,
             seed=seed,
             batch_size=batch_size,
+            progress=advance,
         )
     result: dict[str, Any] = {"run": run.name, **found}
     result["data"]["name"] = data.name

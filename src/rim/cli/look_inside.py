@@ -40,6 +40,7 @@ def analyze(
 
     Args:
         run (RUN): Run or model folder of a method with blocks.
+        blocks (K): Blocks that the model is asked with; as in training if left out.
         no_base: Leave out the comparison with the model that the run started from.
         beside (RUN2): Another run or model folder of the same size, whose states are shown beside
             those of RUN and of its stages; repeatable.
@@ -107,6 +108,8 @@ def analyze(
             "environment": environment(),
         }
         write_json(folder / "analysis.json", record)
+        for name, reason in found["checkpoints"].get("left_out", {}).items():
+            common.say(f"{name} is not shown: {reason}", person)
         _say_found(found, person)
         common.say(f"Result: {folder / 'analysis.json'}", person)
         if json_:
@@ -161,6 +164,7 @@ def explain(
     batch_size: Positive = 64,
     max_new_tokens: Positive = 64,
     out: Path | None = None,
+    overwrite: bool = False,
     json_: bool = False,
     device: str | None = None,
 ) -> None:
@@ -180,10 +184,12 @@ def explain(
         task (TASK): With --data: the task that it has; the one RUN was trained on if left out.
         set_ (KNOB=VALUE): A knob of --task; repeatable.
         against (RUN2): With --data: another run, whose answers say what readable blocks cost.
+        blocks (K): Blocks that the model is asked with; as in training if left out.
         out (FILE): With --data: result JSON; a file in RUN/explain if left out.
+        overwrite: With --data: replace an earlier result.
     """
     with common.clear_errors():
-        from rim.cli.checks import block_counts, check_model
+        from rim.cli.checks import block_counts, check_model, check_target
         from rim.config import ConfigError
         from rim.models.folder import read_prompt_format
 
@@ -196,7 +202,7 @@ def explain(
             raise ConfigError("the question is empty")
         if question is not None:
             own = ("format_", "column", "separator", "limit", "pairs", "seed", "task", "set_")
-            refuse_unused("only with --data", *own, "against", "batch_size", "out")
+            refuse_unused("only with --data", *own, "against", "batch_size", "out", "overwrite")
         own = read_prompt_format(check_model(run, counts, device))
         if own.trained_blocks == 0:
             raise ConfigError(f"method {own.method!r} has no blocks to explain")
@@ -204,7 +210,10 @@ def explain(
         if data is not None:
             read = (data, format_, limit, reading(column, separator))
             chosen = (task, tuple(set_ or ()))
-            asked = {"blocks": counts[0], "pairs": pairs, "seed": seed, **settings}
+            count = own.trained_blocks if counts[0] is None else counts[0]
+            asked = {"blocks": count, "pairs": pairs, "seed": seed, **settings}
+            out = out or run / "explain" / f"{data.stem}-k{count}.json"
+            check_target(out, overwrite=overwrite)
             _measure(run, read, chosen, asked, against, out, device, json_)
             return
         assert question is not None
@@ -229,18 +238,16 @@ def _measure(
     task: tuple[str | None, tuple[str, ...]],
     asked: dict[str, Any],
     against: Path | None,
-    out: Path | None,
+    out: Path,
     device: str | None,
     json_: bool,
 ) -> None:
     """`rim explain --data`."""
-    from rim.cli.checks import check_model, check_target
+    from rim.cli.checks import check_model
     from rim.data.sources import data_hash, open_file
     from rim.data.tasks import READERS
 
     file = read[0]
-    out = out or run / "explain" / f"{file.stem}.json"
-    check_target(out)
     if against is not None:
         check_model(against, (), device)
     examples = open_file(*read)

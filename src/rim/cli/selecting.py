@@ -60,7 +60,7 @@ def ask_run(
     blocks = read_prompt_format(check_model(run, [count], device)).trained_blocks
     blocks = blocks if count is None else count
     name = check_select(select, run, blocks, alone=True)[0]
-    thresholds = read_thresholds(run)
+    thresholds = read_thresholds(run, blocks)
     if fallback is not None:
         check_calibrated([name], thresholds)
         check_model(fallback, (), device)
@@ -107,6 +107,7 @@ def select_on(
     blocks: int,
     fallback_right: str | None,
     calibrating: tuple[float, str, str] | None,
+    max_new_tokens: int,
 ) -> dict[str, Any]:
     """How every selector did on evaluated questions.
 
@@ -127,22 +128,29 @@ def select_on(
         target, data, name = calibrating
         found = calibrate(rows, names, target)
         origin = {"name": name, "data_hash": data, "questions": len(rows), "blocks": blocks}
+        if calibrated_on(run) == origin:  # selectors that were calibrated on the same questions
+            before = read_thresholds(run, blocks)
+            found["abstain"] = before["abstain"] | found["abstain"]
         write_json(run / FILE, found | {"calibrated_on": origin, "environment": environment()})
     right = None if fallback_right is None else [mark == "1" for mark in fallback_right]
-    compared = compare_selectors(rows, names, read_thresholds(run), right)
-    compared["calibrated_on"] = calibrated_on(run)
-    compared["ms"] = _milliseconds(reasoner, questions[:TIMED], blocks)
+    compared = compare_selectors(rows, names, read_thresholds(run, blocks), right)
+    origin = calibrated_on(run)
+    compared["calibrated_on"] = origin if origin.get("blocks", blocks) == blocks else {}
+    compared["ms"] = _milliseconds(reasoner, questions[:TIMED], blocks, max_new_tokens)
     return compared
 
 
-def _milliseconds(reasoner: Any, questions: list[str], blocks: int) -> dict[str, float]:
+def _milliseconds(
+    reasoner: Any, questions: list[str], blocks: int, max_new_tokens: int
+) -> dict[str, float]:
     """Median time of one question: one answer after all blocks, after one, and all K answers."""
     from rim.study.bench.timing import timed
 
+    longest = {"max_new_tokens": max_new_tokens}
     asked = {
-        "final": {"blocks": blocks, "after": "final"},
-        "first": {"blocks": 1, "after": "final"},
-        "all": {"blocks": blocks, "after": "all"},
+        "final": {"blocks": blocks, "after": "final", **longest},
+        "first": {"blocks": 1, "after": "final", **longest},
+        "all": {"blocks": blocks, "after": "all", **longest},
     }
     times: dict[str, list[float]] = {name: [] for name in asked}
     for number, question in enumerate([questions[0], *questions]):

@@ -70,7 +70,10 @@ def study(
         written = [f"Result: {target}"]
         for task in study_tasks(result):
             picture = target.with_name(f"{target.stem}-{task}.svg")
-            picture.write_text(study_svg(result, task), encoding="utf-8")
+            drawn = study_svg(result, task)
+            if drawn is None:
+                continue
+            picture.write_text(drawn, encoding="utf-8")
             written.append(f"Picture: {picture}")
         common.say("\n".join(written), person)
         if json_:

@@ -40,8 +40,11 @@ def train(
         check_recipe(settings, needs_base=not resume)  # a later stage starts from its own model
         common.quiet_libraries()
         from rim.train.curriculum import train as run_training
+        from rim.train.processes import is_first
 
         run = run_training(settings, resume=resume, console=common.console_for(json_))
+        if not is_first():
+            return
         summary = _summary(run)
         if json_:
             common.print_json(summary)

@@ -34,10 +34,22 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """A recipe file as nested dicts, `extends:` and overrides applied, nothing validated yet."""
-    raw = _read_yaml(Path(path), ())
+    raw = _unshared(_read_yaml(Path(path), ()), str(path))
     for override in overrides:
         apply_override(raw, override)
     return raw
+
+
+def _unshared(value: Any, path: str) -> Any:
+    """The same tree without parts in common: an alias in YAML is one object in several places, and
+    an override of one of them would change them all.
+    """
+    try:
+        if isinstance(value, dict):
+            return {key: _unshared(part, path) for key, part in value.items()}
+        return [_unshared(part, path) for part in value] if isinstance(value, list) else value
+    except RecursionError:
+        raise ConfigError(f"{path} is not a readable YAML file: lists without end") from None
 
 
 def recipe_from_dict(raw: dict[str, Any], origin: str = "recipe") -> Recipe:
@@ -148,7 +160,7 @@ def _override_value(text: str) -> Any:
     """YAML where it is YAML; `#### {answer}`, a comment to YAML, and broken YAML are plain text."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # as a date that is none
         return text
     return text if value is None and text.strip() not in ("", "null", "~") else _number(value)
 

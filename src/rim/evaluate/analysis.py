@@ -153,7 +153,12 @@ def _walked(
     lines = []
     for answer in row:
         own = [placed for placed in probes if placed.block == answer.block]
-        read = {p.name: p.probe.predict(states.at(p.block, p.layer)[i : i + 1])[0] for p in own}
+        read = {
+            p.name + (", last digit" if p.kind == "last digit" else ""): p.probe.predict(
+                states.at(p.block, p.layer)[i : i + 1]
+            )[0]
+            for p in own
+        }
         fields = {key: getattr(answer, key) for key in ("block", "answer", "probability", "right")}
         lines.append(fields | {"probed": read})
     told = {"question": example.question, "answer": example.answer, "steps": list(example.steps)}

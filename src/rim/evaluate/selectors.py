@@ -118,8 +118,6 @@ SELECTORS: dict[str, Selector] = {
     "early": _early,
     "probe": _probe,
 }
-#: Blocks read by a selector of K: these two read one answer, the others need all.
-READS_ONE = ("final", "first")
 
 
 def has_probe(run: Path) -> bool:
@@ -149,14 +147,14 @@ def choose_names(text: str, *, has_probe: bool) -> list[str]:
     return names
 
 
-def read_thresholds(run: Path) -> dict[str, Any]:
-    """What `calibrate` found for a run, or the defaults.
+def read_thresholds(run: Path, blocks: int) -> dict[str, Any]:
+    """What `calibrate` found for a run asked with so many blocks, or the defaults.
 
     Raises:
         ConfigError: the file is broken.
     """
     file = run / FILE
-    if not file.exists():
+    if not file.exists() or calibrated_on(run).get("blocks", blocks) != blocks:
         return dict(DEFAULTS)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -171,9 +169,14 @@ def read_thresholds(run: Path) -> dict[str, Any]:
 
 
 def calibrated_on(run: Path) -> dict[str, Any]:
-    """Name, hash and number of the questions that a run's thresholds come from; empty without."""
-    file = run / FILE
-    return json.loads(file.read_text(encoding="utf-8"))["calibrated_on"] if file.exists() else {}
+    """Name, hash and number of the questions that a run's thresholds come from, and the blocks that
+    it was asked with; empty without.
+    """
+    try:
+        found = json.loads((run / FILE).read_text(encoding="utf-8"))["calibrated_on"]
+    except (OSError, ValueError, KeyError, TypeError):  # broken: `read_thresholds` says so
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def calibrate(rows: Sequence[Row], names: Sequence[str], target: float) -> dict[str, Any]:

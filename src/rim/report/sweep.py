@@ -71,10 +71,14 @@ def study_notes(result: dict[str, Any]) -> list[str]:
     return notes
 
 
-def study_svg(result: dict[str, Any], task: str) -> str:
-    """A map a method: points of the grid by numbers of steps."""
+def study_svg(result: dict[str, Any], task: str) -> str | None:
+    """A map a method: points of the grid by numbers of steps; None where no question states its
+    steps.
+    """
     cells = _cells(result, task)
     steps = _steps(cells)
+    if not steps:
+        return None
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     points = list(dict.fromkeys(_label(cell, result) for cell in cells))
     maps = []

@@ -12,11 +12,9 @@ from rim.config import ConfigError, DataSource
 from rim.config.recipe_yaml import load_recipe
 from rim.data.examples import Example
 from rim.data.sources import data_hash, task_source
+from rim.evaluate.protocols import content, interchange, transplant
 from rim.evaluate.protocols.asking import Asking
-from rim.evaluate.protocols.content import run_content
-from rim.evaluate.protocols.interchange import run_interchange
 from rim.evaluate.protocols.pairs import choose_pairs, closed_set, read_questions
-from rim.evaluate.protocols.transplant import run_transplant
 from rim.infer.reasoner import Reasoner
 from rim.results import environment
 
@@ -62,14 +60,14 @@ def run_protocol(
     pairs: int = PAIRS,
     seed: int = 0,
     batch_size: int = 256,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
     """A protocol's result as JSON has it.
 
     Args:
         examples: questions of the task `source`, of which the pairs are made.
         blocks: as in training if left out.
-        progress: hears of the pairs asked so far; the total is not known before.
+        progress: hears of every round that is done, and of how many there are (`total`).
 
     Raises:
         ConfigError: a model without blocks, a task without known intermediate values.
@@ -83,12 +81,23 @@ def run_protocol(
     assert source.task is not None
     known = read_questions(source.format, source.task, examples)
     asking = Asking(reasoner, count, closed_set(known), batch_size)
-    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    total = {
+        "content": content.num_rounds,
+        "interchange": interchange.num_rounds,
+        "transplant": transplant.num_rounds,
+    }[protocol](asking)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, total=total)
+
+    options: dict[str, Any] = {"seed": seed, "progress": tell}
     if protocol == "content":
-        result = run_content(asking, known[:pairs], source.format, source.task, **options)
+        result = content.run_content(asking, known[:pairs], source.format, source.task, **options)
     else:
         chosen = choose_pairs(known, reasoner.encoder, pairs, seed)
-        run = run_transplant if protocol == "transplant" else run_interchange
+        transplants = protocol == "transplant"
+        run = transplant.run_transplant if transplants else interchange.run_interchange
         result = run(asking, chosen, **options)
     return {
         "protocol": protocol,

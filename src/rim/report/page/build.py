@@ -47,7 +47,7 @@ def build_page(material: Material, title: str, version: str) -> str:
     for number, demo in enumerate(material.demos):
         parts.append((f"d{number}", f"Demo, seed {demo['seed']}", [demo_section(demo)]))
     for number, run in enumerate(material.runs):
-        parts.append((f"r{number}", f"Run {run.name}", _present(run, run_sections(run))))
+        parts.append((f"r{number}", f"Run {run.label}", _present(run, run_sections(run))))
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
@@ -94,7 +94,7 @@ def write_report(
 ) -> list[str]:
     """Write the page of runs and results; returns what could not be read."""
     material = gather(paths)
-    name = title or ", ".join(path.resolve().stem for path in paths[:3])
+    name = title or ", ".join(p.resolve().name if p.is_dir() else p.stem for p in paths[:3])
     page = build_page(material, name, version)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")

@@ -8,6 +8,7 @@ from rim.report.charts import bars_chart
 from rim.report.heat_map import protocol_chart
 from rim.report.page.gather import Run, made_on, main_protocols
 from rim.report.page.section import Section, command, percent
+from rim.report.page.words import TASKS, UNREAD
 
 #: Of each protocol: the title, what it asks, how its picture is read.
 _PROTOCOLS = {
@@ -42,7 +43,8 @@ def protocols(run: Run) -> list[Section]:
         sections.append(section)
         result = newest.get(name)
         if result is None:
-            section.missing.append(command(run, f"rim controls RUN DATA --protocol {name}"))
+            if _has_known_values(run):
+                section.missing.append(command(run, f"rim controls RUN DATA --protocol {name}"))
             continue
         section.lines = [f"{asks} Asked with {made_on(result)}.", *verdict_lines(result)]
         chart = protocol_chart(result, f"{name.capitalize()}: per cent of pairs")
@@ -51,6 +53,14 @@ def protocols(run: Run) -> list[Section]:
         if chart is not None:
             section.figures.append((chart, read))
     return sections
+
+
+def _has_known_values(run: Run) -> bool:
+    """Whether protocols can read the intermediate values of what a run was trained on."""
+    data = run.config.get("data", {})
+    source = data.get("train") if isinstance(data, dict) else None
+    known = source.get("format") if isinstance(source, dict) else None
+    return bool(run.of("protocol")) or (known in TASKS and known not in UNREAD)
 
 
 def verdict_lines(result: dict[str, Any]) -> list[str]:

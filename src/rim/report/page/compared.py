@@ -76,9 +76,11 @@ def _what_is_compared(result: dict[str, Any]) -> Section:
     rows = []
     for name, row in named.items():
         recipe = given.get("methods", {}).get(name, {}).get("recipe") or {}
-        method = recipe.get("method", name)
+        method = recipe.get("method") or (given.get("common") or {}).get("method") or name
         words = METHODS.get(method, "a method of your own")
-        stages = list(dict.fromkeys(str(s["name"]) for s in recipe.get("stages") or []))
+        written = recipe.get("stages") or []
+        names = written if isinstance(written, dict) else [str(s["name"]) for s in written]
+        stages = list(dict.fromkeys(names))
         trained = f"the method {method}, stages: {', '.join(stages) or 'its own'}"
         if row.get("control_of"):
             words = f"a control for {row['control_of']}: {trained}"

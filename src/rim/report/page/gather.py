@@ -6,6 +6,7 @@ named in `problems`, and the page says both.
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,23 +15,26 @@ from typing import Any
 
 import yaml
 
-#: More wrong answers than this are not put on the page.
-MOST_WRONG = 300
-
 
 @dataclass
 class Run:
-    """A run folder. `results` are its JSONs by kind, newest last."""
+    """A run folder. `results` are its JSONs by kind, newest last; `label` tells runs of one name
+    apart.
+    """
 
     name: str
     path: Path
+    label: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     config_text: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    wrong: list[dict[str, Any]] = field(default_factory=list)
+    wrong_files: dict[int, Path] = field(default_factory=dict)  # by the `id` of an evaluation
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.name
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return self.results.get(kind, [])
@@ -60,6 +64,10 @@ def gather(paths: Iterable[Path]) -> Material:
         else:
             _add_file(path, material, loose)
     material.runs += [run for run in loose.values() if run.results]
+    names = [run.name for run in material.runs]
+    for run in material.runs:
+        if names.count(run.name) > 1 and run.path.is_dir():
+            run.label = f"{run.path.resolve().parent.name}/{run.name}"
     return material
 
 
@@ -107,45 +115,72 @@ def _add_file(file: Path, material: Material, loose: dict[str, Run]) -> None:
                     f"{file} is of a run named {name}, and so are {len(named)} of these: it stands "
                     "by itself"
                 )
+            if len(named) == 1 and not _may_be_of(named[0], own):
+                named = []
+                material.problems.append(
+                    f"{file} is of a run named {name} too, but of another training: it stands by "
+                    "itself"
+                )
             run = named[0] if len(named) == 1 else loose.setdefault(name, Run(name, Path("RUN")))
-            _add_result(run, str(kind_of(own)), own, file, material.problems)
+            _add_result(run, str(kind_of(own)), own, file)
     elif content is not None:
         material.problems.append(f"{file} is no result that a report knows")
 
 
+def _may_be_of(run: Run, result: dict[str, Any]) -> bool:
+    """Whether a result's training, if it states one, is that of the run of its name."""
+    stated = result.get("training")
+    return not stated or not run.environment or stated == run.environment
+
+
 def _read_run(folder: Path, problems: list[str]) -> Run:
-    run = Run(folder.name, folder)
+    run = Run(folder.resolve().name, folder)
     config = folder / "config.yaml"
     if config.exists():
         try:
             run.config_text = config.read_text(encoding="utf-8")
-            run.config = yaml.safe_load(run.config_text) or {}
-        except (ValueError, yaml.YAMLError) as error:
+            found = yaml.safe_load(run.config_text) or {}
+            if not isinstance(found, dict) or not isinstance(found.get("memory", {}), dict):
+                raise ValueError("it is no recipe")
+            run.config = found
+        except (OSError, ValueError, yaml.YAMLError) as error:
             problems.append(f"{config} cannot be read ({_short(error)})")
     for name in ("environment", "training"):
         file = folder / f"{name}.json"
         if file.exists():
-            setattr(run, name, _read_json(file, problems) or {})
+            found = _read_json(file, problems)
+            setattr(run, name, found if isinstance(found, dict) else {})
     run.metrics = _read_lines(folder / "metrics.jsonl", problems)
-    # By time, so that the newest of a kind is the last.
-    files = [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("analysis/*/*.json")]
-    for file in sorted(set(files), key=lambda f: (f.stat().st_mtime_ns, f.name)):
+    files = {*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("analysis/*/*.json")}
+    results = []
+    for file in files:
         if file.parent.name in ("model", "stages") or file.name == "index.json":
             continue
         content = _read_json(file, problems)
         kind = kind_of(content)
         if kind in ("evaluation", "controls", "analysis", "protocol", "faithfulness"):
-            _add_result(run, kind, content, file, problems)
+            results.append((_made_at(content, file), file.name, kind, content, file))
+    # By time, so that the newest of a kind is the last.
+    for _, _, kind, content, file in sorted(results, key=lambda result: result[:2]):
+        _add_result(run, kind, content, file)
     return run
 
 
-def _add_result(run: Run, kind: str, content: Any, file: Path, problems: list[str]) -> None:
+def _made_at(content: dict[str, Any], file: Path) -> str:
+    """When a result was made: as it says, since copying changes a file's own time."""
+    environment = content.get("environment")
+    stated = environment.get("time_utc") if isinstance(environment, dict) else None
+    if isinstance(stated, str):
+        return stated
+    changed = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC)
+    return changed.isoformat(timespec="seconds")
+
+
+def _add_result(run: Run, kind: str, content: Any, file: Path) -> None:
     run.results.setdefault(kind, []).append(content)
     wrong = file.with_name(f"{file.stem}-wrong.jsonl")
     if kind == "evaluation" and wrong.exists():
-        rows = _read_lines(wrong, problems)
-        about = {"data": content["data"].get("name"), "blocks": content["summary"].get("blocks")}
-        run.wrong = [row | about for row in rows[:MOST_WRONG]]
+        run.wrong_files[id(content)] = wrong
 
 
 def _read_json(file: Path, problems: list[str]) -> Any:
@@ -161,7 +196,10 @@ def _read_lines(file: Path, problems: list[str]) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     rows = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Other line breaks of Unicode may stand in a line of JSON.
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError:
@@ -180,6 +218,12 @@ def main_evaluation(run: Run) -> dict[str, Any] | None:
     """The newest evaluation with the blocks of training, else the newest of all."""
     found = [e for e in run.of("evaluation") if e["summary"].get("blocks") == _trained(run)]
     return (found or run.of("evaluation") or [None])[-1]
+
+
+def wrong_answers(run: Run) -> list[dict[str, Any]]:
+    """Those of the main evaluation."""
+    file = run.wrong_files.get(id(main_evaluation(run)))
+    return [] if file is None else _read_lines(file, [])
 
 
 def main_controls(run: Run) -> dict[str, Any] | None:

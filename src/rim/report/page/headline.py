@@ -87,12 +87,12 @@ def _run_headline(run: Run) -> list[str]:
     method = run.config.get("method")
     told = [f"Method {method}: {METHODS[method]}."] if method in METHODS else []
     if found is None:
-        lines = [f"{run.name} has not been evaluated yet."]
+        lines = [f"{run.label} has not been evaluated yet."]
         return told + lines + _what_controls_say(run) + _what_blocks_do(run)
     summary = found["summary"]
     asked = f" with {summary['blocks']} memory blocks" if summary.get("blocks") else ""
     lines = [
-        f"{run.name}{asked} answers {percent(summary['final'])} of {summary['questions']} "
+        f"{run.label}{asked} answers {percent(summary['final'])} of {summary['questions']} "
         f"questions of {found['data']['name']} right."
     ]
     return told + lines + _what_controls_say(run) + _what_blocks_do(run)

@@ -15,8 +15,8 @@ def selectors(run: Run) -> Section:
     section = Section("selectors", "Which answer to trust")
     found = [e["selection"] for e in run.of("evaluation") if "selection" in e]
     if not found:
-        section.missing.append(command(run, "rim eval RUN VALIDATION --select all --calibrate"))
-        section.missing.append(command(run, "rim eval RUN TEST --select all"))
+        for data in ("VALIDATION --calibrate", "TEST"):
+            section.missing.append(command(run, f"rim eval RUN {data} --select all --overwrite"))
         return section
     selection = found[-1]
     rows = []
@@ -268,7 +268,6 @@ def walk(run: Run) -> Section:
     found = _analysis(run)
     if found is None:
         section.missing.append(command(run, "rim analyze RUN DATA"))
-        section.missing.append(command(run, 'rim explain RUN "QUESTION"'))
         return section
     section.extra["examples"] = found["examples"]
     return section

@@ -11,9 +11,12 @@ from typing import Any
 
 from rim.report.charts import bars_chart, lines_chart
 from rim.report.page.causal import faithfulness, protocols
-from rim.report.page.gather import Run, by_blocks, main_evaluation, stages_of
+from rim.report.page.gather import Run, by_blocks, main_evaluation, stages_of, wrong_answers
 from rim.report.page.inside import controls, geometry_and_attention, probes, selectors, walk
 from rim.report.page.section import Section, command
+
+#: More wrong answers than this are not put on the page.
+MOST_WRONG = 300
 
 
 def run_sections(run: Run) -> list[Section]:
@@ -97,7 +100,10 @@ def blocks(run: Run) -> Section:
     if len(counts) > 1:
         lines.append(_accuracy_line("asked with K blocks", counts))
     else:
-        section.missing.append(command(run, "rim eval RUN DATA --blocks 1,2,3,5,8"))
+        trained = rows[-1]["block"]
+        others = ",".join(str(count) for count in range(1, trained))
+        if others:
+            section.missing.append(command(run, f"rim eval RUN DATA --blocks {others}"))
     figure = lines_chart(lines, "Accuracy by block", "block", "accuracy, %", whole=True)
     section.figures.append(
         (
@@ -146,12 +152,18 @@ def depth(run: Run) -> Section:
 
 def wrong(run: Run) -> Section:
     section = Section("wrong", "Wrong answers")
-    if run.wrong:
-        section.extra["wrong"] = run.wrong
-    elif main_evaluation(run) is None:
+    found, evaluation = wrong_answers(run), main_evaluation(run)
+    if evaluation is None:
         section.missing.append(command(run, "rim eval RUN DATA"))
-    else:
+        return section
+    if not found:
         section.lines.append("None, or their file is not there.")
+        return section
+    blocks = evaluation["summary"].get("blocks")
+    asked = f", asked with {blocks} blocks" if blocks else ""
+    first = f"; the first {MOST_WRONG} of {len(found):,}" if len(found) > MOST_WRONG else ""
+    section.lines.append(f"Questions of {evaluation['data'].get('name', 'a file')}{asked}{first}.")
+    section.extra["wrong"] = found[:MOST_WRONG]
     return section
 
 

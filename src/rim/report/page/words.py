@@ -14,6 +14,8 @@ METHODS = {
     "lotus": "latent tokens, passed through the model several times at once",
 }
 
+#: Tasks whose intermediate values protocols do not read.
+UNREAD = {"graph_search", "multiplication", "word_problems"}
 TASKS = {
     "arithmetic": "chains such as 3+4-5=, worked out one operation at a time",
     "brackets": "sums and products with brackets, worked out from the inside",

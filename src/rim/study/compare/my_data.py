@@ -140,7 +140,10 @@ def _share_steps(raw: dict[str, Any], steps: int) -> None:
     for name, method in raw.get("methods", {}).items():
         if not isinstance(method, dict):
             continue
-        stages = [dict(stage) for stage in method.get("stages", [])]
+        stages = method.get("stages", [])
+        if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+            raise ConfigError(f"methods.{name}: --steps needs stages of the method's own, a list")
+        stages = [dict(stage) for stage in stages]
         written = [s["max_steps"] for s in stages if isinstance(s.get("max_steps"), int)]
         if not stages or len(written) < len(stages):
             raise ConfigError(f"methods.{name}: every stage needs max_steps, which --steps divides")

@@ -18,6 +18,7 @@ from rich.console import Console
 from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml
 from rim.data.examples import DataError
+from rim.results import write_text
 from rim.study.compare.aggregate import aggregate, read_results
 from rim.study.compare.measure import (
     complete,
@@ -147,8 +148,9 @@ def _free_gpu(gpus: Sequence[str], workers: Sequence[_Worker]) -> str | None:
 def _side_by_side(
     settings: Comparison, plan: list[Run], runs: list[Run], console: Console, jobs: int
 ) -> list[Failure]:
-    recipe = settings.folder / "comparison.yaml"
-    recipe.write_text(dump_yaml(settings, only_set=True), encoding="utf-8")
+    # Comparisons of several references may share a folder, as reproductions of one base do.
+    recipe = settings.folder / f"comparison-{settings.reference}.yaml"
+    write_text(recipe, dump_yaml(settings, only_set=True))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting, workers, failures = list(runs), list[_Worker](), list[Failure]()
     gpus = visible_gpus()

@@ -28,7 +28,7 @@ def trial(settings: Comparison, steps: int) -> Comparison:
 
 def _shortened(part: dict[str, Any], steps: int, name: str) -> dict[str, Any]:
     stages = expand_stages(part.get("stages", []))
-    if not stages:
+    if not stages or isinstance(stages, dict):  # changes to common stages
         raise ConfigError(f"--steps shortens a method's own stages, and {name} has none of its own")
     if not 0 < len(stages) <= steps:
         raise ConfigError(f"{name} has {len(stages)} stages, which need at least a step each")

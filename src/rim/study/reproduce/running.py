@@ -39,6 +39,10 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
     of_start = [o.removeprefix("start.") for o in overrides if o.startswith("start.")]
     outer = [o for o in overrides if o.partition("=")[0].partition(".")[0] in _KEYS]
     own = [o for o in overrides if not o.startswith("start.") and o not in outer]
+    for override in overrides:
+        key = override.partition("=")[0].partition(".")[0]
+        if key == "seed":
+            raise ConfigError(f"{override}: --seeds says which seeds there are")
     raw = read_recipe(entry.file, tuple(own))
     recipe = recipe_from_dict(raw, entry.name)
     start, starts = start_of(recipe), {}
@@ -50,6 +54,9 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
         )
     if of_start and start is None:
         raise ConfigError(f"{entry.name} starts from the base itself: there is no start to set")
+    for override in of_start:
+        if override.partition("=")[0].partition(".")[0] in _OF_THE_COMPARISON:
+            raise ConfigError(f"start.{override}: this is set for the start and the method alike")
     method = {key: value for key, value in raw.items() if key not in _OF_THE_COMPARISON}
     if start is not None:
         content = read_recipe(start.file, tuple(of_start))
