@@ -127,7 +127,12 @@ def performance_table() -> str:
         "< 2 GB for 386,000",
     )
     row("waits for the device in a training step", ["0 (`tests/test_speed.py`)"], "0")
-    row("`make demo` on two free cores", [], "<= 200 s")
+    demos = [f"{demo['seconds']:.0f}" for demo in read("results/demo_seed*.json")]
+    row(
+        "`make demo`, seconds on one core's two threads (the goal is for two free cores)",
+        [", ".join(demos)],
+        "<= 200",
+    )
     found = steps + filled + memory + answers + layouts
     machine = ", ".join(sorted({run["environment"]["processor"] for run in found}))
     packages = found[0]["environment"]["packages"] if found else {}
