@@ -320,7 +320,7 @@ def test_the_command_measures_every_reader(trained):
     run, data = trained
     short = ("--max-new-tokens", 8, "--pairs", 60)
     said = rim_command("explain", run, "--data", data, *short)
-    record = json.loads((run / "explain" / "test.json").read_text())
+    record = json.loads((run / "explain" / "test-k3.json").read_text())
     (reader,) = record["faithfulness"]["readers"]
     assert reader["kind"] == "stage's read-out" and "grounding" in reader["means"]
     assert [row["step"] for row in reader["blocks"]] == [1, 2, 3]
@@ -330,7 +330,7 @@ def test_the_command_measures_every_reader(trained):
     found = rim_json("analyze", run, data, "--max-new-tokens", 8)["analysis"]["checkpoints"]
     names = dict.fromkeys(panel["checkpoint"] for panel in found["panels"])
     assert list(names) == ["before training", "after grounding", "finished"], found["left_out"]
-    both = rim_json("explain", run, "--data", data, *short, "--against", run)
+    both = rim_json("explain", run, "--data", data, *short, "--against", run, "--overwrite")
     kinds = {r["kind"]: r for r in both["faithfulness"]["readers"]}
     assert set(kinds) == {"stage's read-out", "probe"}
     assert kinds["probe"]["questions"] == sum(map(is_untouched, EXAMPLES))

@@ -250,6 +250,7 @@ def sharded_trainer(**changes) -> SimpleNamespace:
     state = SimpleNamespace(fsdp_plugin=SimpleNamespace(mixed_precision_policy=bf16))
     parts = {
         "is_fsdp_enabled": True,
+        "is_deepspeed_enabled": False,
         "args": SimpleNamespace(fsdp=True),
         "accelerator": SimpleNamespace(state=state),
         "model": object(),

@@ -16,8 +16,10 @@ from rim.evaluate.selectors import (
     BlockAnswer,
     as_record,
     calibrate,
+    calibrated_on,
     check_calibrated,
     choose_names,
+    keep_thresholds,
     read_thresholds,
 )
 from rim.report.selectors import thresholds_sentence
@@ -91,7 +93,7 @@ def test_the_fall_back_answers_what_the_selector_does_not():
     assert (measured["right"], measured["asked_again"]) == (3, pytest.approx(2 / 3))
 
 
-def test_asking_and_measuring_agree_on_who_is_sure():
+def test_asking_and_measuring_agree_on_who_is_sure(tmp_path):
     rows = [row(("1", 0.9)), row(("2", 0.2))]
     never = {"early": 1.0, "abstain": {"final": None}, "target": 1.0}
     measured = compare_selectors(rows, ["final"], never, [True, True])["selectors"]["final"]
@@ -100,8 +102,21 @@ def test_asking_and_measuring_agree_on_who_is_sure():
     record = as_record(choice, "final", never)
     assert record["abstains"] and record["threshold"] is None
     assert not as_record(choice, "final", THRESHOLDS)["abstains"]  # never calibrated
-    with pytest.raises(ConfigError, match="--calibrate"):
-        check_calibrated(["final", "vote"], never)
+    keep_thresholds(tmp_path, 3, never, {"questions": 2})
+    check_calibrated(["final"], tmp_path, 3)
+    for names, blocks in ((["final", "vote"], 3), (["final"], 5)):
+        with pytest.raises(ConfigError, match=rf"with {blocks} blocks: .*--blocks {blocks}"):
+            check_calibrated(names, tmp_path, blocks)
+    for target, kept in ((1.0, {"final", "vote"}), (0.9, {"first"})):
+        name = "vote" if target == 1.0 else "first"
+        found = {"early": 1.0, "abstain": {name: 0.5}, "target": target}
+        keep_thresholds(tmp_path, 3, found, {"questions": 2})
+        assert set(read_thresholds(tmp_path, 3)["abstain"]) == kept
+    (tmp_path / "selectors.json").write_text(  # as earlier versions wrote it
+        json.dumps(never | {"calibrated_on": {"questions": 2, "blocks": 4}})
+    )
+    assert read_thresholds(tmp_path, 4)["abstain"] == {"final": None}
+    assert calibrated_on(tmp_path, 4)["questions"] == 2 and calibrated_on(tmp_path, 3) == {}
 
 
 def test_an_answer_not_given_is_said_without_a_threshold(capsys):
@@ -148,7 +163,11 @@ def test_eval_and_ask_select(work, run):  # noqa: F811
     record = rim_json("eval", str(run), str(data), *options, "--out", out)[0]
     assert set(record["selection"]["selectors"]) == set(SELECTORS) - {"probe"}
     assert record["selection"]["ms"]["all"] > 0
-    assert json.loads((run / "selectors.json").read_text())["calibrated_on"]["questions"] == 6
+    trained = record["summary"]["blocks"]
+    assert (
+        json.loads((run / "selectors.json").read_text())[str(trained)]["calibrated_on"]["questions"]
+        == 6
+    )
     said = thresholds_sentence(record["selection"], record["data"])
     assert "fitted to these very questions" in said and "data.jsonl (6 questions)" in said
     elsewhere = thresholds_sentence(record["selection"], record["data"] | {"hash": "other"})
@@ -158,7 +177,6 @@ def test_eval_and_ask_select(work, run):  # noqa: F811
     assert oracle["right"] == record["summary"]["any_block"]["right"]
     again = ["--select", "vote", "--calibrate", "--max-new-tokens", "3", "--out", out]
     rim_json("eval", str(run), str(data), *again, "--overwrite")
-    trained = record["summary"]["blocks"]
     assert set(read_thresholds(run, trained)["abstain"]) == set(SELECTORS) - {"probe"}
     assert read_thresholds(run, trained + 1)["abstain"] == {}, "thresholds are for one K"
     answer = rim_json("ask", str(run), "How many is 2?", "--select", "vote")

@@ -70,6 +70,7 @@ def ask(
         if fallback is not None and select is None:
             raise ConfigError("--fallback goes with --select")
         if select is not None:
+            refuse_unused("not with --select", "seed")
             sampled = samples > 1 or temperature > 0 or top_k > 0 or top_p < 1
             if all_blocks or len(counts) > 1 or sampled:
                 raise ConfigError(
@@ -221,7 +222,7 @@ def evaluate(
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
         from rim.data.sources import data_hash, open_file
-        from rim.evaluate.selectors import check_calibrated, read_thresholds
+        from rim.evaluate.selectors import check_calibrated
         from rim.models.folder import read_prompt_format
 
         asked = block_counts(blocks)
@@ -244,7 +245,8 @@ def evaluate(
             raise ConfigError("--calibrate goes with one number of --blocks")
         if fallback is not None:
             if not calibrate:
-                check_calibrated(names, read_thresholds(run, min(counts)))
+                for count in counts:
+                    check_calibrated(names, run, count)
             check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts

@@ -51,7 +51,7 @@ def _histogram(steps: dict[str, Any]) -> None:
 def _stage(stage: dict[str, Any]) -> None:
     parts = stage["batch_size"] // stage["micro_batch_size"]
     split = "at once" if parts == 1 else f"in {parts} parts of {stage['micro_batch_size']}"
-    most = "at most " if stage["patience"] else ""
+    most = "at most " if stage["patience"] else "at least " if stage["handed_on"] else ""
     common.say(
         f"Stage {stage['name']}: {most}{stage['steps']:,} steps of {stage['batch_size']} examples "
         f"{split}, {stage['tokens_an_example']:.0f} tokens an example; "

@@ -208,6 +208,8 @@ def explain(
             raise ConfigError(f"method {own.method!r} has no blocks to explain")
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         if data is not None:
+            if task is None:
+                refuse_unused("goes with --task", "set_")
             read = (data, format_, limit, reading(column, separator))
             chosen = (task, tuple(set_ or ()))
             count = own.trained_blocks if counts[0] is None else counts[0]

@@ -62,7 +62,7 @@ def ask_run(
     name = check_select(select, run, blocks, alone=True)[0]
     thresholds = read_thresholds(run, blocks)
     if fallback is not None:
-        check_calibrated([name], thresholds)
+        check_calibrated([name], run, blocks)
         check_model(fallback, (), device)
     reasoner = common.load(run, device, dtype)
     answers = reasoner.ask_many(
@@ -117,8 +117,7 @@ def select_on(
             then found here and kept with the run.
     """
     from rim.evaluate.selector_scores import compare_selectors
-    from rim.evaluate.selectors import FILE, calibrate, calibrated_on, read_thresholds
-    from rim.results import environment, write_json
+    from rim.evaluate.selectors import calibrate, calibrated_on, keep_thresholds, read_thresholds
 
     rows = result.readouts
     questions = [example.question for example in examples]
@@ -128,14 +127,10 @@ def select_on(
         target, data, name = calibrating
         found = calibrate(rows, names, target)
         origin = {"name": name, "data_hash": data, "questions": len(rows), "blocks": blocks}
-        if calibrated_on(run) == origin:  # selectors that were calibrated on the same questions
-            before = read_thresholds(run, blocks)
-            found["abstain"] = before["abstain"] | found["abstain"]
-        write_json(run / FILE, found | {"calibrated_on": origin, "environment": environment()})
+        keep_thresholds(run, blocks, found, origin | {"max_new_tokens": max_new_tokens})
     right = None if fallback_right is None else [mark == "1" for mark in fallback_right]
     compared = compare_selectors(rows, names, read_thresholds(run, blocks), right)
-    origin = calibrated_on(run)
-    compared["calibrated_on"] = origin if origin.get("blocks", blocks) == blocks else {}
+    compared["calibrated_on"] = calibrated_on(run, blocks)
     compared["ms"] = _milliseconds(reasoner, questions[:TIMED], blocks, max_new_tokens)
     return compared
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from rim.config import ConfigError
 from rim.infer.answers import same_answer
+from rim.results import environment, write_json
 
 #: Beside the run's model; written by `rim eval --select ... --calibrate`.
 FILE = "selectors.json"
@@ -147,36 +148,49 @@ def choose_names(text: str, *, has_probe: bool) -> list[str]:
     return names
 
 
+def _calibrations(run: Path) -> dict[str, Any]:
+    """What was calibrated with each number of blocks. Older files hold one calibration alone."""
+    file = run / FILE
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "early" in found:
+            found = {str(found["calibrated_on"]["blocks"]): found}
+        for kept in found.values():
+            if not isinstance(kept["early"], float | int) or not isinstance(kept["abstain"], dict):
+                raise TypeError("thresholds are numbers")
+            kept["calibrated_on"]["questions"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file} is broken ({error}); remove it and calibrate again") from None
+    return found
+
+
 def read_thresholds(run: Path, blocks: int) -> dict[str, Any]:
     """What `calibrate` found for a run asked with so many blocks, or the defaults.
 
     Raises:
         ConfigError: the file is broken.
     """
-    file = run / FILE
-    if not file.exists() or calibrated_on(run).get("blocks", blocks) != blocks:
-        return dict(DEFAULTS)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        thresholds = {key: found[key] for key in DEFAULTS}
-        if not isinstance(thresholds["early"], float | int) or not isinstance(
-            thresholds["abstain"], dict
-        ):
-            raise TypeError("thresholds are numbers")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} is broken ({error}); remove it and calibrate again") from None
-    return thresholds
+    kept = _calibrations(run).get(str(blocks), DEFAULTS)
+    return {key: kept[key] for key in DEFAULTS}
 
 
-def calibrated_on(run: Path) -> dict[str, Any]:
-    """Name, hash and number of the questions that a run's thresholds come from, and the blocks that
-    it was asked with; empty without.
+def calibrated_on(run: Path, blocks: int) -> dict[str, Any]:
+    """Name, hash and number of the questions that these thresholds come from; empty without."""
+    return _calibrations(run).get(str(blocks), {}).get("calibrated_on", {})
+
+
+def keep_thresholds(run: Path, blocks: int, found: dict[str, Any], origin: dict[str, Any]) -> None:
+    """Write what `calibrate` found beside that for other numbers of blocks, and that for other
+    selectors from the same questions and settings.
     """
-    try:
-        found = json.loads((run / FILE).read_text(encoding="utf-8"))["calibrated_on"]
-    except (OSError, ValueError, KeyError, TypeError):  # broken: `read_thresholds` says so
-        return {}
-    return found if isinstance(found, dict) else {}
+    kept = _calibrations(run)
+    before = kept.get(str(blocks), {})
+    if before.get("calibrated_on") == origin and before.get("target") == found["target"]:
+        found = found | {"abstain": before["abstain"] | found["abstain"]}
+    kept[str(blocks)] = found | {"calibrated_on": origin, "environment": environment()}
+    write_json(run / FILE, kept)
 
 
 def calibrate(rows: Sequence[Row], names: Sequence[str], target: float) -> dict[str, Any]:
@@ -227,16 +241,18 @@ def is_sure(choice: Choice, name: str, thresholds: Mapping[str, Any]) -> bool:
     return threshold is not None and choice.confidence >= threshold
 
 
-def check_calibrated(names: Sequence[str], thresholds: Mapping[str, Any]) -> None:
+def check_calibrated(names: Sequence[str], run: Path, blocks: int) -> None:
     """
     Raises:
         ConfigError: a fall-back is asked where a selector is not sure, and one has no threshold.
     """
+    thresholds = read_thresholds(run, blocks)
     missing = [name for name in names if name not in thresholds["abstain"]]
     if missing:
         raise ConfigError(
             "--fallback is asked below a selector's threshold, and this run has none for "
-            f"{', '.join(missing)}: `rim eval RUN VALIDATION --select all --calibrate` finds it"
+            f"{', '.join(missing)} with {blocks} blocks: `rim eval RUN VALIDATION --blocks "
+            f"{blocks} --select all --calibrate` finds it"
         )
 
 

@@ -44,7 +44,7 @@ from rim.train.run_folder import (
     remove_checkpoints,
 )
 from rim.train.seeds import stage_seed
-from rim.train.sharded_weights import whole_weights
+from rim.train.sharded_weights import forgetting_sharding, whole_weights
 from rim.train.stopping import Termination, with_steps_left
 from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
 
@@ -58,7 +58,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
         TrainingMemoryError: it does not fit into memory; likewise.
     """
-    with Termination() as termination:
+    with Termination() as termination, forgetting_sharding():
         return _train(recipe, resume, console or Console(), termination)
 
 

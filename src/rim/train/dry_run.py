@@ -65,12 +65,12 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
         ConfigError, DataError: what training would refuse before its first step.
         TrainingMemoryError: it would not fit into memory.
     """
-    check_trainer_settings(recipe.stages)
-    refuse_flex_without_gpu(recipe)
     if any(stage.trainer.get("fsdp") for stage in recipe.stages):
         raise ConfigError(
             "a dry run measures one process that has the whole model; leave fsdp out for it"
         )
+    check_trainer_settings(recipe.stages)
+    refuse_flex_without_gpu(recipe)
     recipe = recipe.model_copy(update={"report_to": ()})
     train_set, validation = load_training_data(recipe.data, recipe.seed)
     counts = {"train": len(train_set), "validation": len(validation)}
@@ -216,6 +216,8 @@ class _Trial:
             "objective": stage.objective,
             "steps": steps,
             "patience": stage.patience,
+            "handed_on": self.index > 0
+            and recipe.stages[self.index - 1].unused_steps == "next_stage",
             "batch_size": stage.batch_size,
             "micro_batch_size": micro,
             "readouts": self.encoder.format.readouts,

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+from torch.distributed.checkpoint.api import CheckpointException
+
 from rim.config import StageConfig
 from rim.train.arguments import multiplies_bfloat16
 from rim.train.checkpoints import CheckpointError
@@ -50,7 +52,7 @@ def explained(
             f"{error} of stage {stage.name!r}; last good weights: {kept() or 'none yet'}. "
             f"Try a lower learning_rate (now {stage.learning_rate}) or a longer warmup"
         ) from None
-    except CheckpointError as error:
+    except (CheckpointError, CheckpointException) as error:  # of shards; torch's is no Exception
         raise CheckpointError(
             f"{error}; last whole checkpoint: {kept() or 'none yet'}. Mend that, and continue "
             "with --resume"

@@ -15,6 +15,8 @@ from transformers import Trainer
 
 from rim.config import ConfigError, StageConfig
 
+#: How accelerate hears of FSDP; it sets this itself, too.
+_SWITCH = "ACCELERATE_USE_FSDP"
 #: What an `fsdp_config` may not hold, and why.
 _REFUSED = {
     "activation_checkpointing": "it draws dropout anew; set gradient_checkpointing: true",
@@ -49,6 +51,10 @@ def refuse_stages(stages: Sequence[StageConfig]) -> None:
     sharded = [stage for stage in stages if stage.trainer.get("fsdp")]
     if not sharded:
         return
+    if os.environ.get(_SWITCH, "").lower() == "true":
+        raise ConfigError(
+            "FSDP is a setting of the recipe's stages, not of the launcher: leave out --use_fsdp"
+        )
     if "LOCAL_RANK" not in os.environ:
         raise ConfigError(
             "trainer: fsdp is for processes that a launcher starts: `torchrun --nproc-per-node N "
@@ -57,6 +63,8 @@ def refuse_stages(stages: Sequence[StageConfig]) -> None:
     for stage in stages:
         if stage not in sharded:
             problem = "another stage's trainer has fsdp; set it in every stage or in none"
+        elif stage.trainer["fsdp"] is not True:
+            problem = "write fsdp: true; what else there is stands in fsdp_config"
         elif stage.micro_batch_size == "auto":
             problem = "with fsdp, state micro_batch_size; it is found by trial in one process alone"
         elif stage.trainer.get("eval_on_start"):
@@ -94,6 +102,12 @@ def settle_sharding(trainer: Trainer, feeds_back: bool) -> None:
         raise ConfigError(
             "FSDP is a setting of the recipe's stages (trainer: {fsdp: true}), not of the launcher"
         )
+    if trainer.is_deepspeed_enabled:
+        zero = trainer.accelerator.deepspeed_config.get("zero_optimization", {}).get("stage", 0)
+        if zero == 3:
+            raise ConfigError(
+                "trainer: DeepSpeed's stage 3 is not supported; take stage 2, or fsdp"
+            )
     if not shards:
         return
     if feeds_back:
@@ -108,6 +122,18 @@ def settle_sharding(trainer: Trainer, feeds_back: bool) -> None:
         plugin.mixed_precision_policy = dataclasses.replace(
             plugin.mixed_precision_policy, reduce_dtype=torch.float32
         )
+
+
+@contextlib.contextmanager
+def forgetting_sharding() -> Generator[None]:
+    """After this, a training of the same process is not sharded because this one was."""
+    before = os.environ.get(_SWITCH)
+    try:
+        yield
+    finally:
+        os.environ.pop(_SWITCH, None)
+        if before is not None:
+            os.environ[_SWITCH] = before
 
 
 def whole_weights(trainer: Trainer) -> dict[str, Tensor] | None:

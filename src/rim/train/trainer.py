@@ -135,7 +135,7 @@ class ReadoutTrainer(SharedTrainer):
             state = saved_state(checkpoint)
             if state.global_step >= state.max_steps or (self.patience and self.patience.is_out):
                 self.state = state
-                if self.is_fsdp_enabled:  # checkpoints are loaded into shards
+                if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # to be loaded into shards
                     self._prepare_for_training(state.max_steps, None, None)
                 self._load_best_model()
                 return

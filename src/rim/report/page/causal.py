@@ -43,8 +43,9 @@ def protocols(run: Run) -> list[Section]:
         sections.append(section)
         result = newest.get(name)
         if result is None:
-            if _has_known_values(run):
-                section.missing.append(command(run, f"rim controls RUN DATA --protocol {name}"))
+            if (task := _task_option(run)) is not None:
+                words = f"rim controls RUN DATA --protocol {name}{task}"
+                section.missing.append(command(run, words))
             continue
         section.lines = [f"{asks} Asked with {made_on(result)}.", *verdict_lines(result)]
         chart = protocol_chart(result, f"{name.capitalize()}: per cent of pairs")
@@ -55,12 +56,16 @@ def protocols(run: Run) -> list[Section]:
     return sections
 
 
-def _has_known_values(run: Run) -> bool:
-    """Whether protocols can read the intermediate values of what a run was trained on."""
+def _task_option(run: Run) -> str | None:
+    """What a protocol's command needs beside a run of this training data: nothing, or the name of
+    the task that a file has. None if protocols cannot read the intermediate values.
+    """
     data = run.config.get("data", {})
     source = data.get("train") if isinstance(data, dict) else None
     known = source.get("format") if isinstance(source, dict) else None
-    return bool(run.of("protocol")) or (known in TASKS and known not in UNREAD)
+    if known in list(UNREAD):
+        return None
+    return "" if known in list(TASKS) or run.of("protocol") else " --task TASK"
 
 
 def verdict_lines(result: dict[str, Any]) -> list[str]:

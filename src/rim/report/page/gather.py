@@ -31,7 +31,8 @@ class Run:
     training: dict[str, Any] = field(default_factory=dict)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    wrong_files: dict[int, Path] = field(default_factory=dict)  # by the `id` of an evaluation
+    # Wrong answers by the `id` of their evaluation.
+    wrong: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.label = self.label or self.name
@@ -122,7 +123,7 @@ def _add_file(file: Path, material: Material, loose: dict[str, Run]) -> None:
                     "itself"
                 )
             run = named[0] if len(named) == 1 else loose.setdefault(name, Run(name, Path("RUN")))
-            _add_result(run, str(kind_of(own)), own, file)
+            _add_result(run, str(kind_of(own)), own, file, material.problems)
     elif content is not None:
         material.problems.append(f"{file} is no result that a report knows")
 
@@ -134,7 +135,7 @@ def _may_be_of(run: Run, result: dict[str, Any]) -> bool:
 
 
 def _read_run(folder: Path, problems: list[str]) -> Run:
-    run = Run(folder.resolve().name, folder)
+    run = Run(folder.name or folder.resolve().name, folder)
     config = folder / "config.yaml"
     if config.exists():
         try:
@@ -162,7 +163,7 @@ def _read_run(folder: Path, problems: list[str]) -> Run:
             results.append((_made_at(content, file), file.name, kind, content, file))
     # By time, so that the newest of a kind is the last.
     for _, _, kind, content, file in sorted(results, key=lambda result: result[:2]):
-        _add_result(run, kind, content, file)
+        _add_result(run, kind, content, file, problems)
     return run
 
 
@@ -176,11 +177,11 @@ def _made_at(content: dict[str, Any], file: Path) -> str:
     return changed.isoformat(timespec="seconds")
 
 
-def _add_result(run: Run, kind: str, content: Any, file: Path) -> None:
+def _add_result(run: Run, kind: str, content: Any, file: Path, problems: list[str]) -> None:
     run.results.setdefault(kind, []).append(content)
     wrong = file.with_name(f"{file.stem}-wrong.jsonl")
     if kind == "evaluation" and wrong.exists():
-        run.wrong_files[id(content)] = wrong
+        run.wrong[id(content)] = _read_lines(wrong, problems)
 
 
 def _read_json(file: Path, problems: list[str]) -> Any:
@@ -222,8 +223,7 @@ def main_evaluation(run: Run) -> dict[str, Any] | None:
 
 def wrong_answers(run: Run) -> list[dict[str, Any]]:
     """Those of the main evaluation."""
-    file = run.wrong_files.get(id(main_evaluation(run)))
-    return [] if file is None else _read_lines(file, [])
+    return run.wrong.get(id(main_evaluation(run)), [])
 
 
 def main_controls(run: Run) -> dict[str, Any] | None:

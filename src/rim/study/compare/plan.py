@@ -141,8 +141,8 @@ def check_steps(settings: Comparison, plan: list[Run]) -> None:
         if early := next((stage.name for stage in ends_early), None):
             raise ConfigError(
                 f"task {run.task}: {run.method} has patience in stage {early!r}, so how many steps "
-                "it will take is not known. Hand them on (unused_steps: next_stage), leave "
-                "patience out, compare what was trained "
+                "it will take is not known. Hand them to the next stage, if there is one "
+                "(unused_steps: next_stage), leave patience out, compare what was trained "
                 "(budget.kind: tokens), or name the method under budget.exempt with the reason"
             )
     for task in settings.tasks:
