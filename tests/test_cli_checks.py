@@ -26,6 +26,8 @@ import rim.cli.hub as hub
 from rim import __version__
 from rim.cli import app
 from rim.config import ConfigError
+from rim.config.missing import no_such
+from rim.deploy.serve import check_port
 
 # Runs commands one after the other, and says how each ended, what it wrote, and what had been
 # imported by then.
@@ -49,6 +51,8 @@ MISTAKES = (
     "train recipes/gsm8k_tiny.yaml --set memry.blocks=3",
     "train recipes/my_data.yaml --set data.train.path=nope.jsonl",
     "train recipes/my_data.yaml --set model.base=./no/such/folder",
+    "train recipes/my_data.yaml --set data.train.path=my.jsonl --set data.holdout=9999",
+    "train recipes/my_data.yaml --set data.train.path=my.jsonl --set data.train.columns.answer=x",
     "train recipes/my_data.yaml --set report_to=[wandbb]",
     "train recipes/compare_arithmetic.yaml",
     "compare nope.yaml",
@@ -123,6 +127,9 @@ def test_a_mistake_is_answered_before_torch_is_imported(ended, command):
         ("eval RUN my.jsonl --out .", "is not a regular file"),
         ("controls RUN my.jsonl --blocks 0", "--blocks takes a number from 1"),
         ("train recipes/my_data.yaml --resume", "nothing to resume"),
+        ("train recipes/my_dta.yaml", "did you mean recipes/my_data.yaml?"),
+        ("eval RUN my.jsonnl", "no such file: my.jsonnl; did you mean my.jsonl?"),
+        ("ask no/run q", "`rim demo` make runs"),
     ],
 )
 def test_the_sentence_says_what_to_do(work, run, command, message):  # noqa: F811
@@ -276,8 +283,36 @@ def test_json_is_one_document_and_text_for_people_goes_elsewhere(work, run):  # 
     }  # fmt: skip
 
 
+def test_more_blocks_than_trained_and_answers_without_an_end_are_named(work, run):  # noqa: F811
+    asked = rim_command("ask", run, "3 and 4?", "--blocks", "2,9")
+    assert "Note: 9 blocks, and the model was trained with 3 at most" in " ".join(asked.split())
+    told = rim_command("eval", run, "my_test.jsonl", "--blocks", 2, "--max-new-tokens", 1)
+    assert "answers after 2 blocks reached --max-new-tokens 1" in " ".join(told.split())
+    assert "trained with" not in told
+
+
+def test_a_port_in_use_is_named_before_a_model_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} .*give another one with --port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+
+
+def test_what_a_missing_path_was_meant_to_be(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "demo-seed0" / "rim").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert no_such("run", "runs/demo-sed0/rim") == (
+        "no such run: runs/demo-sed0/rim; did you mean runs/demo-seed0/rim?"
+    )
+    assert no_such("run", "runs/demo-sed0/cot").endswith("did you mean runs/demo-seed0?")
+    assert no_such("file", "x" * 5000).endswith("xxx")
+    assert no_such("file", "quite/other") == "no such file: quite/other"
+
+
 def test_several_numbers_of_blocks_are_one_table(work, run):  # noqa: F811
-    output = rim_command("eval", run, "my_test.jsonl", "--blocks", "0,2,2", "--max-new-tokens", 2)
+    options = ("--blocks", "0,2,2", "--max-new-tokens", 2, "--overwrite")
+    output = rim_command("eval", run, "my_test.jsonl", *options)
     rows = [line.split()[1] for line in output.splitlines() if line.startswith("│")]
     assert rows == ["0", "2"]
 

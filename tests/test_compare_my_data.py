@@ -77,7 +77,7 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     assert "42 training, 6 validation and 12 test questions" in flat
     assert "3 memory blocks; 4 training steps for each of direct, cot, rim" in flat
     assert "12 test questions are few" in flat
-    folder = tmp_path / "runs" / "compare-my_problems"
+    folder = tmp_path / "runs" / "compare-my_problems-4steps"
     result = json.loads((folder / "comparison.json").read_text())
     said = result["verdict"]["my_data"]
     lines = [line for line in said if "has learned the task" not in line]  # by chance it is said
@@ -127,7 +127,7 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     two = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=2)
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in two.settings.methods.values()]
     assert steps == [[2], [2], [1, 1]]
-    with pytest.raises(ConfigError, match="less than the stages of rim"):
+    with pytest.raises(ConfigError, match="rim has 2 stages"):
         compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
 
 

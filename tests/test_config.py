@@ -37,6 +37,40 @@ def test_every_recipe_of_the_project_is_valid_and_survives_writing(path, tmp_pat
     assert load_recipe(write(tmp_path, dump_yaml(recipe))) == recipe
 
 
+def test_of_the_two_lengths_of_a_stage_the_later_one_counts(tmp_path):
+    raw = {**RAW, "stages": [{"name": "one", "objective": "steps", "epochs": 2}]}
+    path = write(tmp_path, raw)
+
+    def lengths(recipe):
+        return [(s.max_steps, s.epochs) for s in recipe.stages]
+
+    assert lengths(load_recipe(path, ("stages.one.max_steps=3",))) == [(3, None)]
+    both = ("stages.one.max_steps=3", "stages.one.epochs=null")
+    assert lengths(load_recipe(path, both)) == [(3, None)]
+    assert lengths(load_recipe(path, both[::-1])) == [(3, None)]
+    laid_over = {"extends": "r.yaml", "stages": {"one": {"max_steps": 4}}}
+    assert lengths(load_recipe(write(tmp_path, laid_over, "over.yaml"))) == [(4, None)]
+    laid_over["stages"]["one"] = {"max_steps": 4, "epochs": 1}
+    with pytest.raises(ConfigError, match=r"stages\.one: give exactly one"):
+        load_recipe(write(tmp_path, laid_over, "over.yaml"))
+
+
+def test_a_trial_of_a_recipe_has_a_run_of_its_own(tmp_path):
+    stages = [
+        {"name": "one", "objective": "steps", "epochs": 3, "evaluate_every": 100},
+        {"name": "two", "objective": "answer", "epochs": 1},
+    ]
+    path = write(tmp_path, {**RAW, "stages": stages})
+    short = load_recipe(path, ("seed=4",), steps=8)
+    assert (short.name, short.seed) == ("x-8steps", 4)
+    lengths = [(s.max_steps, s.epochs, s.evaluate_every) for s in short.stages]
+    assert lengths == [(6, None, 6), (2, None, 2)]
+    with pytest.raises(ConfigError, match="2 stages, which need at least a step each"):
+        load_recipe(path, steps=1)
+    with pytest.raises(ConfigError, match="for_each takes"):
+        load_recipe(path, ("stages.one.for_each=3",), steps=8)
+
+
 PAPER = [
     p
     for p in sorted(ROOT.glob("recipes/paper/*/*.yaml"))
@@ -150,7 +184,7 @@ def test_environment_variables_with_defaults(tmp_path, monkeypatch):
         ("metod=rim", r"unknown key 'metod'; did you mean 'method'"),
         (
             "stages.one.lerning_rate=1",
-            r"unknown key 'stages\.0\.lerning_rate'; did you mean 'learning_rate'",
+            r"unknown key 'stages\.one\.lerning_rate'; did you mean 'learning_rate'",
         ),
         ("data.train.colums.question=a", r"did you mean 'columns'"),
         ("stages.two.max_steps=1", r"no item 'two' \(there are one\)"),
@@ -159,7 +193,7 @@ def test_environment_variables_with_defaults(tmp_path, monkeypatch):
         ("method=rum", r"method"),
         ("model.attention=flash_attention_2", "is for dtype: bfloat16 only"),
         ("model.scratch={}", "exactly one of 'base' and 'scratch'"),
-        ("stages.one.epochs=2", "exactly one of 'max_steps' and 'epochs'"),
+        ("stages.one.max_steps=null", "exactly one of 'max_steps' and 'epochs'"),
         ("stages.one.objective=solution", "does not belong to method 'rim'"),
         ("stages.one.dropout=1.0", "dropout"),
         ("templates.answer=none", r"must contain \{answer\}"),
@@ -178,7 +212,7 @@ def test_mistakes_name_the_key_and_the_way_out(tmp_path, override, message):
 def test_a_wrong_stage_is_not_called_a_missing_one(tmp_path, override):
     with pytest.raises(ConfigError) as error:
         load_recipe(write(tmp_path, RAW | {"stages": RAW["stages"][:1]}), (override,))
-    assert "stages.0" in str(error.value) and "at least 1 item" not in str(error.value)
+    assert "stages.one" in str(error.value) and "at least 1 item" not in str(error.value)
     with pytest.raises(ConfigError, match=r"stages: .*at least 1 item"):
         load_recipe(write(tmp_path, RAW | {"stages": []}))
 

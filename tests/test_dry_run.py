@@ -98,6 +98,8 @@ def test_the_command_says_it_to_people_and_to_programs(tmp_path, monkeypatch):
         "Dry run: nothing was written",
     ):
         assert piece in output, piece
+    shorter = rim_command("train", "r.json", "--dry-run", "--steps", 3)
+    assert "Stage grounding: 3 steps of 8" in shorter and "run-3steps/" in shorter
     assert rim_json("train", "r.json", "--dry-run", "--json")["steps"]["room"] == 4
     assert "leave out --resume" in rim_command("train", "r.json", "--dry-run", "--resume", code=2)
     assert not (tmp_path / "runs").exists()
@@ -160,11 +162,18 @@ def test_a_holdout_counts_different_questions_and_needs_some(tmp_path):
         rim.dry_run(recipe_from_dict(raw_recipe(tmp_path) | {"data": data}))
 
 
-@pytest.mark.parametrize(("step", "told"), [("Ann has 3. Bo has 4. So 7.", True), ("3+4=7", False)])
-def test_solutions_that_nobody_has_parted_are_a_note(tmp_path, step, told):
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (["Ann has 3. Bo has 4. So 7."], "rim data split-steps"),
+        (["3+4=7; 7-2=5"], "step_separator"),
+        (["3+4=7", "7-2=5"], None),
+    ],
+)
+def test_solutions_that_nobody_has_parted_are_a_note(tmp_path, steps, told):
     from rim.data.examples import Example
     from rim.train.look_ahead import _about_prose
 
     recipe = recipe_from_dict(raw_recipe(tmp_path))
-    note = _about_prose(recipe, [Example("3 and 4?", (step,), "7")])
-    assert bool(note) is told
+    note = _about_prose(recipe, [Example("3 and 4?", tuple(steps), "7")])
+    assert note is None if told is None else told in str(note)

@@ -161,6 +161,9 @@ def test_commands_take_tables(tmp_path):
     assert rim_json("data", "convert", path, *names, "--out", out)["with_steps"] == 1
     assert [e.steps for e in open_file(out)] == [("3+4=7", "7-2=5")]
     assert "exists" in rim_command("data", "convert", path, *names, "--out", out, code=2)
+    without = [*names[:2], *names[4:6], "--out", tmp_path / "plain.jsonl"]
+    told = " ".join(rim_command("data", "convert", path, *without).split())
+    assert "nothing was read of 'Work'; --column steps=NAME" in told
     told = rim_command("data", "stats", path, code=2)
     assert "--column question=NAME" in " ".join(told.split())
     assert "--column takes" in rim_command("data", "stats", path, "--column", "Problem", code=2)

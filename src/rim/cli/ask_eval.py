@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def ask(
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model
         from rim.config import ConfigError
+        from rim.models.folder import read_prompt_format
 
         counts = block_counts(blocks)
         if server is not None:
@@ -93,7 +95,7 @@ def ask(
         else:
             options = {"after": "all" if all_blocks else "final", "max_new_tokens": max_new_tokens}
             options["sampling"] = common.sampling(temperature, top_k, top_p, samples, seed)
-            check_model(run, counts, device)
+            _tell_of_more(counts, read_prompt_format(check_model(run, counts, device)))
             reasoner = common.load(run, device, dtype)
             rows = [
                 _row(answer)
@@ -101,6 +103,16 @@ def ask(
                 for answer in reasoner.ask_many([question], blocks=count, **options)[0]
             ]
         _show(rows, json_, all_blocks, len(counts) > 1)
+
+
+def _tell_of_more(counts: Sequence[int | None], trained: Any) -> None:
+    """More blocks than in training are answered, and seldom well."""
+    most = max((count or 0 for count in counts), default=0)
+    if most > trained.trained_blocks:
+        common.say(
+            f"Note: {most} blocks, and the model was trained with {trained.trained_blocks} at most",
+            common.error_console,
+        )
 
 
 def _ask_server(
@@ -177,6 +189,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool, all_blocks: bool, several: 
         if "first_ms" in row:
             note += f"    [first text {row['first_ms']:.0f} ms, all {row['answer_ms']:.0f} ms]"
         shown = answer if text.strip() == answer else f"{answer}    {text!r}"
+        shown = shown if text.strip() else "(an empty answer)"
         # One line an answer: its own line breaks are shown, not made.
         common.say(label + common.printable(shown, keep="") + note)
 
@@ -228,7 +241,9 @@ def evaluate(
         asked = block_counts(blocks)
         sampling = common.sampling(temperature, 0, top_p, samples, seed)
         examples = open_file(data, format_, limit, reading(column, separator))
-        trained = read_prompt_format(check_model(run, asked, device)).trained_blocks
+        prompt_format = read_prompt_format(check_model(run, asked, device))
+        _tell_of_more(asked, prompt_format)
+        trained = prompt_format.trained_blocks
         counts = [trained if count is None else count for count in asked]
         names = selecting.check_select(select, run, min(counts))
         if (fallback is not None or calibrate) and not names:
@@ -298,6 +313,28 @@ def evaluate(
             if "selection" in record:
                 person.print(selectors_table(record["selection"]))
                 common.say(thresholds_sentence(record["selection"], record["data"]), person)
+        for result in results:
+            for line in _about_answers(result.summary, result.wrong, max_new_tokens):
+                common.say(line, person)
         common.say("\n".join(written), person)
         if json_:
             common.print_json(records)
+
+
+def _about_answers(
+    summary: dict[str, Any], wrong: Sequence[dict[str, Any]], max_new_tokens: int
+) -> list[str]:
+    """Wrong answers that may be no fault of the model's: cut off, or empty."""
+    total, after = (
+        summary["questions"],
+        f" after {summary['blocks']} blocks" * (summary["blocks"] is not None),
+    )
+    lines = []
+    if cut := summary["unfinished"]:
+        lines.append(
+            f"Note: {cut} of {total} answers{after} reached --max-new-tokens {max_new_tokens} "
+            "without an end, and count as wrong"
+        )
+    if empty := sum(not row["text"].strip() for row in wrong):
+        lines.append(f"Note: {empty} of {total} answers{after} are empty")
+    return lines

@@ -15,11 +15,15 @@ from typing import Any
 
 from rim.cli.hub import check_base
 from rim.config import ConfigError, PromptFormat, Recipe
+from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.models.folder import find_model_dir, read_model_config, read_prompt_format
 
 #: For models that state no number of positions: more blocks than anybody means.
 MOST_BLOCKS = 10_000
+
+#: Bytes of data that are read once more than needed, so that mistakes in them are told at once.
+READ_TWICE = 20_000_000
 
 #: Trackers of transformers' Trainer, and the packages one of which each needs (kubeflow: none).
 TRACKERS: dict[str, tuple[str, ...]] = {
@@ -145,10 +149,28 @@ def check_recipe(recipe: Recipe, *, needs_base: bool = True) -> None:
         files = [source.path] if source.path and source.format != "hub" else []
         for name in (*files, *source.exclude):
             if not is_hub(name) and not Path(name).exists():
-                raise DataError(f"no such file: {name}")
+                raise DataError(no_such("file", name))
     _check_trackers(recipe.report_to)
     if recipe.model.base is not None and needs_base:
         check_base(recipe.model.base, recipe.model.revision)
+
+
+def check_data(recipe: Recipe) -> None:
+    """Columns, records and the questions held out, of files that are read in no time: training
+    reads them only after torch was loaded.
+
+    Raises:
+        DataError: one of them is wrong.
+    """
+    from rim.data.training import load_training_data
+
+    sources = [s for s in (recipe.data.train, recipe.data.validation) if s is not None]
+    if any(source.path is None or source.format == "hub" for source in sources):
+        return
+    names = [name for s in sources for name in (s.path, *s.exclude) if name is not None]
+    files = [Path(name) for name in names]
+    if all(file.is_file() for file in files) and sum(f.stat().st_size for f in files) < READ_TWICE:
+        load_training_data(recipe.data, recipe.seed)
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -99,20 +99,26 @@ def convert(
     """
     with common.clear_errors():
         from rim.cli.checks import check_target
-        from rim.data.sources import data_hash, open_file, solutions_in_one_step, write_file
+        from rim.data import sources
 
         check_target(out, overwrite=overwrite)
-        examples = open_file(file, format_, limit, reading(column, separator))
-        write_file(out, examples)
+        read, person = reading(column, separator), common.console_for(json_)
+        examples = sources.open_file(file, format_, limit, read)
+        sources.write_file(out, examples)
         with_steps = sum(bool(example.steps) for example in examples)
-        common.say(
-            f"{len(examples)} examples, {with_steps} with steps: {out}", common.console_for(json_)
-        )
-        if solutions_in_one_step(examples):
-            common.say(_IN_ONE_STEP, common.console_for(json_))
+        common.say(f"{len(examples)} examples, {with_steps} with steps: {out}", person)
+        if sources.solutions_in_one_step(examples):
+            common.say(_IN_ONE_STEP, person)
+        unread = [] if with_steps else sources.unread_columns(file, format_, read)
+        if unread:
+            names = ", ".join(map(repr, unread))
+            common.say(
+                f"note: nothing was read of {names}; --column steps=NAME names the one with steps",
+                person,
+            )
         if json_:
             counts = {"examples": len(examples), "with_steps": with_steps}
-            common.print_json({"out": out, **counts, "data_hash": data_hash(examples)})
+            common.print_json({"out": out, **counts, "data_hash": sources.data_hash(examples)})
 
 
 def generate(

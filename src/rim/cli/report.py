@@ -26,10 +26,11 @@ def report(
     with common.clear_errors():
         from rim.cli.checks import check_target
         from rim.config import ConfigError
+        from rim.config.missing import no_such
 
         for path in paths:
             if not path.exists():
-                raise ConfigError(f"no such run or result: {path}")
+                raise ConfigError(no_such("run or result", path))
         check_target(out)
         from rim import __version__
         from rim.report.page.build import write_report

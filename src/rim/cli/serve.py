@@ -39,7 +39,7 @@ def serve(
     """
     with common.clear_errors():
         from rim.config import ConfigError
-        from rim.deploy.serve import greeting, plan_server
+        from rim.deploy.serve import check_port, greeting, plan_server
 
         if extra and not extra[0].startswith("-"):
             raise ConfigError(
@@ -50,6 +50,7 @@ def serve(
         options: dict[str, Any] = {"engine": engine, "host": host, "port": port}
         options |= {"blocks": blocks, "page": page, "extra": extra or []}
         planned = plan_server(path, **options)
+        check_port(host, port)
         if planned.subject.run is not None:
             _export(planned.subject.run, planned.model)
             planned = plan_server(path, **options)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rim.cli import common
-from rim.cli.help import Natural
+from rim.cli.help import Natural, PositiveOrNone
 
 
 def train(
     recipe: Path,
     *,
     set_: list[str] | None = None,
+    steps: PositiveOrNone = None,
     resume: bool = False,
     dry_run: bool = False,
     json_: bool = False,
@@ -23,21 +24,24 @@ def train(
     Args:
         recipe (RECIPE): Recipe YAML, for example recipes/gsm8k_tiny.yaml.
         set_ (KEY=VALUE): Change a setting: seed=1, or model.tuning=full. Repeatable.
+        steps (N): A trial of so many optimizer steps, shared among the stages, in a run of its own
+            (NAME-Nsteps).
         resume: Continue an interrupted run.
         dry_run: Write nothing; say what would be trained, how long it would take here, and what
             looks wrong, from a few real steps.
     """
     if dry_run:
-        _look_only(recipe, set_, resume, json_)
+        _look_only(recipe, set_, steps, resume, json_)
         return
     with common.clear_errors("The same command with --resume continues."):
-        from rim.cli.checks import check_recipe
+        from rim.cli.checks import check_data, check_recipe
         from rim.config.recipe_yaml import load_recipe
         from rim.train.run_folder import check_run_folder
 
-        settings = load_recipe(recipe, tuple(set_ or ()))
+        settings = load_recipe(recipe, tuple(set_ or ()), steps=steps)
         check_run_folder(settings, resume)
         check_recipe(settings, needs_base=not resume)  # a later stage starts from its own model
+        check_data(settings)
         common.quiet_libraries()
         from rim.train.curriculum import train as run_training
         from rim.train.processes import is_first
@@ -78,17 +82,20 @@ def _summary(run: Any) -> dict[str, Any]:
     return where | found | {"training": training["total"]}
 
 
-def _look_only(recipe: Path, set_: list[str] | None, resume: bool, json_: bool) -> None:
+def _look_only(
+    recipe: Path, set_: list[str] | None, steps: int | None, resume: bool, json_: bool
+) -> None:
     with common.clear_errors("Nothing was written."):
         from rim.cli import dry_running
-        from rim.cli.checks import check_recipe
+        from rim.cli.checks import check_data, check_recipe
         from rim.config import ConfigError
         from rim.config.recipe_yaml import load_recipe
 
         if resume:
             raise ConfigError("--dry-run looks at a run before it begins; leave out --resume")
-        settings = load_recipe(recipe, tuple(set_ or ()))
+        settings = load_recipe(recipe, tuple(set_ or ()), steps=steps)
         check_recipe(settings)
+        check_data(settings)
         common.quiet_libraries()
         from rim.train.dry_run import dry_run
 

@@ -14,13 +14,24 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rim.config import ConfigError, Recipe, Settings
+from rim.config.missing import no_such
+from rim.config.stages import trial_stages
 
 S = TypeVar("S", bound=Settings)
 
+#: The two ways to say how long a stage is: whichever is written later counts.
+_LENGTHS = {"max_steps": "epochs", "epochs": "max_steps"}
 
-def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+
+def load_recipe(
+    path: str | Path, overrides: tuple[str, ...] = (), *, steps: int | None = None
+) -> Recipe:
     """Read a recipe. `extends: other.yaml` (relative to the file) gives the base that it differs
     from; of several, each is laid over those before it.
+
+    Args:
+        steps: a trial of so many optimizer steps, shared among the stages; its run has a name of
+            its own, NAME-Nsteps.
 
     Raises:
         ConfigError: a missing file, YAML that does not parse, an unknown key or a value out of
@@ -29,6 +40,9 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     raw = read_recipe(path, overrides)
     if "methods" in raw and "stages" not in raw:
         raise ConfigError(f"{path} compares methods: use `rim compare {path}`")
+    if steps is not None:
+        raw["stages"] = trial_stages(raw.get("stages"), steps, str(path))
+        raw["name"] = f"{raw.get('name')}-{steps}steps"
     return recipe_from_dict(raw, str(path))
 
 
@@ -70,7 +84,7 @@ def settings_from_dict(settings: type[S], raw: dict[str, Any], origin: str) -> S
     except RecursionError:
         raise ConfigError(f"{origin}: settings within settings without end") from None
     except ValidationError as error:
-        problems = "; ".join(_explain(e, settings) for e in _first_causes(error.errors()))
+        problems = "; ".join(_explain(e, settings, raw) for e in _first_causes(error.errors()))
         raise ConfigError(f"{origin}: {problems}") from None
 
 
@@ -96,7 +110,7 @@ def _read_yaml(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no such recipe: {path}") from None
+        raise ConfigError(no_such("recipe", path)) from None
     except (yaml.YAMLError, IsADirectoryError, ValueError) as error:  # a date that is none, a NUL
         reason = str(error).partition("; use sys.")[0]  # advice of Python for programs
         raise ConfigError(f"{path} is not a readable YAML file: {reason}") from None
@@ -118,7 +132,8 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
     A mapping laid over a list of named items (stages) changes the items that it names.
     """
-    merged = dict(base)
+    dropped = {_LENGTHS[k] for k in change if k in _LENGTHS and change[k] is not None} - set(change)
+    merged = {key: value for key, value in base.items() if key not in dropped}
     for key, value in change.items():
         old = merged.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
@@ -154,6 +169,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         node[_index(node, last, f"--set {override}")] = value
     else:
         node[last] = value
+        if value is not None:
+            node.pop(_LENGTHS.get(last, ""), None)
 
 
 def _override_value(text: str) -> Any:
@@ -226,8 +243,8 @@ def _environment(match: re.Match[str]) -> str:
     return value
 
 
-def _explain(error: Any, settings: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "recipe"
+def _explain(error: Any, settings: type[BaseModel], raw: Any) -> str:
+    where = ".".join(_names(error["loc"], raw)) or "recipe"
     if error["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(
             str(error["loc"][-1]), _keys_at(settings, error["loc"][:-1]), 1, 0.4
@@ -239,6 +256,19 @@ def _explain(error: Any, settings: type[BaseModel]) -> str:
     message = re.sub(r"^(Value error, |Input )", "", error["msg"])
     shown = "" if isinstance(error["input"], dict | BaseModel) else f", got {error['input']!r}"
     return f"{where}: {message}{shown}" if error["type"] != "value_error" else f"{where}: {message}"
+
+
+def _names(location: Sequence[int | str], node: Any) -> list[str]:
+    """A place in settings as `--set` takes it: a stage by its name instead of its number."""
+    names = []
+    for part in location:
+        try:
+            node = node[part] if isinstance(node, list | dict) else None
+        except (LookupError, TypeError):  # a part that is pydantic's own, or is not there
+            node = None
+        name = node.get("name") if isinstance(part, int) and isinstance(node, dict) else None
+        names.append(name if isinstance(name, str) else str(part))
+    return names
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

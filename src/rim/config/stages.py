@@ -7,7 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rim.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Settings, Share
+from rim.config.base import (
+    ConfigError,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Share,
+)
 
 #: What `rim.core.losses` and `rim.core.readout_weights` do; named here: settings need no torch.
 Reduction = Literal["sum", "mean"]
@@ -53,6 +60,48 @@ TRAINER_OWN = {
     }.items()
     for name in names.split()
 }
+
+
+def divide_steps(stages: Any, steps: int, name: str) -> list[dict[str, Any]]:
+    """Stages as a recipe has them, with so many optimizer steps in all, shared as they were.
+
+    Args:
+        name: of what has the stages, for messages.
+
+    Raises:
+        ConfigError: there are more stages than steps, or none that are a recipe's own (a mapping
+            changes stages that are written elsewhere).
+    """
+    try:
+        stages = expand_stages(stages)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if not isinstance(stages, list) or not stages or not all(isinstance(s, dict) for s in stages):
+        raise ConfigError(f"--steps divides a method's own stages, and {name} has none of its own")
+    if not 0 < len(stages) <= steps:
+        raise ConfigError(f"{name} has {len(stages)} stages, which need at least a step each")
+    written = [stage.get("max_steps") or stage.get("epochs") for stage in stages]
+    lengths = [float(x) if isinstance(x, int | float) and x > 0 else 1.0 for x in written]
+    return [
+        {key: value for key, value in stage.items() if key != "epochs"} | {"max_steps": count}
+        for stage, count in zip(stages, _shared(steps, lengths), strict=True)
+    ]
+
+
+def trial_stages(stages: Any, steps: int, name: str) -> list[dict[str, Any]]:
+    """`divide_steps` with one validation a stage."""
+    divided = divide_steps(stages, steps, name)
+    return [stage | {"evaluate_every": stage["max_steps"]} for stage in divided]
+
+
+def _shared(steps: int, lengths: list[float]) -> list[int]:
+    """Whole numbers of at least 1 that add up to `steps`, as the lengths are to each other."""
+    counts: list[int] = []
+    for number, length in enumerate(lengths):
+        left, behind = steps - sum(counts), len(lengths) - number - 1
+        share = round(left * length / sum(lengths[number:]))
+        counts.append(min(max(1, share), left - behind))
+    return counts
 
 
 def expand_stages(stages: Any) -> Any:

@@ -48,7 +48,7 @@ class Reading:
             elif role != "steps" or role in self.columns.model_fields_set:
                 raise DataError(
                     f"{what} has no column {name!r}; it has {', '.join(map(repr, names))}. Say "
-                    f"which one is the {role}: --column {role}=NAME, in a recipe columns.{role}"
+                    f"which one is the {role}: {_how_to_name(role)}"
                 )
         columns = Columns.model_validate({"steps": None} | found)
         return Reading(columns, self.step_separator, "column")
@@ -64,7 +64,7 @@ class Reading:
         except DataError as error:
             if not isinstance(record, dict) or names.model_fields_set:
                 raise
-            raise DataError(f"{error}; fields of other names: --column question=NAME") from None
+            raise DataError(f"{error}; fields of other names: {_how_to_name('question')}") from None
         steps = None
         if names.steps is not None:
             if names.steps not in record and "steps" in names.model_fields_set:
@@ -77,6 +77,10 @@ class Reading:
         return make_example(
             record[names.question], steps, record[names.answer], origin, names, self.kind
         )
+
+
+def _how_to_name(role: str) -> str:
+    return f"--column {role}=NAME (rim train: --set data.train.columns.{role}=NAME)"
 
 
 #: As `Reading` is without anything said.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rim.config.missing import no_such
 from rim.data.examples import DataError
 
 #: The first bytes of every Parquet file.
@@ -22,7 +23,7 @@ def read_lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig") as file:
             yield from file
     except FileNotFoundError:
-        raise DataError(f"no such file: {path}") from None
+        raise DataError(no_such("file", path)) from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, not a data file") from None
     except UnicodeDecodeError:

@@ -16,8 +16,9 @@ from rim.config.recipe_yaml import apply_override, settings_from_dict
 from rim.data.columns import PLAIN, Reading
 from rim.data.examples import DataError, Example
 from rim.data.guessing import known_format
-from rim.data.readers import FILE_FORMATS, parsed, read_file
+from rim.data.readers import FILE_FORMATS, parse_json, parsed, raw_records, read_file
 from rim.data.streamed import data_hash
+from rim.data.tables import column_names
 from rim.data.tasks import GENERATORS
 from rim.results import write_text
 
@@ -272,6 +273,25 @@ def solutions_in_one_step(examples: Iterable[Example]) -> bool:
     given = [example.steps for example in examples if example.steps]
     prose = sum(len(steps) == 1 and bool(_SENTENCES.search(steps[0])) for steps in given)
     return 2 * prose > len(given)
+
+
+def unread_columns(path: Path, file_format: str | None, reading: Reading = PLAIN) -> list[str]:
+    """Columns of a table, or fields of a JSONL's first record, that an example has nothing of;
+    none where a format of its own is read.
+    """
+    source = file_source(path, file_format, reading)
+    if source.format not in ("jsonl", "csv", "parquet"):
+        return []
+    holds = FILE_FORMATS[source.format].holds
+    if holds == "csv" or holds == "parquet":
+        names = column_names(path, holds)
+        reading = reading.among(names, str(path))
+    else:
+        raw, origin = next(raw_records(path, FILE_FORMATS[source.format]), ("{}", str(path)))
+        record = parse_json(raw, origin)
+        names = list(record) if isinstance(record, dict) else []
+    columns = reading.columns
+    return [n for n in names if n not in (columns.question, columns.steps, columns.answer)]
 
 
 def check_file(path: Path, file_format: str | None, reading: Reading = PLAIN) -> FileCheck:

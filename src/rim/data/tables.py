@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.files import read_lines
 
@@ -114,7 +115,7 @@ def _parquet(path: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except FileNotFoundError:
-        raise DataError(f"no such file: {path}") from None
+        raise DataError(no_such("file", path)) from None
     except (pyarrow.ArrowException, OSError) as error:
         raise _unreadable(path, error) from None
 

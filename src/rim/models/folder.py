@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from rim.config import ConfigError, ModelConfig, PromptFormat, Settings
+from rim.config.missing import no_such
 
 S = TypeVar("S", bound=Settings)
 
@@ -26,7 +27,8 @@ def find_model_dir(path: str | Path) -> Path:
         if (folder / FORMAT_FILE).exists():
             return folder
     if not path.exists():
-        raise ConfigError(f"no such run or model folder: {path}")
+        more = "" if path.parent.exists() else "; `rim train` and `rim demo` make runs"
+        raise ConfigError(no_such("run or model folder", path) + more)
     if (path / "config.yaml").exists():
         raise ConfigError(
             f"the run {path} is not finished; continue it with `rim train ... --resume`"

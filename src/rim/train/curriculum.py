@@ -29,7 +29,7 @@ from rim.results import write_json
 from rim.train import refusals
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
 from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgress, draw_curves
-from rim.train.checkpoints import last_whole_checkpoint
+from rim.train.checkpoints import last_whole_checkpoint, saved_state
 from rim.train.cost import total_cost
 from rim.train.failures import advises_resume, explained
 from rim.train.layout_store import store_layouts
@@ -115,7 +115,12 @@ class Curriculum:
         previous: Path | None = None
         for index, stage in enumerate(self.recipe.stages):
             result = self.run.stage_result(index, stage)
-            if not result.exists():
+            if result.exists():
+                self.console.print(
+                    f"Stage {index + 1} of {len(self.recipe.stages)}, {stage.name}: done before",
+                    highlight=False,
+                )
+            else:
                 self._run_stage(index, stage, previous, train_set, validation_set)
             wait()
             previous = result
@@ -211,6 +216,9 @@ class Curriculum:
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = by_first(lambda: self._last_checkpoint(index, stage))
+        if checkpoint:
+            step = saved_state(checkpoint).global_step
+            self.console.print(f"  continues after step {step}", highlight=False)
         kept = functools.partial(self._kept, index, stage, previous)
         reduced = functools.partial(reduce_micro_batch, self.run, written)
         try:

@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from rim.data.training import load_training_data
 from rim.methods import METHODS
 from rim.models.lora import count_parameters
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
+from rim.train.callbacks import progress_bar
 from rim.train.curriculum import Curriculum
 from rim.train.look_ahead import longest_examples, look_ahead
 from rim.train.memory import find_micro_batch, free_memory, peak_memory, training_device
@@ -74,9 +75,14 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
     recipe = recipe.model_copy(update={"report_to": ()})
     train_set, validation = load_training_data(recipe.data, recipe.seed)
     counts = {"train": len(train_set), "validation": len(validation)}
-    with _undisturbed(), tempfile.TemporaryDirectory() as folder:
+    with (
+        _undisturbed(),
+        tempfile.TemporaryDirectory() as folder,
+        _telling(console, 1 + _Trial.PARTS * len(recipe.stages)) as tell,
+    ):
         run = RunFolder(Path(folder))
-        curriculum = Curriculum(recipe, run, console or Console(quiet=True))
+        curriculum = Curriculum(recipe, run, Console(quiet=True))  # the bar is all that is shown
+        tell("loading the model")
         set_seed(stage_seed(recipe.seed, 0))
         model, tokenizer = curriculum.starting_model(recipe.stages[0], None, train_set)
         encoder = PromptEncoder(tokenizer, recipe.prompt_format)
@@ -94,7 +100,7 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
         asked = list(validation[: min(ASKED, recipe.validation.num_examples)])
         stages = []
         for index, stage in enumerate(recipe.stages):
-            trial = _Trial(curriculum, index, stage, model, encoder)
+            trial = _Trial(curriculum, index, stage, model, encoder, tell)
             stages.append(trial.measure(sample, asked, counts))
             encoder = trial.encoder
         device = training_device(recipe.stages[0])
@@ -109,6 +115,15 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
             "writes": _writes(recipe, model),
         }
     return result | {"notes": notes + _about_writing(recipe, result["writes"])}
+
+
+@contextlib.contextmanager
+def _telling(console: Console | None, parts: int) -> Generator[Callable[[str], None]]:
+    """A bar of so many parts; what it gives is called with what each is, as it begins."""
+    with progress_bar(console or Console(quiet=True)) as bar:
+        bar.live.transient = True
+        task = bar.add_task("dry run", total=parts, completed=-1, note="")
+        yield lambda what: bar.update(task, advance=1, note=what)
 
 
 @contextlib.contextmanager
@@ -182,6 +197,9 @@ class _Clock(TrainerCallback):
 class _Trial:
     """Some steps of one stage and one small validation."""
 
+    #: What `tell` hears of.
+    PARTS = 4
+
     def __init__(
         self,
         curriculum: Curriculum,
@@ -189,7 +207,9 @@ class _Trial:
         stage: StageConfig,
         model: Any,
         encoder: PromptEncoder,
+        tell: Callable[[str], None],
     ):
+        self.tell = tell
         self.curriculum, self.recipe = curriculum, curriculum.recipe
         self.index, self.stage, self.model, self.encoder = index, stage, model, encoder
 
@@ -197,6 +217,7 @@ class _Trial:
         self, sample: list[Example], asked: list[Example], counts: dict[str, int]
     ) -> dict[str, Any]:
         stage, recipe = self.stage, self.recipe
+        self.tell(f"{stage.name}: which way its read-outs run")
         refuse_answers_without_opening(stage, self.encoder, sample[0])
         layouts = self._lay_out(sample)
         if self.encoder.format.readouts == "parallel":
@@ -204,6 +225,7 @@ class _Trial:
             prompt_format = recipe.prompt_format.model_copy(update={"readouts": decision.readouts})
             self.encoder = PromptEncoder(self.encoder.tokenizer, prompt_format)
         micro = stage.micro_batch_size
+        self.tell(f"{stage.name}: how many examples fit")
         if micro == "auto":
             micro = find_micro_batch(stage, self.model, self.encoder, layouts).micro_batch_size
         a_step, a_question = self._time(micro, layouts, asked)
@@ -259,7 +281,9 @@ class _Trial:
             callbacks=[clock],
         )
         trainer.remove_callback(PrinterCallback)
+        self.tell(f"{short.name}: {STEPS} training steps")
         trainer.train()
+        self.tell(f"{short.name}: {len(asked)} validation questions")
         began = time.perf_counter()
         trainer.evaluate()
         return clock.a_step, (time.perf_counter() - began) / len(asked)

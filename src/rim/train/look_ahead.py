@@ -90,12 +90,18 @@ def _about_prose(recipe: Recipe, examples: Sequence[Example]) -> str | None:
     """Solutions that nobody has parted into steps."""
     if all(stage.objective != "steps" for stage in recipe.stages):
         return None
-    if not solutions_in_one_step(itertools.islice(examples, 1000)):  # of a large file the first
-        return None
-    return (
-        "most solutions are one step of several sentences, so a block has to say all of it; "
-        "`rim data split-steps` parts prose into steps"
-    )
+    first = list(itertools.islice(examples, 1000))  # of a large file
+    if solutions_in_one_step(first):
+        return (
+            "most solutions are one step of several sentences, so a block has to say all of it; "
+            "`rim data split-steps` parts prose into steps"
+        )
+    if recipe.memory.blocks > 2 and max((len(e.steps) for e in first), default=0) == 1:
+        return (
+            f"no solution has more than one step, and there are {recipe.memory.blocks} blocks; "
+            "data.train.step_separator says what parts steps that stand in one string"
+        )
+    return None
 
 
 def _about_blocks(recipe: Recipe, stage: StageConfig, examples: Sequence[Example]) -> str | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from rim.config import ConfigError
+from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.readers import question_of
 from rim.results import write_json
@@ -121,7 +122,7 @@ def answer_file(
         DataError: no such input.
     """
     if not questions.is_file():
-        raise DataError(f"no such file: {questions}")
+        raise DataError(no_such("file", questions))
     if out.exists() and not resume:
         raise ConfigError(f"{out} exists; continue it with --resume, or give another --out")
     if out.exists() and out.samefile(questions):

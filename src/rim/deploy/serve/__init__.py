@@ -9,7 +9,7 @@ Nothing here imports torch: the engine is a program of its own.
 from rim.deploy.serve.client import Client, ServerAnswer
 from rim.deploy.serve.engines import Engine, command_line, find_engine
 from rim.deploy.serve.routing import Routed, Router, calibrate_blocks, calibrate_confidence
-from rim.deploy.serve.start import Plan, greeting, page_url, plan_server
+from rim.deploy.serve.start import Plan, check_port, greeting, page_url, plan_server
 from rim.deploy.serve.subject import Subject, find_subject
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Subject",
     "calibrate_blocks",
     "calibrate_confidence",
+    "check_port",
     "command_line",
     "find_engine",
     "find_subject",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
+import socket
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,6 +112,28 @@ def plan_server(
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
     return Plan(found, subject, command, url, blocks, page, asks_for_key(found.name, extra))
+
+
+def check_port(host: str, port: int) -> None:
+    """Whether a server can listen there: an engine finds that out after it has loaded the model.
+
+    Raises:
+        ConfigError: something else does, or the address is not of this machine.
+    """
+    try:
+        families = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = families[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do, so that connections that are only just closing are not in the way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        hint = f"; give another one with --port, for example {port % 65535 + 1}"
+        if error.errno != errno.EADDRINUSE:
+            hint = ""
+        raise ConfigError(
+            f"cannot listen on port {port} of {host}: {error.strerror or error}{hint}"
+        ) from None
 
 
 def greeting(plan: Plan) -> str:

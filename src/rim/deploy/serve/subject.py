@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rim.config import ConfigError
+from rim.config.missing import no_such
 from rim.deploy.export.record import (
     EXPORT_FILE,
     BlockRange,
@@ -50,7 +51,7 @@ def find_subject(path: str | Path) -> Subject:
     path = Path(path)
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ConfigError(f"no such file: {path}")
+            raise ConfigError(no_such("file", path))
         # Beside its export, a GGUF file is of the same model; who names the file means the file.
         if (path.parent / EXPORT_FILE).exists():
             return replace(_exported(path.parent, path), folder=None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rim.config import ConfigError, DataConfig, DataSource, ModelConfig, TemplatesConfig
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
+from rim.config.stages import divide_steps
 from rim.data.examples import DataError, Example
 from rim.data.sources import MOST_VALIDATION, load_examples, source_name
 from rim.data.training import load_training_data
@@ -62,7 +63,8 @@ def compare_my_data(
     (task,) = raw["tasks"].values()
     task |= _sources(source, test)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source.path or "").stem).strip("_")
-    raw["name"] = f"compare-{name or 'data'}"
+    # What a trial of few steps leaves behind is not in the way of the whole.
+    raw["name"] = f"compare-{name or 'data'}" + ("" if steps is None else f"-{steps}steps")
     common = raw.setdefault("common", {})
     common["model"] = common.get("model", {}) | {"base": base}
     train, validation = load_training_data(settings_from_dict(DataConfig, task["data"], "data"), 0)
@@ -138,24 +140,9 @@ def _quantile(counts: Sequence[int], share: float) -> int:
 def _share_steps(raw: dict[str, Any], steps: int) -> None:
     """Give every method so many optimizer steps, its stages in the proportion that is written."""
     for name, method in raw.get("methods", {}).items():
-        if not isinstance(method, dict):
-            continue
-        stages = method.get("stages", [])
-        if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
-            raise ConfigError(f"methods.{name}: --steps needs stages of the method's own, a list")
-        stages = [dict(stage) for stage in stages]
-        written = [s["max_steps"] for s in stages if isinstance(s.get("max_steps"), int)]
-        if not stages or len(written) < len(stages):
-            raise ConfigError(f"methods.{name}: every stage needs max_steps, which --steps divides")
-        if steps < len(stages):
-            raise ConfigError(f"--steps {steps} is less than the stages of {name}")
-        left, parts = steps, sum(written)
-        for number, (stage, count) in enumerate(zip(stages, written, strict=True), 1):
-            # At least one for this stage, and one for each behind it.
-            most = left - (len(stages) - number)
-            stage["max_steps"] = min(max(1, round(left * count / parts)), most)
-            left, parts = left - stage["max_steps"], parts - count
-        method["stages"] = stages
+        if isinstance(method, dict):
+            stages = method.get("stages")
+            method["stages"] = divide_steps(stages, steps, f"methods.{name}")
 
 
 def _longest_answer(base: str, examples: Sequence[Example]) -> int:

@@ -232,8 +232,8 @@ def _refuse_other_tests(result: Path, hashes: Mapping[str, str]) -> None:
         if name in hashes and content["data"]["hash"] != hashes[name]:
             raise ConfigError(
                 f"{result} was made on other questions than {name} has now: the file changed in "
-                "between. Give the comparison another name, or delete its results (and its runs, "
-                "if the training data changed, too)"
+                "between. Give the comparison another name (--set name=other), or delete its "
+                "results (and its runs, if the training data changed, too)"
             )
 
 
