@@ -80,17 +80,14 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     folder = tmp_path / "runs" / "compare-my_problems-4steps"
     result = json.loads((folder / "comparison.json").read_text())
     said = result["verdict"]["my_data"]
-    lines = [line for line in said if "has learned the task" not in line]  # by chance it is said
-    assert lines[0].startswith("RiM ") and "chain of thought " in lines[0]
-    assert lines[0].endswith("12 test questions, one seed.")
-    assert "than chain of thought" in lines[1]
-    assert "the blocks are needed" in lines[2] or "The blocks are needed" in lines[2]
-    assert lines[3].startswith("So ")
+    assert said[0].startswith("RiM ") and "chain of thought " in said[0]
+    assert said[0].endswith("12 test questions, one seed.")
+    assert len(said) > 1 and said == verdict(result)["my_data"]
     for line in said:
         assert " ".join(line.split()) in flat
     page = (folder / "comparison.html").read_text()
     assert "Is it worth it for my problems.csv?" in page
-    assert lines[3].partition(";")[0].split(":")[0] in page
+    assert said[-1].partition(";")[0].split(":")[0] in page
     methods = result["tasks"]["my_data"]["methods"]
     assert {row["steps"]["mean"] for row in methods.values()} == {4}
     again = rim_json("compare", *options)
@@ -277,7 +274,8 @@ def test_a_trial_in_which_nothing_was_learned_says_so():
     for row in content["methods"].values():
         row["final"]["mean"] = 0.01
     (lines,) = verdict(result).values()
-    assert lines[1].startswith("None of them has learned the task")
+    assert len(lines) == 2 or "another budget" in lines[1]
+    assert lines[-1].startswith("None of them has learned the task")
     (lines,) = verdict(published()).values()
     assert not any("has learned the task" in line for line in lines)
 

@@ -25,10 +25,11 @@ from rim.data.examples import DataError
 from rim.infer.decode import Generated
 from rim.infer.reasoner import load
 from rim.train.arguments import _free_settings, training_arguments
-from rim.train.curriculum import Curriculum, train
+from rim.train.curriculum import train
 from rim.train.log_window import readout_metrics, token_loss, without
 from rim.train.seeds import stage_seed
 from rim.train.trainer import TrainingDivergedError
+from rim.train.validation import validation_score
 
 QUIET = Console(quiet=True)
 
@@ -240,7 +241,7 @@ def test_other_settings_reach_the_trainer(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ({"learning_rate": 1.0}, r"stages\.1\.trainer: 'learning_rate'.*use learning_rate of the"),
+        ({"learning_rate": 1.0}, r"stages\.refinement\.trainer: 'learning_rate'.*use learning_rate of the"),
         ({"per_device_train_batch_size": 1}, r"use batch_size and micro_batch_size"),
         ({"data_seed": 1}, "use seed of the recipe"),
         ({"label_names": ["x"]}, "leave it out"),
@@ -297,11 +298,11 @@ def test_a_validation_answer_that_was_cut_off_is_wrong(tmp_path, monkeypatch, en
             for e, end in zip(examples, ends, strict=True)
         ]
 
-    monkeypatch.setattr("rim.train.curriculum.generate", fake)
+    monkeypatch.setattr("rim.train.validation.generate", fake)
     layouts = [SimpleNamespace(trunk=SimpleNamespace(num_blocks=k)) for k in (1, 2, 3)]
-    curriculum = Curriculum(recipe_from_dict(raw_recipe(tmp_path)), None, QUIET)
-    scorer = curriculum.scorer(encoder, examples, layouts)
-    assert scorer(None) == {"accuracy": pytest.approx(2 / 3)}
+    recipe = recipe_from_dict(raw_recipe(tmp_path))
+    score = validation_score(recipe, encoder, examples, layouts)
+    assert score(None) == {"accuracy": pytest.approx(2 / 3)}
 
 
 @pytest.mark.slow

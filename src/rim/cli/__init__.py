@@ -14,11 +14,12 @@ import typer
 
 from rim.cli import (
     answer,
-    ask_eval,
+    ask,
     bench,
     compare,
     controls,
     data,
+    evaluate,
     export,
     gguf,
     lm_eval,
@@ -51,8 +52,8 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "bench": bench.bench,
     },
     "Ask and evaluate": {
-        "ask": ask_eval.ask,
-        "eval": ask_eval.evaluate,
+        "ask": ask.ask,
+        "eval": evaluate.evaluate,
         "answer": answer.answer_questions,
     },
     "Look inside": {

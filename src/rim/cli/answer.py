@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rim.cli import common
-from rim.cli.ask_eval import key_of, token_ids
+from rim.cli.ask import key_of, token_ids
 from rim.cli.help import Natural, NotNegative, Positive, refuse_unused
 
 NaturalOrNone = Annotated[int | None, typer.Option(min=0)]

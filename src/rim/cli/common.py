@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -128,6 +128,16 @@ def progress(title: str, total: int, on: Console) -> Generator[Callable[..., Non
             bar.live.transient = True
             bar.remove_task(task)
             raise
+
+
+def tell_of_more(counts: Sequence[int | None], trained: Any) -> None:
+    """More blocks than in training are answered, and seldom well."""
+    most = max((count or 0 for count in counts), default=0)
+    if most > trained.trained_blocks:
+        say(
+            f"Note: {most} blocks, and the model was trained with {trained.trained_blocks} at most",
+            error_console,
+        )
 
 
 def quiet_libraries() -> None:

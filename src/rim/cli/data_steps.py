@@ -9,7 +9,7 @@ from typing import Any, Literal
 import typer
 
 from rim.cli import common
-from rim.cli.ask_eval import key_of
+from rim.cli.ask import key_of
 from rim.cli.columns import reading
 from rim.cli.help import Dtype, Natural, NotNegative, Positive, PositiveOrNone, refuse_unused
 

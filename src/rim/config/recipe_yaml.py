@@ -258,7 +258,7 @@ def _explain(error: Any, settings: type[BaseModel], raw: Any) -> str:
     return f"{where}: {message}{shown}" if error["type"] != "value_error" else f"{where}: {message}"
 
 
-def _names(location: Sequence[int | str], node: Any) -> list[str]:
+def _names(location: Sequence[Any], node: Any) -> list[str]:
     """A place in settings as `--set` takes it: a stage by its name instead of its number."""
     names = []
     for part in location:

@@ -156,12 +156,14 @@ def what_stays_alive(reasoner: Reasoner) -> str:
     encoder = reasoner.encoder
     if encoder.answer_has_opening(encoder.prompt("?", reasoner.trained_blocks)):
         return (
-            "What stays alive: the answer's own tokens, which see the question unless it is hidden."
+            "Not altered by any of these: the answer's own tokens, which see the question "
+            "unless it is hidden."
         )
     return (
-        "What stays alive: the last token of the last block, which says the answer's first token, "
-        "sees the question and has all layers. It can do alone what a direct answer can: an "
-        "accuracy that does not fall says that this token needs no blocks, not that they are empty."
+        "Not altered by any of these: the last token of the last block, which says the answer's "
+        "first token, sees the question and has all layers. It can do alone what a direct answer "
+        "can: an accuracy that does not fall says that this token needs no blocks, not that they "
+        "are empty."
     )
 
 

@@ -15,6 +15,12 @@ LEVEL = 0.05
 _WORDS = {"direct": "direct", "cot": "chain of thought", "rim": "RiM"}
 #: Where no method gets as much right, the training was too short or the base too weak.
 _LEARNED = 0.05
+#: All that can be said of such a trial: models like that often write on to the limit, so that even
+#: their times mislead.
+_NOTHING_LEARNED = (
+    "None of them has learned the task, so this says nothing about memory blocks, and the times "
+    "mean little, too. Train for longer."
+)
 #: With fewer questions a difference must be large to be sure.
 FEW = 100
 
@@ -40,7 +46,9 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
         for name, row in methods.items()
         if row.get("exempt")
     ]
-    told = (_nothing_learned(methods), _times(methods, reference), _blocks(content, reference))
+    if all(row["final"]["mean"] < _LEARNED for row in methods.values()):
+        return [*lines, _NOTHING_LEARNED]
+    told = (_times(methods, reference), _blocks(content, reference))
     lines += [line for line in told if line]
     if "direct" in methods and reference != "direct":
         lines.append(_worth(methods, reference, questions))
@@ -55,16 +63,6 @@ def _share(spread: dict[str, Any]) -> str:
     """`71 % (66-76)`."""
     mean, low, high = (100 * spread[key] for key in ("mean", "low", "high"))
     return f"{mean:.0f} % ({low:.0f}-{high:.0f})"
-
-
-def _nothing_learned(methods: dict[str, Any]) -> str:
-    """Said of a trial that is too short: such models write on, so their times mislead as well."""
-    if any(row["final"]["mean"] >= _LEARNED for row in methods.values()):
-        return ""
-    return (
-        "None of them has learned the task, so nothing below says what memory blocks can do here. "
-        "Such models often write on to the limit, so the times mean little, too."
-    )
 
 
 def _times(methods: dict[str, Any], reference: str) -> str:

@@ -19,8 +19,6 @@ from rim.core.layout import Layout, lay_out
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.training import load_training_data
-from rim.infer.answers import grade
-from rim.infer.decode import generate
 from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
@@ -46,7 +44,8 @@ from rim.train.run_folder import (
 from rim.train.seeds import stage_seed
 from rim.train.sharded_weights import forgetting_sharding, whole_weights
 from rim.train.stopping import Termination, with_steps_left
-from rim.train.trainer import LayoutDataset, ReadoutTrainer, Score
+from rim.train.trainer import LayoutDataset, ReadoutTrainer
+from rim.train.validation import best_validation, validation_score
 
 
 def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> RunFolder:
@@ -199,7 +198,7 @@ class Curriculum:
         trainer = ReadoutTrainer(
             stage=stage,
             encoder=encoder,
-            score=self.scorer(encoder, validation, validation_layouts),
+            score=validation_score(recipe, encoder, validation, validation_layouts),
             model=model,
             args=training_arguments(
                 recipe, stage, index, folder, len(train_layouts), weights=weights
@@ -240,7 +239,7 @@ class Curriculum:
                 metrics.write(state.global_step, {"ended": ending, "planned": state.max_steps})
             cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
             cost |= {"planned_steps": state.max_steps, "ended_early": ending}
-            cost["validation"] = _best_validation(state) | {"questions": len(validation)}
+            cost["validation"] = best_validation(state) | {"questions": len(validation)}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
@@ -288,37 +287,6 @@ class Curriculum:
         )
         for example in shown:
             yield lay_out(method, example, stage, encoder)
-
-    def scorer(
-        self, encoder: PromptEncoder, examples: list[Example], layouts: list[Layout]
-    ) -> Score:
-        """Validation accuracy after the last block that the stage trains for each example."""
-        last_blocks = [layout.trunk.num_blocks for layout in layouts]
-        settings = self.recipe.validation
-
-        def score(model: Any) -> dict[str, float]:
-            generated = generate(
-                model,
-                encoder,
-                [example.question for example in examples],
-                blocks=last_blocks,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-            )
-            right = sum(
-                grade(texts[-1].text, example, encoder, finished=texts[-1].finished)
-                for texts, example in zip(generated, examples, strict=True)
-            )
-            return {"accuracy": right / len(examples)}
-
-        return score
-
-
-def _best_validation(state: Any) -> dict[str, Any]:
-    """Accuracy of the step whose weights a stage ends with."""
-    step = state.best_global_step
-    logs = [log for log in state.log_history if log["step"] == step and "eval_accuracy" in log]
-    return {"step": step, "accuracy": logs[-1]["eval_accuracy"] if logs else None}
 
 
 def _length(stage: StageConfig, num_examples: int) -> str:

@@ -44,6 +44,7 @@ from rim.train.refusals import (
 from rim.train.run_folder import RunFolder
 from rim.train.seeds import stage_seed
 from rim.train.trainer import LayoutDataset, ReadoutTrainer
+from rim.train.validation import validation_score
 
 #: Examples whose tokens are counted, drawn at random, and the longest ones by characters.
 COUNTED, LONGEST = 2000, 50
@@ -273,7 +274,7 @@ class _Trial:
         trainer = ReadoutTrainer(
             stage=short,
             encoder=self.encoder,
-            score=self.curriculum.scorer(self.encoder, asked, questions),
+            score=validation_score(self.recipe, self.encoder, asked, questions),
             model=self.model,
             args=arguments,
             train_dataset=LayoutDataset(drawn),
