@@ -297,6 +297,8 @@ def test_a_port_in_use_is_named_before_a_model_is_loaded():
         with pytest.raises(ConfigError, match=f"port {port} .*give another one with --port"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"cannot listen on port 8000 of a\.\.b"):
+        check_port("a..b", 8000)
 
 
 def test_what_a_missing_path_was_meant_to_be(tmp_path, monkeypatch):
@@ -307,6 +309,8 @@ def test_what_a_missing_path_was_meant_to_be(tmp_path, monkeypatch):
     )
     assert no_such("run", "runs/demo-sed0/cot").endswith("did you mean runs/demo-seed0?")
     assert no_such("file", "x" * 5000).endswith("xxx")
+    (tmp_path / "my.jsonl").symlink_to("nowhere")
+    assert no_such("file", "my.jsonl") == "no such file: my.jsonl"
     assert no_such("file", "quite/other") == "no such file: quite/other"
 
 

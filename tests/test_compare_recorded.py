@@ -65,7 +65,7 @@ def test_a_changed_start_is_refused_though_every_method_is_done(finished, tmp_pa
     other = changed(settings, tmp_path, NEW_BASE)
     for summed in (lambda: run_comparison(other, QUIET), lambda: sum_up(other)):
         with pytest.raises(
-            ConfigError, match=r"another recipe \(stages.0.max_steps: 2, now 3\)"
+            ConfigError, match=r"another recipe \(stages.solutions.max_steps: 2, now 3\)"
         ) as e:
             summed()
         for name in ("base", "direct", "rim"):  # all that must go, at once
@@ -89,7 +89,7 @@ def test_a_model_without_a_result_still_knows_its_recipe_and_its_start(finished,
             settings, tmp_path, "methods.rim.recipe.stages.refinement.learning_rate=5e-4"
         )
         with pytest.raises(
-            ConfigError, match=r"recipe \(stages.1.learning_rate: 0.001, now 0.0005"
+            ConfigError, match=r"recipe \(stages.refinement.learning_rate: 0.001, now 0.0005"
         ):
             refuse_changes(rate, [run_named(rate, "rim")])
         # As a model of unknown origin is.
@@ -128,7 +128,9 @@ def test_changed_measurements_cost_the_results_alone(finished, tmp_path, overrid
 def test_only_and_table_only_refuse_what_a_whole_comparison_would(finished, tmp_path):
     settings, _ = finished
     other = changed(settings, tmp_path, "methods.rim.recipe.stages.refinement.learning_rate=5e-4")
-    message = r"rim-seed0.json was made with another recipe \(stages.1.learning_rate: 0.001, now"
+    message = (
+        r"rim-seed0.json was made with another recipe \(stages.refinement.learning_rate: 0.001, now"
+    )
     with pytest.raises(ConfigError, match=message):
         run_comparison(other, QUIET, only=["direct"])
     path = write(tmp_path, other.model_dump(mode="json", by_alias=True))

@@ -55,6 +55,23 @@ def test_of_the_two_lengths_of_a_stage_the_later_one_counts(tmp_path):
         load_recipe(write(tmp_path, laid_over, "over.yaml"))
 
 
+def test_a_stage_written_out_for_each_value_is_named_by_its_own_name(tmp_path):
+    stages = [
+        {"name": "less", "objective": "remaining", "for_each": {"removed_steps": [1, 2]}},
+        {"name": "all", "objective": "remaining", "removed_steps": "all", "warmup": 2},
+    ]
+    raw = {**RAW, "method": "coconut", "stages": [s | {"max_steps": 5} for s in stages]}
+    with pytest.raises(ConfigError, match=r"stages\.all\.warmup") as error:
+        load_recipe(write(tmp_path, raw))
+    assert "stages.less" not in str(error.value)
+
+
+def test_only_lengths_of_stages_replace_each_other(tmp_path):
+    write(tmp_path, {"axes": {"epochs": {"a": 1}, "max_steps": {"b": 2}}}, "base.yaml")
+    over = write(tmp_path, {"extends": "base.yaml", "axes": {"max_steps": {"b": 3}}})
+    assert read_recipe(over)["axes"] == {"epochs": {"a": 1}, "max_steps": {"b": 3}}
+
+
 def test_a_trial_of_a_recipe_has_a_run_of_its_own(tmp_path):
     stages = [
         {"name": "one", "objective": "steps", "epochs": 3, "evaluate_every": 100},
@@ -67,6 +84,11 @@ def test_a_trial_of_a_recipe_has_a_run_of_its_own(tmp_path):
     assert lengths == [(6, None, 6), (2, None, 2)]
     with pytest.raises(ConfigError, match="2 stages, which need at least a step each"):
         load_recipe(path, steps=1)
+    mixed = ("stages.one.max_steps=5",)
+    with pytest.raises(ConfigError, match="some stages in epochs and some in steps"):
+        load_recipe(path, mixed, steps=8)
+    with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
+        load_recipe(path, ("stages.one.lerning_rate=1",), steps=8)
     with pytest.raises(ConfigError, match="for_each takes"):
         load_recipe(path, ("stages.one.for_each=3",), steps=8)
 

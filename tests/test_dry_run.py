@@ -174,6 +174,7 @@ def test_solutions_that_nobody_has_parted_are_a_note(tmp_path, steps, told):
     from rim.data.examples import Example
     from rim.train.look_ahead import _about_prose
 
-    recipe = recipe_from_dict(raw_recipe(tmp_path))
+    data = {"train": {"format": "jsonl", "path": "my.jsonl"}}
+    recipe = recipe_from_dict(raw_recipe(tmp_path) | {"data": data})
     note = _about_prose(recipe, [Example("3 and 4?", tuple(steps), "7")])
     assert note is None if told is None else told in str(note)

@@ -215,7 +215,11 @@ def test_resuming_gives_the_same_losses_as_never_stopping(
     with pytest.raises(KeyboardInterrupt):
         run(stopped)
     monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "training_step", original)
-    resumed = run(stopped, resume=True)
+    told = io.StringIO()
+    resumed = train(recipe_from_dict(stopped), resume=True, console=Console(file=told, width=200))
+    done = "Stage 1 of 2, grounding: done before" in told.getvalue()
+    assert done is (interrupt_at[0] == "refinement")
+    assert "continues after step" in told.getvalue()
     for key in ("eval_loss", "eval_accuracy"):
         # The last word on every step: a resumed run repeats the steps since its checkpoint.
         assert {x[:2]: x[2] for x in losses(resumed, key)} == {
@@ -241,7 +245,10 @@ def test_other_settings_reach_the_trainer(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("trainer", "message"),
     [
-        ({"learning_rate": 1.0}, r"stages\.refinement\.trainer: 'learning_rate'.*use learning_rate of the"),
+        (
+            {"learning_rate": 1.0},
+            r"stages\.refinement\.trainer: 'learning_rate'.*use learning_rate of the",
+        ),
         ({"per_device_train_batch_size": 1}, r"use batch_size and micro_batch_size"),
         ({"data_seed": 1}, "use seed of the recipe"),
         ({"label_names": ["x"]}, "leave it out"),

@@ -9,6 +9,7 @@ import typer
 
 from rim.cli import common
 from rim.cli.ask import key_of, token_ids
+from rim.cli.common import tell_of_more
 from rim.cli.help import Natural, NotNegative, Positive, refuse_unused
 
 NaturalOrNone = Annotated[int | None, typer.Option(min=0)]
@@ -61,6 +62,7 @@ def answer_questions(
         from rim.config import ConfigError
         from rim.deploy.answer.engines import LocalEngine, RayEngine, ServerEngine
         from rim.deploy.answer.job import Shard, answer_file, count_lines
+        from rim.models.folder import read_prompt_format
 
         if len(words) != (1 if server else 2):
             raise ConfigError(
@@ -97,7 +99,7 @@ def answer_questions(
             )
         else:
             run = Path(words[0])
-            check_model(run, [blocks], device)
+            tell_of_more([blocks], read_prompt_format(check_model(run, [blocks], device)))
             options = {"blocks": blocks, "max_new_tokens": max_new_tokens, "sampling": sampling}
             if engine == "ray":
                 chosen = RayEngine(run, workers=workers, batch_size=batch_size, **options)

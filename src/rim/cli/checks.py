@@ -165,7 +165,9 @@ def check_data(recipe: Recipe) -> None:
     from rim.data.training import load_training_data
 
     sources = [s for s in (recipe.data.train, recipe.data.validation) if s is not None]
-    if any(source.path is None or source.format == "hub" for source in sources):
+    if any(source.path is None or source.format in ("hub", "parquet") for source in sources):
+        return
+    if os.environ.get("RANK", "0") != "0":  # the first of several processes says it for all
         return
     names = [name for s in sources for name in (s.path, *s.exclude) if name is not None]
     files = [Path(name) for name in names]

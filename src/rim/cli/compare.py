@@ -48,8 +48,8 @@ def compare(
         base (MODEL): With --data: the model all begin with; folder, GGUF file, package:NAME or hub
             id.
         test (DATA): With --data: test questions of their own.
-        steps (N): Optimizer steps of each method. With --data five epochs if left out; a recipe's
-            own become a trial of so many, in a folder of its own.
+        steps (N): Optimizer steps of each method, in a folder of its own (NAME-Nsteps). With --data
+            five epochs if left out; a recipe's own become a trial of so many.
         blocks (K): With --data: memory blocks; the steps of 95 % of the examples and one if left
             out.
         set_ (KEY=VALUE): Change a setting: budget.kind=tokens. Repeatable.

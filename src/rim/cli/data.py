@@ -104,12 +104,13 @@ def convert(
         check_target(out, overwrite=overwrite)
         read, person = reading(column, separator), common.console_for(json_)
         examples = sources.open_file(file, format_, limit, read)
-        sources.write_file(out, examples)
         with_steps = sum(bool(example.steps) for example in examples)
+        # Before the file is written, which may be the same one.
+        unread = [] if with_steps else sources.unread_columns(file, format_, read)
+        sources.write_file(out, examples)
         common.say(f"{len(examples)} examples, {with_steps} with steps: {out}", person)
         if sources.solutions_in_one_step(examples):
             common.say(_IN_ONE_STEP, person)
-        unread = [] if with_steps else sources.unread_columns(file, format_, read)
         if unread:
             names = ", ".join(map(repr, unread))
             common.say(

@@ -60,7 +60,6 @@ def evaluate(
         sampling = common.sampling(temperature, 0, top_p, samples, seed)
         examples = open_file(data, format_, limit, reading(column, separator))
         prompt_format = read_prompt_format(check_model(run, asked, device))
-        tell_of_more(asked, prompt_format)
         trained = prompt_format.trained_blocks
         counts = [trained if count is None else count for count in asked]
         names = selecting.check_select(select, run, min(counts))
@@ -86,6 +85,7 @@ def evaluate(
         ]
         for file in files:
             check_target(file, overwrite=overwrite)
+        tell_of_more(asked, prompt_format)
         reasoner = common.load(run, device, dtype)
 
         from rim.evaluate.accuracy import score, write_evaluation

@@ -57,7 +57,9 @@ def ask_run(
     )
     from rim.models.folder import read_prompt_format
 
-    blocks = read_prompt_format(check_model(run, [count], device)).trained_blocks
+    prompt_format = read_prompt_format(check_model(run, [count], device))
+    common.tell_of_more([count], prompt_format)
+    blocks = prompt_format.trained_blocks
     blocks = blocks if count is None else count
     name = check_select(select, run, blocks, alone=True)[0]
     thresholds = read_thresholds(run, blocks)

@@ -50,7 +50,8 @@ def serve(
         options: dict[str, Any] = {"engine": engine, "host": host, "port": port}
         options |= {"blocks": blocks, "page": page, "extra": extra or []}
         planned = plan_server(path, **options)
-        check_port(host, port)
+        if not any(argument.startswith("--uds") for argument in extra or ()):
+            check_port(host, port)
         if planned.subject.run is not None:
             _export(planned.subject.run, planned.model)
             planned = plan_server(path, **options)

@@ -24,8 +24,8 @@ def train(
     Args:
         recipe (RECIPE): Recipe YAML, for example recipes/gsm8k_tiny.yaml.
         set_ (KEY=VALUE): Change a setting: seed=1, or model.tuning=full. Repeatable.
-        steps (N): A trial of so many optimizer steps, shared among the stages, in a run of its own
-            (NAME-Nsteps).
+        steps (N): A trial of so many optimizer steps, shared among the stages, with one validation
+            each, in a run of its own (NAME-Nsteps).
         resume: Continue an interrupted run.
         dry_run: Write nothing; say what would be trained, how long it would take here, and what
             looks wrong, from a few real steps.

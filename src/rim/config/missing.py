@@ -6,7 +6,7 @@ import difflib
 import itertools
 from pathlib import Path
 
-#: Names of a folder that are looked at: one with more is not read to its end for a hint.
+#: Names of a folder that are compared.
 _MOST_NAMES = 10_000
 
 
@@ -25,7 +25,9 @@ def _hint(path: Path) -> str:
         if not missing:
             return ""
         first = missing[-1]  # the part nearest to the root that is not there
-        names = [p.name for p in itertools.islice(first.parent.iterdir(), _MOST_NAMES)]
+        # A link that leads nowhere has the very name that is missing.
+        there = (p.name for p in first.parent.iterdir() if p.name != first.name and p.exists())
+        names = list(itertools.islice(there, _MOST_NAMES))
         nearest = difflib.get_close_matches(first.name, names, 1, 0.7)
         if not nearest:
             return ""

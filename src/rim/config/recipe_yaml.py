@@ -15,11 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from rim.config import ConfigError, Recipe, Settings
 from rim.config.missing import no_such
-from rim.config.stages import trial_stages
+from rim.config.stages import expand_stages, trial_stages
 
 S = TypeVar("S", bound=Settings)
 
-#: The two ways to say how long a stage is: whichever is written later counts.
+#: The two ways to say how long a stage is: one that is laid over a recipe replaces the other.
 _LENGTHS = {"max_steps": "epochs", "epochs": "max_steps"}
 
 
@@ -40,10 +40,15 @@ def load_recipe(
     raw = read_recipe(path, overrides)
     if "methods" in raw and "stages" not in raw:
         raise ConfigError(f"{path} compares methods: use `rim compare {path}`")
-    if steps is not None:
-        raw["stages"] = trial_stages(raw.get("stages"), steps, str(path))
-        raw["name"] = f"{raw.get('name')}-{steps}steps"
-    return recipe_from_dict(raw, str(path))
+    recipe = recipe_from_dict(raw, str(path))
+    if steps is None:
+        return recipe
+    stages = [stage.model_dump(mode="json", exclude_unset=True) for stage in recipe.stages]
+    short = {
+        "name": f"{recipe.name}-{steps}steps",
+        "stages": trial_stages(stages, steps, str(path)),
+    }
+    return recipe_from_dict(recipe.model_dump(mode="json", exclude_unset=True) | short, str(path))
 
 
 def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -132,7 +137,8 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
     A mapping laid over a list of named items (stages) changes the items that it names.
     """
-    dropped = {_LENGTHS[k] for k in change if k in _LENGTHS and change[k] is not None} - set(change)
+    lengths = [k for k in change if k in _LENGTHS and isinstance(change[k], int | float | str)]
+    dropped = {_LENGTHS[key] for key in lengths} - set(change)
     merged = {key: value for key, value in base.items() if key not in dropped}
     for key, value in change.items():
         old = merged.get(key)
@@ -169,8 +175,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         node[_index(node, last, f"--set {override}")] = value
     else:
         node[last] = value
-        if value is not None:
-            node.pop(_LENGTHS.get(last, ""), None)
+        if last in _LENGTHS and isinstance(value, int | float | str):
+            node.pop(_LENGTHS[last], None)
 
 
 def _override_value(text: str) -> Any:
@@ -262,6 +268,10 @@ def _names(location: Sequence[Any], node: Any) -> list[str]:
     """A place in settings as `--set` takes it: a stage by its name instead of its number."""
     names = []
     for part in location:
+        if part == "stages":
+            node = _written_out(node)
+            names.append(str(part))
+            continue
         try:
             node = node[part] if isinstance(node, list | dict) else None
         except (LookupError, TypeError):  # a part that is pydantic's own, or is not there
@@ -269,6 +279,15 @@ def _names(location: Sequence[Any], node: Any) -> list[str]:
         name = node.get("name") if isinstance(part, int) and isinstance(node, dict) else None
         names.append(name if isinstance(name, str) else str(part))
     return names
+
+
+def _written_out(parent: Any) -> Any:
+    """The stages below a node as they are counted: one with `for_each` is several."""
+    stages = parent.get("stages") if isinstance(parent, dict) else None
+    try:
+        return expand_stages(stages)
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -69,19 +69,27 @@ def divide_steps(stages: Any, steps: int, name: str) -> list[dict[str, Any]]:
         name: of what has the stages, for messages.
 
     Raises:
-        ConfigError: there are more stages than steps, or none that are a recipe's own (a mapping
-            changes stages that are written elsewhere).
+        ConfigError: there are more stages than steps, none that are a recipe's own (a mapping
+            changes stages that are written elsewhere), or some in epochs and some in steps.
     """
     try:
         stages = expand_stages(stages)
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from None
     if not isinstance(stages, list) or not stages or not all(isinstance(s, dict) for s in stages):
-        raise ConfigError(f"--steps divides a method's own stages, and {name} has none of its own")
+        raise ConfigError(f"{name} has no stages of its own that could share {steps} steps")
     if not 0 < len(stages) <= steps:
-        raise ConfigError(f"{name} has {len(stages)} stages, which need at least a step each")
+        raise ConfigError(
+            f"{name} has {len(stages)} stages, which need at least a step each, not {steps} in all"
+        )
+    units = {unit for stage in stages for unit in ("max_steps", "epochs") if stage.get(unit)}
+    if len(units) > 1:
+        raise ConfigError(
+            f"{name} counts some stages in epochs and some in steps (max_steps), so {steps} steps "
+            "cannot be shared as they are; give all of them in one of both"
+        )
     written = [stage.get("max_steps") or stage.get("epochs") for stage in stages]
-    lengths = [float(x) if isinstance(x, int | float) and x > 0 else 1.0 for x in written]
+    lengths = [float(x) if isinstance(x, int | float) and 0 < x < 1e9 else 1.0 for x in written]
     return [
         {key: value for key, value in stage.items() if key != "epochs"} | {"max_steps": count}
         for stage, count in zip(stages, _shared(steps, lengths), strict=True)

@@ -80,7 +80,10 @@ class Reading:
 
 
 def _how_to_name(role: str) -> str:
-    return f"--column {role}=NAME (rim train: --set data.train.columns.{role}=NAME)"
+    return (
+        f"--column {role}=NAME (in a recipe columns.{role} of this source: rim train --set "
+        f"data.train.columns.{role}=NAME)"
+    )
 
 
 #: As `Reading` is without anything said.

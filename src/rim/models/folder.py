@@ -27,8 +27,10 @@ def find_model_dir(path: str | Path) -> Path:
         if (folder / FORMAT_FILE).exists():
             return folder
     if not path.exists():
-        more = "" if path.parent.exists() else "; `rim train` and `rim demo` make runs"
-        raise ConfigError(no_such("run or model folder", path) + more)
+        told = no_such("run or model folder", path)
+        if not path.parent.exists() and "did you mean" not in told:
+            told += "; `rim train` and `rim demo` make runs"
+        raise ConfigError(told)
     if (path / "config.yaml").exists():
         raise ConfigError(
             f"the run {path} is not finished; continue it with `rim train ... --resume`"

@@ -15,11 +15,9 @@ LEVEL = 0.05
 _WORDS = {"direct": "direct", "cot": "chain of thought", "rim": "RiM"}
 #: Where no method gets as much right, the training was too short or the base too weak.
 _LEARNED = 0.05
-#: All that can be said of such a trial: models like that often write on to the limit, so that even
-#: their times mislead.
+#: All that can be said then: such models often write on to the limit, so that even times mislead.
 _NOTHING_LEARNED = (
-    "None of them has learned the task, so this says nothing about memory blocks, and the times "
-    "mean little, too. Train for longer."
+    "None of them has learned the task, so this says nothing about memory blocks. Train for longer."
 )
 #: With fewer questions a difference must be large to be sure.
 FEW = 100
@@ -46,7 +44,8 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
         for name, row in methods.items()
         if row.get("exempt")
     ]
-    if all(row["final"]["mean"] < _LEARNED for row in methods.values()):
+    sure = any(row.get("p") is not None and row["p"] < LEVEL for row in methods.values())
+    if not sure and all(row["final"]["mean"] < _LEARNED for row in methods.values()):
         return [*lines, _NOTHING_LEARNED]
     told = (_times(methods, reference), _blocks(content, reference))
     lines += [line for line in told if line]

@@ -6,6 +6,7 @@ Nothing is written but what is removed again, and the caller's random numbers st
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import random
 import shutil
@@ -48,7 +49,7 @@ from rim.train.validation import validation_score
 
 #: Examples whose tokens are counted, drawn at random, and the longest ones by characters.
 COUNTED, LONGEST = 2000, 50
-#: Optimizer steps of a trial, the first left out of the time; fewer if that takes so many seconds.
+#: Optimizer steps of a trial, the first left out of the time; fewer if that takes too long.
 STEPS, ENOUGH_SECONDS = 4, 60
 #: Validation questions of a trial.
 ASKED = 16
@@ -76,11 +77,8 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
     recipe = recipe.model_copy(update={"report_to": ()})
     train_set, validation = load_training_data(recipe.data, recipe.seed)
     counts = {"train": len(train_set), "validation": len(validation)}
-    with (
-        _undisturbed(),
-        tempfile.TemporaryDirectory() as folder,
-        _telling(console, 1 + _Trial.PARTS * len(recipe.stages)) as tell,
-    ):
+    parts = 1 + _Trial.PARTS * len(recipe.stages)
+    with _undisturbed(), tempfile.TemporaryDirectory() as folder, _telling(console, parts) as tell:
         run = RunFolder(Path(folder))
         curriculum = Curriculum(recipe, run, Console(quiet=True))  # the bar is all that is shown
         tell("loading the model")
@@ -123,8 +121,9 @@ def _telling(console: Console | None, parts: int) -> Generator[Callable[[str], N
     """A bar of so many parts; what it gives is called with what each is, as it begins."""
     with progress_bar(console or Console(quiet=True)) as bar:
         bar.live.transient = True
-        task = bar.add_task("dry run", total=parts, completed=-1, note="")
-        yield lambda what: bar.update(task, advance=1, note=what)
+        task = bar.add_task("dry run", total=parts, note="")
+        begun = itertools.count()
+        yield lambda what: bar.update(task, completed=next(begun), note=what)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Examples, the longest by characters, that every stage is tried on before the first one begins.
 LONGEST = 20
+#: Formats whose steps may stand in one string.
+_BY_COLUMNS = ("auto", "jsonl", "csv", "parquet", "hub")
 #: Share of the training examples that a smaller number of blocks than the largest covers.
 MOST = 0.99
 
@@ -96,7 +98,9 @@ def _about_prose(recipe: Recipe, examples: Sequence[Example]) -> str | None:
             "most solutions are one step of several sentences, so a block has to say all of it; "
             "`rim data split-steps` parts prose into steps"
         )
-    if recipe.memory.blocks > 2 and max((len(e.steps) for e in first), default=0) == 1:
+    source = recipe.data.train
+    named = source.task is None and source.records is None and source.format in _BY_COLUMNS
+    if named and recipe.memory.blocks > 2 and max((len(e.steps) for e in first), default=0) == 1:
         return (
             f"no solution has more than one step, and there are {recipe.memory.blocks} blocks; "
             "data.train.step_separator says what parts steps that stand in one string"

@@ -121,19 +121,20 @@ def check_port(host: str, port: int) -> None:
         ConfigError: something else does, or the address is not of this machine.
     """
     try:
-        families = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = families[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As servers do, so that connections that are only just closing are not in the way.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        hint = f"; give another one with --port, for example {port % 65535 + 1}"
-        if error.errno != errno.EADDRINUSE:
-            hint = ""
-        raise ConfigError(
-            f"cannot listen on port {port} of {host}: {error.strerror or error}{hint}"
-        ) from None
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                if os.name == "posix":  # as servers do: what is only just closing is not in the way
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; give another one with --port" if taken else ""
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on port {port} of {host}: {why}{hint}") from None
 
 
 def greeting(plan: Plan) -> str:

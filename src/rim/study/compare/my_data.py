@@ -63,8 +63,7 @@ def compare_my_data(
     (task,) = raw["tasks"].values()
     task |= _sources(source, test)
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source.path or "").stem).strip("_")
-    # What a trial of few steps leaves behind is not in the way of the whole.
-    raw["name"] = f"compare-{name or 'data'}" + ("" if steps is None else f"-{steps}steps")
+    raw["name"] = f"compare-{name or 'data'}"
     common = raw.setdefault("common", {})
     common["model"] = common.get("model", {}) | {"base": base}
     train, validation = load_training_data(settings_from_dict(DataConfig, task["data"], "data"), 0)
@@ -73,6 +72,7 @@ def compare_my_data(
         _quantile([len(example.steps) for example in train], _COVERED) + 1, MOST_BLOCKS
     )
     common["memory"] = common.get("memory", {}) | {"blocks": count}
+    trial = "" if steps is None else f"-{steps}steps"
     if steps is None:
         steps = math.ceil(_EPOCHS * len(train) / _BATCH)
         steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
@@ -83,6 +83,9 @@ def compare_my_data(
         within[part] = within.get(part, {}) | {"max_new_tokens": room}
     for override in overrides:
         apply_override(raw, override)
+    raw["name"] = (
+        f"{raw['name']}{trial}"  # what a trial leaves behind is not in the way of the whole
+    )
     settings = settings_from_dict(Comparison, raw, str(recipe))
     count = settings.common["memory"].get("blocks", count)  # overrides may have changed it
     lines = [

@@ -70,7 +70,8 @@ def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
     if reasons:
         more = f", and {len(reasons) - 1} more likewise" if len(reasons) > 1 else ""
         raise ConfigError(
-            f"{reasons[0]}{more}; give the comparison another name (--set name=other), or delete "
+            f"{reasons[0]}{more}; give the comparison another name (--set name=other; `rim demo`: "
+            "another --runs-dir), or delete "
             f"{' '.join(delete)} and start it again"
         )
 
