@@ -24,7 +24,7 @@ from rim.evaluate.protocols.asking import Asking, changed_by
 from rim.evaluate.protocols.content import conditions, run_content
 from rim.evaluate.protocols.interchange import run_interchange
 from rim.evaluate.protocols.pairs import choose_pairs, closed_set, read_questions
-from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+from rim.evaluate.protocols.running import further_lines, lines_of, run_protocol, task_of
 from rim.evaluate.protocols.transplant import bands, carriers, run_transplant
 from rim.infer.prefill import Slot, prefill
 from rim.infer.reasoner import Reasoner
@@ -282,6 +282,23 @@ def test_blocks_that_hold_the_answer_are_called_so_and_nothing_more(tokenizer, m
     assert verdicts["answer"]["holds"] and verdicts["answer"]["carrier"] == "all blocks"
     assert verdicts["answer"]["controls"]["necessity"] == 1.0
     assert not verdicts["intermediate"]["holds"]
+    assert [result["decides"][k]["accuracy"] for k in ("blocks", "question")] == [1.0, 1.0]
+    assert all(row["accuracy"] == 0.0 for row in verdicts["intermediate"]["by_step"].values())
+
+
+def test_a_value_that_one_block_holds_is_found_though_others_are_not_there(tokenizer, monkeypatch):
+    """All steps together would say 40 %: most pairs are of other steps."""
+
+    def holds_the_first(recipient, source, part, what, step):
+        return holds_values(recipient, source, part, what, step if step == 1 else 0)
+
+    result = run_machine(holds_the_first, tokenizer, monkeypatch)
+    verdict = verdicts_of(result)["intermediate"]
+    assert not verdict["holds"] and verdict["sufficiency"]["accuracy"] < 0.8
+    shares = {step: row["accuracy"] for step, row in verdict["by_step"].items()}
+    assert shares["1"] == 1.0 and max(shares["2"], shares["3"]) < 0.5
+    assert "block 1" in verdict["by_step"]["1"]["carrier"]
+    assert any("step 1: 100 %" in line for line in further_lines(result))
 
 
 def test_answers_that_are_likeliest_but_not_written_are_no_call(tokenizer, monkeypatch):
@@ -297,7 +314,9 @@ def test_answers_that_are_likeliest_but_not_written_are_no_call(tokenizer, monke
 
 
 def test_a_model_that_ignores_its_blocks_gets_no_call(tokenizer, monkeypatch):
-    verdicts = verdicts_of(run_machine(ignores_blocks, tokenizer, monkeypatch))
+    result = run_machine(ignores_blocks, tokenizer, monkeypatch)
+    verdicts = verdicts_of(result)
+    assert [result["decides"][k]["accuracy"] for k in ("blocks", "question")] == [0.0, 0.0]
     assert verdicts["answer"]["competitor"] == {
         "name": "the question alone",
         "share": 1.0,

@@ -78,6 +78,11 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
             call = verdict_call(part)
             line = f"{call[0].upper()}{call[1:]}. {line.rpartition(': ')[0]}"
         lines.append(line)
+        further = [part["step_line"]] if "step_line" in part else []
+        lines += [f"{text[0].upper()}{text[1:]}." for text in further]
+    if "decides" in result:
+        text = result["decides"]["line"]
+        lines.append(f"{text[0].upper()}{text[1:]}.")
     return lines or ["No step has enough pairs to say anything: ask for more pairs."]
 
 
