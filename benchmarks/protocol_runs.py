@@ -19,7 +19,7 @@ import torch
 from rim.data.sources import load_examples, task_source
 from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
 from rim.infer.reasoner import load
-from rim.results import write_json
+from rim.results import write_text
 
 
 def on_run(
@@ -34,6 +34,28 @@ def on_run(
         protocol, load(run, device="cpu"), examples, source, pairs=pairs, seed=seed
     )
     return {"run": run.name, **result}
+
+
+def write_runs(path: Path, protocol: str, results: Sequence[dict[str, Any]]) -> None:
+    """A run on each line, and of what was transplanted only whole parts and what a verdict names:
+    keys, values and layers of every part make a file of many runs too large to keep.
+    """
+    lines = []
+    for result in results:
+        if "carriers" in result:
+            named = {v["carrier"] for v in result["verdicts"]}
+            named |= {
+                row["carrier"] for v in result["verdicts"] for row in v.get("by_step", {}).values()
+            }
+            kept = [c for c in result["carriers"] if is_whole(c) or c["name"] in named]
+            result = result | {"carriers": kept}
+        lines.append(json.dumps(result, ensure_ascii=False))
+    runs = ",\n".join(lines)
+    write_text(path, f'{{"protocol": {json.dumps(protocol)}, "runs": [\n{runs}\n]}}\n')
+
+
+def is_whole(carrier: dict[str, Any]) -> bool:
+    return carrier["keys"] and carrier["values"] and carrier["layers"] is None
 
 
 def main() -> None:
@@ -53,7 +75,7 @@ def main() -> None:
         )
         for line in lines_of(results[-1]):
             print(f"{run.name}: {line}", flush=True)
-        write_json(arguments.out, {"protocol": arguments.protocol, "runs": results})
+        write_runs(arguments.out, arguments.protocol, results)
     print(json.dumps({"out": str(arguments.out), "runs": len(results)}))
 
 

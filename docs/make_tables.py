@@ -25,6 +25,7 @@ TABLES = {
     "variants-table": ("docs/compare.md", comparisons.variants_table),
     "blind-table": ("docs/evidence.md", comparisons.blind_table),
     "blind-share-table": ("docs/evidence.md", comparisons.blind_share_table),
+    "blind-floor-table": ("docs/evidence.md", comparisons.blind_floor_table),
     "blind-transplant-table": ("docs/evidence.md", comparisons.blind_transplant_table),
     "lookup-table": ("docs/tasks.md", data.lookup_table),
     "control-lines": ("docs/controls.md", comparisons.control_lines),

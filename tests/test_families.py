@@ -53,7 +53,7 @@ WINDOWED = [
 def test_a_family_is_trained_and_answers_as_plain_passes_do(family, tmp_path):
     row = families.check(family, tmp_path)
     assert row["readouts"] == ("separate" if family in SEPARATE else "parallel")
-    assert row["separate_error"] < 1e-5
+    assert row["separate_error"] < 3e-5  # rounding, which differs between processors
     if family in SEPARATE:
         assert isinstance(row["parallel_error"], str) or row["parallel_error"] > 0.01
     else:

@@ -25,7 +25,7 @@ ONCE = {"blocks": 2, "tokens": 1, "framing": "once"}
 REMOVE = {"for_each": {"removed_steps": [1, "all"]}}
 #: method (with its switches): blocks, stages as (objective, steps, more settings)
 METHODS = {
-    "direct": ({}, [("answer", 60, {})]),
+    "direct": ({}, [("answer", 90, {})]),
     "cot": ({}, [("solution", 60, {})]),
     "pause": ({"blocks": 4, "tokens": 1, "framing": "none"}, [("answer", 60, {})]),
     "pause-curriculum": (

@@ -380,7 +380,7 @@ def test_steps_are_handed_to_a_like_stage_alone(tmp_path, stages):
 def test_falling_loss_keeps_a_stage_going(tmp_path, monkeypatch):
     """Accuracy stands at zero for long, and then jumps."""
     raw = one_stage(tmp_path, max_steps=6, evaluate_every=1, patience=1, learning_rate=3e-3)
-    monkeypatch.setattr("rim.train.curriculum.grade", lambda *args, **kwargs: False)
+    monkeypatch.setattr("rim.train.validation.grade", lambda *args, **kwargs: False)
     folder = run(raw)
     found = [x[2] for x in losses(folder, "eval_loss")]
     falling = next((i for i in range(1, 6) if found[i] >= found[i - 1]), 5)

@@ -21,14 +21,16 @@ from rim.data.examples import DataError
 from rim.data.sources import load_examples, task_source
 from rim.evaluate.cache_interventions import BLOCKS, EVERYWHERE, Part, transplant
 from rim.evaluate.protocols.asking import Asking, changed_by
+from rim.evaluate.protocols.carriers import bands, carriers
 from rim.evaluate.protocols.content import conditions, run_content
 from rim.evaluate.protocols.interchange import run_interchange
 from rim.evaluate.protocols.pairs import choose_pairs, closed_set, read_questions
-from rim.evaluate.protocols.running import further_lines, lines_of, run_protocol, task_of
-from rim.evaluate.protocols.transplant import bands, carriers, run_transplant
+from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
+from rim.evaluate.protocols.transplant import run_transplant
 from rim.infer.prefill import Slot, prefill
 from rim.infer.reasoner import Reasoner
 from rim.report.heat_map import protocol_svg
+from rim.report.page.causal import verdict_lines
 
 K = 3
 SOURCE = task_source("arithmetic", {"num_examples": 400, "modulus": 7, "min_operations": 3})
@@ -298,7 +300,25 @@ def test_a_value_that_one_block_holds_is_found_though_others_are_not_there(token
     shares = {step: row["accuracy"] for step, row in verdict["by_step"].items()}
     assert shares["1"] == 1.0 and max(shares["2"], shares["3"]) < 0.5
     assert "block 1" in verdict["by_step"]["1"]["carrier"]
-    assert any("step 1: 100 %" in line for line in further_lines(result))
+    assert any("step 1: 100 %" in line for line in lines_of(result))
+
+
+def test_a_part_of_the_blocks_may_be_chosen_and_the_other_half_scores_it(tokenizer, monkeypatch):
+    """Values alone hand over the answer, which whole blocks, with their keys, do not."""
+
+    def only_values(recipient, source, part, what, step):
+        handed = part.kind == "blocks" and what.values and not what.keys
+        return (source if handed else recipient).worked.answer
+
+    result = run_machine(only_values, tokenizer, monkeypatch)
+    verdict = verdicts_of(result)["answer"]
+    assert verdict["carrier"] == "all blocks, values"
+    assert verdict["sufficiency"] == {**verdict["sufficiency"], "accuracy": 1.0, "total": 60}
+    totals = [row["total"] for row in verdicts_of(result)["intermediate"]["by_step"].values()]
+    assert sum(totals) == 60  # of 120 pairs
+    said = verdict_lines(result)
+    assert said[0].startswith("Whose answer comes") and said[0].endswith(".")
+    assert any(line.startswith("Step by step") for line in said)
 
 
 def test_answers_that_are_likeliest_but_not_written_are_no_call(tokenizer, monkeypatch):

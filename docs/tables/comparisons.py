@@ -121,30 +121,60 @@ def blind_table() -> str:
 
 
 def blind_share_table() -> str:
-    """Blind drop-out by its share p: controls and protocol A of each run."""
-    (content,) = read("results/compare_blind_share_prefix.json")
-    (protocol,) = read("results/blind_share_transplant.json")
-    (result,) = content["tasks"].values()
-    by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+    """Blind drop-out by its share p: controls and protocol A of each run, on two processors."""
     lines = [
         "| p | seed | accuracy % | question hidden | another question's blocks: still right / the "
-        "other's answer (by chance) | transplanted, source's answer % (95 %) | best competitor % "
-        "| necessity, points | verdict | counterfactual answer % |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"other's answer | {' | '.join(_TRANSPLANT_HEADS)} |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    rows = [row for machine in ("", "_epyc") for row in _share_rows(machine)]
+    return "\n".join([*lines, *(line for _, line in sorted(rows, key=lambda row: row[0]))])
+
+
+def _share_rows(machine: str) -> list[tuple[tuple[float, str], str]]:
+    """Rows with what they are sorted by."""
+    (content,) = read(f"results/compare_blind_share_prefix{machine}.json")
+    (protocol,) = read(f"results/blind_share_transplant{machine}.json")
+    (result,) = content["tasks"].values()
+    by_name = {verdict["name"]: verdict for verdict in result["controls"]}
     runs = {run["run"]: run for run in protocol["runs"]}
+    rows = []
     for method, row in result["methods"].items():
         hidden = by_name[f"{method}, question hidden from the read-out"]
         swap = by_name[f"{method}, blocks of another question"]
         each = (row["seeds"], row["per_seed"], hidden["per_seed"], swap["per_seed"])
         for seed, own, unseen, swapped in zip(*each, strict=True):
-            follows = _follows(swap, 4) if len(row["seeds"]) == 1 else "-"  # a mean
-            lines.append(
-                f"| {int(method.rpartition('_')[2]) / 100:g} | {seed} "
-                f"| {100 * own['accuracy']:.1f} | {100 * unseen['to']:.1f} "
-                f"| {100 * swapped['to']:.1f} / {follows} "
-                f"{_transplanted(runs[f'{method}-seed{seed}'])}"
+            follows = swapped.get("follows", swap["follows"])  # of one seed the mean is its own
+            p, name = int(method.rpartition("_")[2]) / 100, f"{seed}{' (EPYC)' if machine else ''}"
+            line = (
+                f"| {p:g} | {name} | {100 * own['accuracy']:.1f} | {100 * unseen['to']:.1f} "
+                f"| {100 * swapped['to']:.1f} / {100 * follows:.1f} "
+                f"| {_transplanted(runs[f'{method}-seed{seed}'])} |"
             )
+            rows.append(((p, name), line))
+    return rows
+
+
+def blind_floor_table() -> str:
+    """The task of `blind_share_table` without blocks, with one, and without stage 1."""
+    (content,) = read("results/compare_blind_floor_prefix.json")
+    (result,) = content["tasks"].values()
+    by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+    lines = [
+        "| method | accuracy %, each seed | question hidden | another question's blocks: still "
+        "right / the other's answer, each seed |",
+        "|---|---|---|---|",
+    ]
+    for method, row in result["methods"].items():
+        own = ", ".join(f"{100 * seed['accuracy']:.1f}" for seed in row["per_seed"])
+        hidden = by_name.get(f"{method}, question hidden from the read-out")
+        swap = by_name.get(f"{method}, blocks of another question")
+        unseen = ", ".join(f"{100 * s['to']:.0f}" for s in hidden["per_seed"]) if hidden else "-"
+        shares = [
+            f"{100 * s['to']:.0f} / {100 * s['follows']:.0f}"
+            for s in (swap["per_seed"] if swap else [])
+        ]
+        lines.append(f"| {method} | {own} | {unseen} | {', '.join(shares) or '-'} |")
     return "\n".join(lines)
 
 
@@ -155,27 +185,50 @@ def _follows(swap: dict[str, Any], answers: int) -> str:
     return f"{100 * swap['follows']:.1f} ({100 * (1 - swap['to']) / (answers - 1):.1f})"
 
 
+#: Heads of `_transplanted`.
+_TRANSPLANT_HEADS = (
+    "source's blocks: source's answer % (95 %)",
+    "source's question: own answer % (95 %)",
+    "verdict on the answer",
+    "a step's value, best part (post hoc)",
+)
+
+
 def _transplanted(run: dict[str, Any]) -> str:
-    """The last five columns of a row: what the transplant protocol says of a run."""
+    """What the transplant protocol says of a run: who decides, the verdict on the answer, and the
+    step whose value the best part of the blocks hands over most often.
+    """
     aims = {verdict["aim"]: verdict for verdict in run["verdicts"]}
-    held, value = aims["answer"], aims["intermediate"]["sufficiency"]["accuracy"]
-    share = {k: 100 * held["sufficiency"][k] for k in ("accuracy", "low", "high")}
+    held = aims["answer"]
+    by_name = {carrier["name"]: carrier for carrier in run["carriers"]}
+    shares = (by_name["all blocks"]["source"], by_name["question"]["recipient"])
+    decides = [f"{100 * x['accuracy']:.1f} ({_interval(x)})" for x in shares]
     call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
-    return (
-        f"| {share['accuracy']:.1f} ({share['low']:.1f}-{share['high']:.1f}), "
-        f"{held['carrier'].replace(', later blocks run again', '')} "
-        f"| {100 * held['competitor']['share']:.1f} "
-        f"| {100 * held['controls']['necessity']:.1f} | {call} | {100 * value:.1f} |"
-    )
+    part = held["carrier"].replace(", later blocks run again", "*")
+    sufficiency = f"{100 * held['sufficiency']['accuracy']:.1f}, {part}"
+    return f"{' | '.join(decides)} | {call} ({sufficiency}) | {_best_step(run)}"
+
+
+def _interval(share: dict[str, Any]) -> str:
+    return f"{100 * share['low']:.0f}-{100 * share['high']:.0f}"
+
+
+def _best_step(run: dict[str, Any]) -> str:
+    found = [
+        (by["accuracy"], f"{by['right']} of {by['total']}: step {step}, {carrier['name']}")
+        for carrier in run["carriers"]
+        if carrier["part"] in ("block", "up_to", "blocks")
+        for step, by in carrier["by_step"].items()
+    ]
+    return max(found)[1].replace(", later blocks run again", "*")
 
 
 def blind_transplant_table() -> str:
     """Protocol A on every seed of the chains whose start comes last."""
     lines = [
-        "| run | transplanted, source's answer % (95 %) | best competitor % | necessity, points "
-        "| verdict | counterfactual answer % |",
-        "|---|---|---|---|---|---|",
+        f"| run | {' | '.join(_TRANSPLANT_HEADS)} |",
+        "|---|---|---|---|---|",
     ]
     for result in read("results/blind_start_last_transplant_*.json"):
-        lines += [f"| {run['run']} {_transplanted(run)}" for run in result["runs"]]
+        lines += [f"| {run['run']} | {_transplanted(run)} |" for run in result["runs"]]
     return "\n".join(lines)

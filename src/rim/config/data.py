@@ -75,7 +75,7 @@ class GeneratorConfig(Settings):
 
 class ArithmeticConfig(GeneratorConfig):
     """Chains such as `3+4-5+2=` modulo `modulus`; with `start: last` written `+4-5+2:3=`, so that
-    nothing can be worked out before the question ends.
+    no running value is known before the question ends.
     """
 
     min_operations: PositiveInt = 2

@@ -265,7 +265,9 @@ def _explain(error: Any, settings: type[BaseModel], raw: Any) -> str:
 
 
 def _names(location: Sequence[Any], node: Any) -> list[str]:
-    """A place in settings as `--set` takes it: a stage by its name instead of its number."""
+    """A place in settings as `--set` takes it: a stage by its name instead of its number (one of
+    `for_each` by the name that it gets).
+    """
     names = []
     for part in location:
         if part == "stages":

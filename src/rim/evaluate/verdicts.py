@@ -56,7 +56,10 @@ def verdict(
         "questions": questions,
         "seeds": seeds,
         "p": p,
-        "per_seed": [{"from": a, "to": b} for a, b in shares],
+        "per_seed": [
+            {"from": a, "to": b, **({"follows": follows[i][0]} if len(follows) == seeds else {})}
+            for i, (a, b) in enumerate(shares)
+        ],
         "line": f"{name}: accuracy {change} ({many}{test}){other}",
     }
 

@@ -121,20 +121,35 @@ def check_port(host: str, port: int) -> None:
         ConfigError: something else does, or the address is not of this machine.
     """
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
-            with socket.socket(family, kind, protocol) as probe:
-                if os.name == "posix":  # as servers do: what is only just closing is not in the way
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        hint = "; give another one with --port" if taken else ""
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on port {port} of {host}: {why}{hint}") from None
+        raise _cannot_listen(host, port, error) from None
+    missing: list[OSError] = []
+    for family, kind, protocol, _, address in addresses:
+        try:
+            _bind_once(family, kind, protocol, address)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise _cannot_listen(host, port, error) from None
+            missing.append(error)  # as ::1 where IPv6 is off
+    if missing and len(missing) == len(addresses):
+        raise _cannot_listen(host, port, missing[0])
+
+
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> ConfigError:
+    taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    hint = "; give another one with --port" if taken else ""
+    why = getattr(error, "strerror", None) or error
+    return ConfigError(f"cannot listen on port {port} of {host}: {why}{hint}")
+
+
+def _bind_once(family: int, kind: int, protocol: int, address: Any) -> None:
+    with socket.socket(family, kind, protocol) as probe:
+        if os.name == "posix":  # as servers do: what is only just closing is not in the way
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(address)
 
 
 def greeting(plan: Plan) -> str:

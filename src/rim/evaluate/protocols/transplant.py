@@ -11,7 +11,6 @@ reading: see docs/controls.md.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,78 +18,15 @@ from typing import Any
 
 from torch import Tensor
 
-from rim.core.layers import num_layers
 from rim.evaluate.accuracy import Accuracy
-from rim.evaluate.cache_interventions import (
-    BLOCKS,
-    EVERYTHING,
-    EVERYWHERE,
-    QUESTION,
-    Part,
-    Slice,
-    transplant,
-)
+from rim.evaluate.cache_interventions import transplant
 from rim.evaluate.protocols.asking import Asking, agree
+from rim.evaluate.protocols.carriers import Carrier, carriers
 from rim.evaluate.protocols.pairs import Known, Pair
 from rim.evaluate.statistics import bootstrap_interval
 
 #: What a verdict asks for, as shares (necessity: accuracy lost).
 COMPETENCE, SUFFICIENCY, COMPETITOR, NECESSITY = 0.80, 0.80, 0.25, 0.50
-
-
-@dataclass(frozen=True)
-class Carrier:
-    """A part of the cache, and how many blocks run again behind it (`live`)."""
-
-    name: str
-    part: Part
-    what: Slice = EVERYTHING
-    live: int = 0
-    is_blocks: bool = False  # one that a verdict on blocks may choose
-
-
-def bands(layers: int, count: int = 4) -> list[range]:
-    """The layers in so many bands of like size, from below."""
-    count = min(count, layers)
-    edges = [round(i * layers / count) for i in range(count + 1)]
-    return [range(a, b) for a, b in itertools.pairwise(edges)]
-
-
-def carriers(asking: Asking) -> list[Carrier]:
-    """Every part, whole; and what each band of layers, the keys and the values of it do alone."""
-    count, live_too = asking.blocks, asking.can_run_live
-    whole = [Carrier("question", QUESTION)]
-    for k in range(1, count + 1):
-        whole.append(Carrier(f"block {k}", Part("block", k), is_blocks=True))
-        if live_too and k < count:
-            behind = ", later blocks run again"
-            whole += [
-                Carrier(f"block {k}{behind}", Part("block", k), live=count - k, is_blocks=True),
-                Carrier(
-                    f"blocks up to {k}{behind}", Part("up_to", k), live=count - k, is_blocks=True
-                ),
-            ]
-    whole += [
-        Carrier("all blocks", BLOCKS, is_blocks=True),
-        Carrier("question and all blocks", EVERYWHERE),
-        *(Carrier(f"last {n} tokens", Part("last", n)) for n in (1, 2, 4, 8)),
-    ]
-    layers = num_layers(asking.reasoner.model)
-    slices = [
-        (", keys", Slice(values=False)),
-        (", values", Slice(keys=False)),
-        *(
-            (f", layers {band[0] + 1} to {band[-1] + 1}", Slice(layers=band))
-            for band in bands(layers)
-        ),
-    ]
-    parts = [c for c in whole if c.part.kind in ("question", "block", "blocks", "everything")]
-    parts = [c for c in parts if not c.live]
-    return whole + [
-        Carrier(c.name + name, c.part, what, is_blocks=c.is_blocks)
-        for c in parts
-        for name, what in slices
-    ]
 
 
 def run_transplant(
@@ -132,13 +68,15 @@ def run_transplant(
         "pairs": len(pairs),
         "steps": _counts(pair.step for pair in pairs),
         "competence": share(rights),
-        "decides": _who_decides(results, pairs),
+        "decides": _who_decides(asking, results, pairs),
         "carriers": [_record(c, results[c.name], pairs, clean_NA, asking.answers) for c in tried],
         "verdicts": verdicts,
     }
 
 
-def _who_decides(results: dict[str, _Patched], pairs: Sequence[Pair]) -> dict[str, Any]:
+def _who_decides(
+    asking: Asking, results: dict[str, _Patched], pairs: Sequence[Pair]
+) -> dict[str, Any]:
     """Blocks of one question beside another question: whose answer comes? Nothing is hidden, so
     the model meets no mask that it was not trained with.
     """
@@ -150,6 +88,12 @@ def _who_decides(results: dict[str, _Patched], pairs: Sequence[Pair]) -> dict[st
         f"the source's in {100 * blocks['accuracy']:.1f} %, with the source's question alone the "
         f"recipient's, whose blocks these are, in {100 * question['accuracy']:.1f} %"
     )
+    encoder = asking.reasoner.encoder
+    if not encoder.answer_has_opening(encoder.prompt("?", asking.blocks)):
+        line += (
+            "; nothing opens the answer here, so the last block's last token, which says it, is "
+            "computed anew each time, from the question that stands there"
+        )
     return {"blocks": blocks, "question": question, "line": line}
 
 
@@ -171,6 +115,8 @@ def _step_by_step(
             continue
         best = max(follows, key=lambda name: sum(follows[name][i] for i in choose))
         by_step[str(step)] = {"carrier": best, **share([follows[best][i] for i in score])}
+    if not by_step:
+        return {"by_step": {}}
     told = "; ".join(
         f"step {step}: {100 * row['accuracy']:.0f} % of {row['total']} ({row['carrier']})"
         for step, row in by_step.items()

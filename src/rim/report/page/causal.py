@@ -71,19 +71,19 @@ def _task_option(run: Run) -> str | None:
 def verdict_lines(result: dict[str, Any]) -> list[str]:
     """A protocol's verdicts, each one sentence; of a transplant the call first."""
     found = result.get("verdicts") or result["steps"]
-    lines = []
+    lines = [_sentence(result["decides"]["line"])] if "decides" in result else []
     for part in found:
         line = part["line"]
         if "holds" in part:
             call = verdict_call(part)
             line = f"{call[0].upper()}{call[1:]}. {line.rpartition(': ')[0]}"
         lines.append(line)
-        further = [part["step_line"]] if "step_line" in part else []
-        lines += [f"{text[0].upper()}{text[1:]}." for text in further]
-    if "decides" in result:
-        text = result["decides"]["line"]
-        lines.append(f"{text[0].upper()}{text[1:]}.")
+        lines += [_sentence(part["step_line"])] if "step_line" in part else []
     return lines or ["No step has enough pairs to say anything: ask for more pairs."]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def verdict_call(verdict: dict[str, Any]) -> str:
