@@ -224,11 +224,15 @@ def _best_step(run: dict[str, Any]) -> str:
 
 
 def blind_transplant_table() -> str:
-    """Protocol A on every seed of the chains whose start comes last."""
+    """Protocol A on both tasks of chains."""
     lines = [
-        f"| run | {' | '.join(_TRANSPLANT_HEADS)} |",
-        "|---|---|---|---|---|",
+        f"| task | run | {' | '.join(_TRANSPLANT_HEADS)} |",
+        "|---|---|---|---|---|---|",
     ]
-    for result in read("results/blind_start_last_transplant_*.json"):
-        lines += [f"| {run['run']} | {_transplanted(run)} |" for run in result["runs"]]
+    for task, files in (
+        ("start last", "results/blind_start_last_transplant_*.json"),
+        ("demo's chains", "results/blind_chains_transplant.json"),
+    ):
+        for result in read(files):
+            lines += [f"| {task} | {run['run']} | {_transplanted(run)} |" for run in result["runs"]]
     return "\n".join(lines)
