@@ -337,6 +337,7 @@ def test_a_last_question_that_fails_ends_no_resumed_job(tmp_path):
         answer_file(questions, out, ServerEngine(Client(server.url)), resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 40])
 def test_a_server_that_answers_nothing_writes_nothing_whatever_stands_between(tmp_path, count):
     questions = questions_file(tmp_path, count)

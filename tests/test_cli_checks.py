@@ -234,6 +234,7 @@ def test_cached_files_are_used_where_the_hub_is_out_of_reach(online, monkeypatch
     assert online.constants.HF_HUB_OFFLINE and os.environ["HF_HUB_OFFLINE"] == "1"
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_anything_is_reachable(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(hub, "PATIENCE", 0.5)

@@ -15,6 +15,7 @@ from rim.config import ConfigError
 from rim.deploy.serve.client import Client, ServerRefusal, normal_url
 
 
+@pytest.mark.slow
 def test_a_request_says_what_was_asked_and_no_more():
     with stub(Reply()) as server:
         Client(server.url).ask("q")
@@ -139,6 +140,7 @@ def test_a_servers_trouble_is_one_clear_sentence(reply, message):
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [

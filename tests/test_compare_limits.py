@@ -53,6 +53,7 @@ def test_epochs_become_steps_in_a_trial(tmp_path):
     assert [(s.max_steps, s.epochs) for s in run.recipe.stages] == [(5, None)]
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_what_is_in_progress_and_nothing_after_it():
     before = signal.getsignal(signal.SIGTERM)
     began = time.monotonic()

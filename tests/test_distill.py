@@ -174,6 +174,7 @@ def test_the_cost_is_said_and_nothing_is_asked_without_consent(tmp_path):
         assert "--price takes X,Y" in wrong
 
 
+@pytest.mark.slow
 def test_a_server_that_says_429_is_asked_again(tmp_path):
     seen: dict[str, int] = {}
 
@@ -190,6 +191,7 @@ def test_a_server_that_says_429_is_asked_again(tmp_path):
     assert (summary["kept"], len(server.bodies)) == (12, 36)
 
 
+@pytest.mark.slow
 def test_a_question_that_times_out_is_left_out_and_the_others_go_on(tmp_path):
     def say(question, body):
         return Said(solution(question), delay=3 if "What is 2 " in question else 0)
@@ -420,6 +422,7 @@ def test_trouble_in_the_middle_of_a_question_does_not_make_it_wrong(tmp_path):
     assert summary["reasons"] == {"the teacher did not answer": 1}
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_at_everything_ends_the_job(tmp_path):
     source, out = problems(tmp_path, 30), tmp_path / "steps.jsonl"
     with teacher(lambda question, body: Said("overloaded", 503)) as server:

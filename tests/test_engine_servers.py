@@ -125,6 +125,7 @@ def test_the_latency_is_of_equal_lengths_and_beside_direct_answers(capsys):
         measure({"b": Clock(3)}, [direct], ["p"], Console(stderr=True))  # type: ignore[dict-item]
 
 
+@pytest.mark.slow
 def test_an_export_that_may_not_stop_does_not_stop(plain_tokenizer, tmp_path):
     """transformers reads the list from the folder; what `rim serve` forbids comes from it too."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -312,6 +312,7 @@ def test_an_adapted_run_and_its_export_answer_the_same(kind, exported):
         assert answer == reasoner.ask(example.question, blocks=4, max_new_tokens=12).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "llama chat", "qwen chat"])
 def test_a_pipeline_takes_the_number_of_blocks(kind, exported):
     from transformers import pipeline

@@ -86,6 +86,7 @@ def test_ways_to_part_steps():
     assert split_solution(noted, "equations").steps == ("<<48/2=24>>",)
 
 
+@pytest.mark.slow
 def test_a_megabyte_of_digits_is_looked_through_once():
     """A side of an equation is looked for over 200 characters at most, not to the end."""
     start = time.process_time()

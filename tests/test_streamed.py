@@ -68,6 +68,7 @@ class Pretended(StreamedExamples):
         super().__init__(lambda: (chains[i % 50] for i in range(count)), "nowhere")
 
 
+@pytest.mark.slow
 def test_laying_out_takes_the_memory_of_one_example(tmp_path, monkeypatch, encoder):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     stage = stage_of(objective="steps")
