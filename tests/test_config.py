@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from rim.config import ConfigError, StageConfig
+from rim.config.differences import difference
 from rim.config.recipe_yaml import dump_yaml, load_recipe, read_recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +65,14 @@ def test_a_stage_written_out_for_each_value_is_named_by_its_own_name(tmp_path):
     with pytest.raises(ConfigError, match=r"stages\.all\.warmup") as error:
         load_recipe(write(tmp_path, raw))
     assert "stages.less" not in str(error.value)
+
+
+def test_a_difference_names_a_stage_or_where_names_repeat_its_number():
+    old = [{"name": "a", "max_steps": 1}, {"name": "b", "max_steps": 2}]
+    new = [old[0], old[1] | {"max_steps": 3}]
+    assert difference({"stages": old}, {"stages": new}) == "stages.b.max_steps: 2, now 3"
+    same = [{"name": "a", "x": 1}, {"name": "a", "x": 2}]
+    assert difference(same, [same[0] | {"x": 9}, same[1]]) == "0.x: 1, now 9"
 
 
 def test_only_lengths_of_stages_replace_each_other(tmp_path):

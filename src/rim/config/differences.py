@@ -25,6 +25,8 @@ def difference(old: Any, new: Any, path: str = "") -> str:
     """`stages.grounding.max_steps: 2, now 3`: the first place where two settings differ."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         names = [_name(pair, number) for number, pair in enumerate(zip(old, new, strict=True))]
+        if len(set(names)) < len(names):
+            names = list(range(len(names)))
         old, new = dict(zip(names, old, strict=True)), dict(zip(names, new, strict=True))
     if isinstance(old, dict) and isinstance(new, dict):
         key = next(key for key in {**old, **new} if _differ(old, new, key))

@@ -76,7 +76,7 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
         line = part["line"]
         if "holds" in part:
             call = verdict_call(part)
-            line = f"{call[0].upper()}{call[1:]}. {line.rpartition(': ')[0]}"
+            line = f"{_sentence(call)} {line.rpartition(': ')[0]}"
         lines.append(line)
         lines += [_sentence(part["step_line"])] if "step_line" in part else []
     return lines or ["No step has enough pairs to say anything: ask for more pairs."]

@@ -83,9 +83,8 @@ def compare_my_data(
         within[part] = within.get(part, {}) | {"max_new_tokens": room}
     for override in overrides:
         apply_override(raw, override)
-    raw["name"] = (
-        f"{raw['name']}{trial}"  # what a trial leaves behind is not in the way of the whole
-    )
+    # What a trial leaves behind is not in the way of the whole.
+    raw["name"] = f"{raw['name']}{trial}"
     settings = settings_from_dict(Comparison, raw, str(recipe))
     count = settings.common["memory"].get("blocks", count)  # overrides may have changed it
     lines = [
