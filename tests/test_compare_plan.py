@@ -12,8 +12,9 @@ import rim.study.compare.measure as measure
 from rim.config import ConfigError, Recipe
 from rim.config.recipe_yaml import dump_yaml
 from rim.data.examples import DataError
-from rim.study.compare.plan import check_tokens, make_plan
-from rim.study.compare.runner import run_comparison
+from rim.study.compare.plan import check_tokens, choose, make_plan
+from rim.study.compare.recorded import refuse_changes
+from rim.study.compare.runner import run_comparison, sum_up
 from rim.study.compare.settings import load_comparison
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,54 @@ def test_a_wrong_key_anywhere_is_refused_with_the_nearest_one(tmp_path):
 def test_names_that_lead_nowhere_are_refused(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         settings_of(tmp_path, override)
+
+
+def chained(tmp_path, *overrides):
+    """rim starts from a grounded model, which starts from the base that direct starts from, too."""
+    raw = raw_comparison(tmp_path)
+    scratch = raw["starts"]["base"]["model"].pop("scratch")
+    raw["common"]["model"]["scratch"] = scratch  # a start's shape is its own start's
+    grounding, refinement = raw["methods"]["rim"]["stages"]
+    refinement["max_steps"] = 6
+    raw["starts"]["grounded"] = {"from": "base", "method": "rim", "stages": [grounding]}
+    raw["methods"]["rim"] = {"from": "grounded", "method": "rim", "stages": [refinement]}
+    return load_comparison(write(tmp_path, raw), overrides)
+
+
+def test_a_start_may_start_from_another(tmp_path):
+    settings = chained(tmp_path)
+    plan = make_plan(settings)
+    assert [run.name for run in plan] == [
+        f"chains/{name}-seed0" for name in ("base", "direct", "grounded", "rim")
+    ]
+    base, direct, grounded, rim = plan
+    assert grounded.recipe.model.base == str(base.folder.model_dir)
+    assert rim.recipe.model.base == str(grounded.folder.model_dir)
+    assert rim.starts == [grounded, base] and direct.starts == [base]
+    assert choose(settings, plan, ["rim"]) == [base, grounded, rim]
+    with pytest.raises(ConfigError, match="base from grounded from base, a circle"):
+        chained(tmp_path, "starts.base.from=grounded")
+    with pytest.raises(ConfigError, match=r"starts.grounded.from: no 'bass' here"):
+        chained(tmp_path, "starts.grounded.from=bass")
+
+
+def test_what_a_start_started_from_is_remembered(tmp_path):
+    settings = chained(tmp_path)
+    result, failures = run_comparison(settings, QUIET)
+    assert not failures
+    assert result["tasks"]["chains"]["starts"]["base"]["methods"] == ["direct", "rim"]
+    assert result["tasks"]["chains"]["starts"]["grounded"]["methods"] == ["rim"]
+    assert sum_up(settings)["tasks"] == result["tasks"]
+    other = chained(tmp_path, "starts.base.stages.solutions.max_steps=3")
+    rim = make_plan(other)[-1]
+    message = r"another earlier_starts \(base-seed0.stages.solutions.max_steps: 2, now 3\)"
+    with pytest.raises(ConfigError, match=message):
+        refuse_changes(other, [rim])
+    assert rim.result is not None
+    rim.result.unlink()  # a model without a result knows it, too
+    with pytest.raises(ConfigError, match=message):
+        refuse_changes(other, [rim])
+    refuse_changes(settings, make_plan(settings)[-1:])
 
 
 def test_settings_of_the_comparison_may_not_stand_in_a_method(tmp_path):

@@ -57,7 +57,7 @@ def without(*paths):
             Path(f"{path}.away").rename(path)
 
 
-NEW_BASE = "starts.base.stages.solutions.max_steps=3"
+NEW_BASE = "starts.base.recipe.stages.solutions.max_steps=3"
 
 
 def test_a_changed_start_is_refused_though_every_method_is_done(finished, tmp_path):
@@ -93,7 +93,8 @@ def test_a_model_without_a_result_still_knows_its_recipe_and_its_start(finished,
         ):
             refuse_changes(rate, [run_named(rate, "rim")])
         # As a model of unknown origin is.
-        with without(run.start_file), pytest.raises(ConfigError, match=r"start_recipe \(None, now"):
+        ((file, _),) = run.start_files
+        with without(file), pytest.raises(ConfigError, match=r"start_recipe \(None, now"):
             refuse_changes(settings, [run])
 
 

@@ -187,7 +187,7 @@ def _starts(settings: Comparison, starts: Sequence[Run]) -> dict[str, Record]:
         costs.setdefault(run.method, []).append(read_json(run.folder.training_file)["total"])
     return {
         name: {key: value_spread([c[key] for c in found]) for key in found[0]}
-        | {"methods": [n for n, m in settings.methods.items() if m.start == name]}
+        | {"methods": [n for n, m in settings.methods.items() if name in settings.line_of(m.start)]}
         for name, found in costs.items()
     }
 

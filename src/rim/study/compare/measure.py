@@ -37,9 +37,10 @@ def perform(settings: Comparison, run: Run, console: Console) -> None:
     if not run.folder.finished:
         if is_empty_beginning(run):
             shutil.rmtree(run.folder.path)
-        if run.needs and not run.folder.path.exists():
-            run.start_file.parent.mkdir(parents=True, exist_ok=True)
-            run.start_file.write_text(dump_yaml(run.needs.recipe), encoding="utf-8")
+        if not run.folder.path.exists():
+            for file, start in run.start_files:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(dump_yaml(start.recipe), encoding="utf-8")
         train(run.recipe, resume=run.folder.path.exists(), console=console)
     if run.result is not None:
         write_json(run.result, _measure(settings, run, console))

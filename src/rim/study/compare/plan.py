@@ -15,7 +15,7 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_examples
 from rim.data.training import load_training_data
 from rim.results import read_json
-from rim.study.compare.settings import Comparison
+from rim.study.compare.settings import Comparison, MethodSettings, StartSettings
 from rim.train.run_folder import RunFolder
 
 
@@ -35,6 +35,11 @@ class Run:
         return f"{self.task}/{self.recipe.name}"
 
     @property
+    def starts(self) -> list[Run]:
+        """What it starts from, what that starts from, and so on."""
+        return [self.needs, *self.needs.starts] if self.needs else []
+
+    @property
     def folder(self) -> RunFolder:
         return RunFolder(Path(self.recipe.runs_dir) / self.recipe.name)
 
@@ -44,9 +49,12 @@ class Run:
         return self.folder.path.with_name(f"{self.recipe.name}.log")
 
     @property
-    def start_file(self) -> Path:
-        """The recipe of the start that this run began with: the run's own names its folder only."""
-        return self.folder.path.with_name(f"{self.recipe.name}.start.yaml")
+    def start_files(self) -> list[tuple[Path, Run]]:
+        """Where the recipes of the starts stand that this run began with, beside them: the run's
+        own recipe names the first one's folder only.
+        """
+        names = (f"{self.recipe.name}.start{n or ''}.yaml" for n in range(len(self.starts)))
+        return [(self.folder.path.with_name(n), s) for n, s in zip(names, self.starts, strict=True)]
 
     @property
     def done(self) -> bool:
@@ -77,15 +85,15 @@ def resolve_runs(settings: Comparison) -> list[Run]:
         for seed in settings.seeds:
             starts: dict[str | None, Run] = {}
             for name, method in settings.methods.items():
-                start, part = method.start, method.recipe
-                if start and start not in starts:
-                    recipe = _resolve(settings, task, start, seed, settings.starts[start], "starts")
-                    plan.append(Run(task, start, seed, recipe, None))
-                    starts[start] = plan[-1]
-                needs = starts.get(start)
-                if needs:
-                    part = merge(part, {"model": {"base": str(needs.folder.model_dir)}})
-                recipe = _resolve(settings, task, name, seed, part, "methods")
+                for start in settings.line_of(method.start):
+                    if start not in starts:
+                        part = settings.starts[start]
+                        needs = starts.get(part.start)
+                        recipe = _resolve(settings, task, start, seed, part, needs)
+                        plan.append(Run(task, start, seed, recipe, None, needs))
+                        starts[start] = plan[-1]
+                needs = starts.get(method.start)
+                recipe = _resolve(settings, task, name, seed, method, needs)
                 result = settings.folder / "results" / task / f"{recipe.name}.json"
                 plan.append(Run(task, name, seed, recipe, result, needs))
     return plan
@@ -99,15 +107,21 @@ def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> li
                 f"--only: no method {name!r}, there are {', '.join(settings.methods)}"
             )
     methods = [r for r in plan if r.result is not None and (not only or r.method in only)]
-    needed = {run.needs.name for run in methods if run.needs and not run.done}
+    needed = {start.name for run in methods if not run.done for start in run.starts}
     return [run for run in plan if run in methods or run.name in needed]
 
 
 def _resolve(
-    settings: Comparison, task: str, name: str, seed: int, part: dict[str, Any], kind: str
+    settings: Comparison, task: str, name: str, seed: int, own: StartSettings, needs: Run | None
 ) -> Recipe:
     """common < the task < the method or start < what the comparison itself decides."""
-    content, origin = settings.tasks[task], f"{kind}.{name}"
+    kind = "methods" if isinstance(own, MethodSettings) else "starts"
+    content, origin, part = settings.tasks[task], f"{kind}.{name}", own.recipe
+    if needs:
+        model = part.get("model") or {}
+        # A shape in `common` is for those that begin from nothing.
+        shape = {} if "scratch" in model else {"scratch": None}
+        part = merge(part, {"model": {"base": str(needs.folder.model_dir)} | shape})
     raw = merge(settings.common, content.recipe)
     raw = merge(raw, {"data": content.data.model_dump(exclude_unset=True)})
     fixed = {"name": f"{name}-seed{seed}", "seed": seed, "runs_dir": str(settings.folder / task)}

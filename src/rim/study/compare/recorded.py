@@ -8,6 +8,7 @@ refused but measured again (`rim.study.compare.measure`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError, DataSource, Settings
@@ -18,7 +19,7 @@ from rim.study.compare.plan import Run
 from rim.study.compare.settings import Comparison, EvaluationSettings
 
 #: What training depends on; on the rest of `asked` only the measurements do.
-TRAINED_WITH = ("recipe", "start_recipe")
+TRAINED_WITH = ("recipe", "start_recipe", "earlier_starts")  # a start, and what it started from
 
 # What a run that was stopped before its first checkpoint can have left behind.
 _BEGINNINGS = {
@@ -43,6 +44,7 @@ def asked(settings: Comparison, run: Run) -> dict[str, Any]:
     return {
         "recipe": run.recipe.model_dump(mode="json"),
         "start_recipe": run.needs.recipe.model_dump(mode="json") if run.needs else None,
+        "earlier_starts": [s.recipe.model_dump(mode="json") for s in run.starts[1:]],
         "tests": {name: source.model_dump(mode="json") for name, source in sources.items()},
         "evaluation": settings.evaluation.model_dump(mode="json"),
     }
@@ -80,17 +82,21 @@ def _made_with(run: Run) -> dict[str, Any]:
     """The part of `asked` that is known of what is there: a result, a model or a part of one."""
     if run.result is not None and run.result.exists():
         record = read_record(run)
-        made = {key: _as_now(record.get(key)) for key in TRAINED_WITH}
+        made: dict[str, Any] = {k: _as_now(record.get(k)) for k in ("recipe", "start_recipe")}
+        made["earlier_starts"] = [_as_now(start) for start in record.get("earlier_starts", [])]
         tests = record.get("tests") or {}
         made["tests"] = {name: _filled(DataSource, source) for name, source in tests.items()}
         return made | {"evaluation": _filled(EvaluationSettings, record.get("evaluation") or {})}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
-    files = {"recipe": run.folder.config_file, "start_recipe": run.start_file}
-    return {
-        key: load_recipe(file).model_dump(mode="json") if file.exists() else None
-        for key, file in files.items()
-    }
+    starts = [_recipe_in(file) for file, _ in run.start_files]
+    first = starts[0] if starts else None
+    made = {"recipe": _recipe_in(run.folder.config_file), "start_recipe": first}
+    return made | {"earlier_starts": starts[1:]}
+
+
+def _recipe_in(file: Path) -> dict[str, Any] | None:
+    return load_recipe(file).model_dump(mode="json") if file.exists() else None
 
 
 def _as_now(recipe: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -31,15 +31,13 @@ class TaskSettings(Settings):
         return {"test": self.test, **self.extra_tests}
 
 
-class MethodSettings(Settings):
-    """A method as written: a part of a training recipe, and the keys below beside it.
+class StartSettings(Settings):
+    """A model to start from as written: a part of a training recipe, and the key below beside it.
 
     start: key `from`, the model of `starts` that training begins with.
-    control_of: this is a training control of that method: the comparison says what it changes.
     """
 
     start: str | None = Field(default=None, alias="from")
-    control_of: str | None = None
     recipe: dict[str, Any]
 
     model_config = Settings.model_config | {"populate_by_name": True}
@@ -49,9 +47,18 @@ class MethodSettings(Settings):
     def _split(cls, data: Any) -> Any:
         if not isinstance(data, dict) or isinstance(data.get("recipe"), dict):
             return data
-        own = {"from", "start", "control_of"}
+        own = {"from", "start", *cls.model_fields} - {"recipe"}
         rest = {key: value for key, value in data.items() if key not in own}
         return {key: value for key, value in data.items() if key in own} | {"recipe": rest}
+
+
+class MethodSettings(StartSettings):
+    """A method as written.
+
+    control_of: this is a training control of that method: the comparison says what it changes.
+    """
+
+    control_of: str | None = None
 
 
 class BudgetSettings(Settings):
@@ -104,7 +111,7 @@ class Comparison(Settings):
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     tasks: Annotated[dict[Name, TaskSettings], Field(min_length=1)]
     common: dict[str, Any] = Field(default_factory=dict)
-    starts: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    starts: dict[Name, StartSettings] = Field(default_factory=dict)
     methods: Annotated[dict[Name, MethodSettings], Field(min_length=1)]
     reference: str = "rim"
     budget: BudgetSettings = BudgetSettings()
@@ -118,11 +125,21 @@ class Comparison(Settings):
         everyone = self.controls.run == "block_methods"
         return everyone or (self.controls.run == "reference" and method == self.reference)
 
+    def line_of(self, start: str | None) -> list[str]:
+        """The starts that training from this one needs, the first to be trained first."""
+        line: list[str] = []
+        while start is not None:
+            if start in line:
+                raise ValueError(f"starts.{start}.from: {' from '.join([*line, start])}, a circle")
+            line.append(start)
+            start = self.starts[start].start
+        return line[::-1]
+
     @property
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.name
 
-    @field_validator("methods", "tasks", mode="before")
+    @field_validator("methods", "tasks", "starts", mode="before")
     @classmethod
     def _drop(cls, parts: Any) -> Any:
         """One that is set to null is none: so a comparison that extends another leaves it out."""
@@ -134,8 +151,13 @@ class Comparison(Settings):
     def _names_exist(self) -> Self:
         _known("reference", [self.reference], self.methods)
         _known("budget.exempt", self.budget.exempt, self.methods)
+        parts = {f"methods.{n}": m for n, m in self.methods.items()}
+        parts |= {f"starts.{n}": s for n, s in self.starts.items()}
+        for name, part in parts.items():
+            _known(f"{name}.from", [part.start] if part.start else [], self.starts)
+        for name in self.starts:
+            self.line_of(name)
         for name, method in self.methods.items():
-            _known(f"methods.{name}.from", [method.start] if method.start else [], self.starts)
             controlled = [method.control_of] if method.control_of else []
             _known(f"methods.{name}.control_of", controlled, self.methods)
         for group, names in (self.selection.candidates if self.selection else {}).items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from rim.config.stages import trial_stages
-from rim.study.compare.settings import Comparison
+from rim.study.compare.settings import Comparison, StartSettings
+
+Part = TypeVar("Part", bound=StartSettings)
 
 
 def trial(settings: Comparison, steps: int) -> Comparison:
@@ -16,14 +18,14 @@ def trial(settings: Comparison, steps: int) -> Comparison:
         ConfigError: a recipe has more stages than that, or none of its own (stages of `common` or
             of a task are no one recipe's).
     """
-    starts = {name: _shortened(part, steps, name) for name, part in settings.starts.items()}
-    methods = {
-        name: method.model_copy(update={"recipe": _shortened(method.recipe, steps, name)})
-        for name, method in settings.methods.items()
+    changes = {
+        "name": f"{settings.name}-{steps}steps",
+        "starts": {n: _shortened(part, steps, n) for n, part in settings.starts.items()},
+        "methods": {n: _shortened(part, steps, n) for n, part in settings.methods.items()},
     }
-    changes = {"name": f"{settings.name}-{steps}steps", "starts": starts, "methods": methods}
     return settings.model_copy(update=changes)
 
 
-def _shortened(part: dict[str, Any], steps: int, name: str) -> dict[str, Any]:
-    return part | {"stages": trial_stages(part.get("stages", []), steps, name)}
+def _shortened(part: Part, steps: int, name: str) -> Part:
+    stages = trial_stages(part.recipe.get("stages", []), steps, name)
+    return part.model_copy(update={"recipe": part.recipe | {"stages": stages}})
