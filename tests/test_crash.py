@@ -223,6 +223,17 @@ def test_a_command_says_in_a_sentence_that_the_disk_is_full(tmp_path, monkeypatc
     rim_command("train", file, "--resume")
 
 
+def test_a_disk_that_is_full_for_an_open_file_is_said_too(tmp_path, monkeypatch):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(short(tmp_path)))
+
+    def write(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of write(2): no name
+
+    monkeypatch.setattr("rim.train.callbacks.MetricsFile.write", write)
+    assert f"Error: {os.strerror(errno.ENOSPC)}" in rim_command("train", file, code=2)
+
+
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     file = tmp_path / "recipe.yaml"
     blocked = tmp_path / "a file"

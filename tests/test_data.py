@@ -306,6 +306,8 @@ PROSQA = {"question": "Is Tom a lempus or zorpus?", "steps": ["Tom is a lempus."
         (json.dumps([PROSQA]), "prosqa"),
         (json.dumps([{"Body": "b", "Question": "q?", "Answer": 1}]), "svamp"),
         (json.dumps(PROSQA), "jsonl"),
+        (json.dumps({"input": "q", "target": 1.0}), "gsm_hard"),
+        (json.dumps(PROSQA | {"input": "i", "target": 1.0}), "jsonl"),
     ],
 )
 def test_formats_are_told_apart_by_content(tmp_path, text, expected):

@@ -163,6 +163,28 @@ def test_a_holdout_counts_different_questions_and_needs_some(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("template", "answer", "lost"),
+    [
+        ("#### {answer}", "12", False),
+        ("\\boxed{{answer}}", "1/2", False),
+        ("<a>{answer}</a>", "yes", False),
+        ("#{answer}", "C#", True),
+        ("{answer}", "x\ny", True),
+    ],
+)
+def test_answers_that_can_never_be_right_are_a_note(encoder, template, answer, lost):
+    from rim.core.tokens import PromptEncoder
+    from rim.data.examples import Example
+    from rim.train.look_ahead import _about_answers
+
+    templates = encoder.format.templates.model_copy(update={"answer": template})
+    other = encoder.format.model_copy(update={"templates": templates})
+    written = PromptEncoder(encoder.tokenizer, other)
+    note = _about_answers(written, [Example("q?", (), answer, "line 1")])
+    assert (f"{answer!r} (line 1)" in str(note)) == lost and (note is None) != lost
+
+
+@pytest.mark.parametrize(
     ("steps", "told"),
     [
         (["Ann has 3. Bo has 4. So 7."], "rim data split-steps"),

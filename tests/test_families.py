@@ -22,6 +22,8 @@ from rim.core.layout import lay_out
 from rim.core.masks import get_readout_mask_mod
 from rim.core.tokens import PromptEncoder
 from rim.evaluate.cache_interventions import turn_keys, zero
+from rim.evaluate.controls import run_controls
+from rim.evaluate.protocols.asking import Asking
 from rim.evaluate.states import block_states
 from rim.infer.decode import generate
 from rim.infer.reasoner import Reasoner
@@ -275,6 +277,26 @@ def test_keys_are_turned_as_the_family_turns_them_or_not_at_all(family, tmp_path
             assert "in a way that is not known here" in str(error) and family in UNKNOWN
             continue
         torch.testing.assert_close(turned, other.keys, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("family", "left"), [("llama4_text", 3), ("lfm2", 1)])
+def test_controls_that_a_family_has_none_of_cost_only_themselves(family, left, tmp_path):
+    """Keys that turn in an unknown way cannot be moved; separate read-outs share no cache."""
+    recipe, model, tokenizer = starting_model(family, tmp_path)
+    reasoner = Reasoner(model, PromptEncoder(tokenizer, recipe.prompt_format))
+    if family == "lfm2":
+        prompt_format = recipe.prompt_format.model_copy(update={"readouts": "separate"})
+        reasoner = Reasoner(model, PromptEncoder(tokenizer, prompt_format))
+    with pytest.raises(ConfigError):
+        run_controls(reasoner, EXAMPLES, max_new_tokens=2)
+    refused: dict[str, str] = {}
+    outcomes = run_controls(reasoner, EXAMPLES, max_new_tokens=2, refused=refused)
+    names = [o.name for o in outcomes if o.group != "number of blocks"]
+    assert len(names) == left and names[0] == "no blocks" and not set(names) & set(refused)
+    assert len(names) + len(refused) == 5 and all(refused.values())
+    if family == "lfm2":
+        with pytest.raises(ConfigError, match="run separately"):
+            Asking(reasoner, 2, ())  # what the protocols ask through
 
 
 def test_sampling_takes_a_whole_temperature_and_no_blocks_can_be_changed(tmp_path):

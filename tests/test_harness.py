@@ -80,9 +80,12 @@ def test_hub_rows_are_read_as_the_published_files_are(name, tmp_path):
 
 def test_a_text_is_judged_with_the_templates_of_the_run():
     doc = {"question": "q", "answer": "7", "answer_marker": "#### ", "step_separator": "\n"}
+    doc |= {"answer_tail": ""}
     assert score(doc, ["3+4=8\n#### 7 apples, not 8"]) == {"accuracy": 1.0}
     assert score(doc | {"answer_marker": ""}, ["3+4=8\n#### 7 apples, not 8"]) == {"accuracy": 0.0}
     assert score(doc | {"step_separator": "|", "answer_marker": ""}, ["7|"]) == {"accuracy": 1.0}
+    boxed = doc | {"answer": "1/2", "answer_marker": "\\boxed{", "answer_tail": "}"}
+    assert score(boxed, ["\\boxed{1/2}"]) == {"accuracy": 1.0}
 
 
 def test_tasks_are_not_replaced_unasked(exported, tmp_path):

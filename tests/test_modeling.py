@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -257,6 +258,11 @@ def test_bases_that_cannot_be_loaded_say_why(tmp_path, plain_tokenizer):
         load_base(ModelConfig(base=str(tmp_path / "empty")), FORMAT, (), seed=0)
     tiny_model("gpt2", plain_tokenizer).save_pretrained(tmp_path / "gpt2")
     plain_tokenizer.save_pretrained(tmp_path / "gpt2")
+    for name, content in (("model.safetensors", "torn"), ("tokenizer.json", '{"model": {}}')):
+        damaged = shutil.copytree(tmp_path / "gpt2", tmp_path / f"damaged {name}")
+        (damaged / name).write_text(content)
+        with pytest.raises(ConfigError, match="could not be loaded"):
+            load_base(ModelConfig(base=str(damaged)), FORMAT, (), seed=0)
     with pytest.raises(ConfigError, match=r"gpt2.*flex"):
         load_base(
             ModelConfig(base=str(tmp_path / "gpt2"), attention="flex_attention"), FORMAT, (), seed=0

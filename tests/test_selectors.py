@@ -59,6 +59,9 @@ def test_a_cut_off_answer_has_no_weight():
     for name in ("highest", "vote", "weighted_vote"):
         assert SELECTORS[name](answers, THRESHOLDS).answer.block == 2
     assert SELECTORS["vote"](answers[:1], THRESHOLDS).confidence == 0
+    cut = [*row(("12", 0.9), ("12", 0.8), gold="12"), BlockAnswer(3, "12", 0.9, finished=False)]
+    for name in ("vote", "weighted_vote"):
+        assert SELECTORS[name](cut, THRESHOLDS).answer == cut[1]
 
 
 def test_the_probe_takes_what_it_believes_and_says_what_it_needs():

@@ -576,6 +576,9 @@ def test_a_task_reads_its_own_questions_and_goes_on_from_any_value(task, knobs):
         changed += again.answer != worked.answer
     assert changed > 5
     assert READERS[task](config, "What is that?") is None
+    for odd in ("+4-5=", "3+4:5=", "ab:a2=", "1 2 3="):  # nearly of a task, or of other knobs
+        read = READERS[task](config, odd)
+        assert read is None or read.rewrite(random.Random(0))
 
 
 def test_going_on_from_another_value_is_what_is_left_of_the_question():

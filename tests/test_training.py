@@ -296,6 +296,34 @@ def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path
     assert not (tmp_path / "runs/run/model").exists()
 
 
+@pytest.mark.slow
+def test_weights_that_an_update_broke_are_not_kept(tmp_path, monkeypatch):
+    """The loss of the step was finite; only validation sees what it left behind."""
+    original = rim.train.trainer.ReadoutTrainer.compute_loss
+
+    def poisoned(self, model, *args, **kwargs):
+        found = original(self, model, *args, **kwargs)
+        if model.training:
+            return found
+        loss, outputs = found
+        return loss * float("nan"), outputs
+
+    monkeypatch.setattr(rim.train.trainer.ReadoutTrainer, "compute_loss", poisoned)
+    with pytest.raises(TrainingDivergedError, match=r"validation loss became nan after step 3"):
+        run(raw_recipe(tmp_path))
+    assert not list(tmp_path.glob("runs/run/stages/*/checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"), [({"optim": "adamw_8bit"}, "bitsandbytes"), ({"optim": "x"}, "optim")]
+)
+def test_an_optimizer_that_is_not_there_is_refused_before_training(tmp_path, trainer, message):
+    raw = raw_recipe(tmp_path)
+    raw["stages"][-1]["trainer"] = trainer
+    with pytest.raises(ConfigError, match=f"transformers refuses its trainer settings.*{message}"):
+        run(raw)
+
+
 def test_a_validation_answer_that_was_cut_off_is_wrong(tmp_path, monkeypatch, encoder, examples):
     def fake(model, encoder, questions, **options):
         assert options["blocks"] == [1, 2, 3]

@@ -157,7 +157,17 @@ def _share_rows(machine: str) -> list[tuple[tuple[float, str], str]]:
 
 def blind_floor_table() -> str:
     """The task of `blind_share_table` without blocks, with one, and without stage 1."""
-    (content,) = read("results/compare_blind_floor_prefix.json")
+    return _each_seed("results/compare_blind_floor_prefix.json")
+
+
+def long_counts_table() -> str:
+    """The task whose answers alone teach nothing."""
+    return _each_seed("results/compare_long_counts.json")
+
+
+def _each_seed(file: str) -> str:
+    """Every method of a comparison of one task: accuracies and controls of each seed."""
+    (content,) = read(file)
     (result,) = content["tasks"].values()
     by_name = {verdict["name"]: verdict for verdict in result["controls"]}
     lines = [
@@ -175,6 +185,28 @@ def blind_floor_table() -> str:
             for s in (swap["per_seed"] if swap else [])
         ]
         lines.append(f"| {method} | {own} | {unseen} | {', '.join(shares) or '-'} |")
+    return "\n".join(lines)
+
+
+def after_grounding_table() -> str:
+    """From one grounded model: with blocks, and without any; each seed, and its McNemar test."""
+    (content,) = read("results/compare_after_grounding.json")
+    lines = [
+        "| task | seed | RiM's second stage % | direct answers after the first stage % | p | "
+        "direct answers from the base % |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, result in content["tasks"].items():
+        methods = result["methods"]
+        after = methods["direct_after_grounding"]
+        columns = [methods[name]["per_seed"] for name in ("rim", "direct")]
+        rows = zip(
+            after["seeds"], after["per_seed"], after["against_reference"], *columns, strict=True
+        )
+        for seed, direct, test, rim, base in rows:
+            shares = [f"{100 * share['accuracy']:.1f}" for share in (rim, direct, base)]
+            p = "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
+            lines.append(f"| {task} | {seed} | {shares[0]} | {shares[1]} | {p} | {shares[2]} |")
     return "\n".join(lines)
 
 

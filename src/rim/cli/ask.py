@@ -88,6 +88,7 @@ def ask(
 
             key, never = key_of(api_key_env), token_ids(forbid)
             client = Client(server, model=model, api_key=key, forbidden_ids=never)
+            common.sampling(temperature, 0, top_p, 1, seed)  # refuses what would do nothing
             options = {"temperature": temperature, "top_p": top_p, "seed": seed}
             options["max_new_tokens"] = max_new_tokens
             rows = _ask_server(client, question, counts, options)

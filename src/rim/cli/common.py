@@ -60,9 +60,11 @@ def clear_errors(after_interrupt: str = "") -> Generator[None]:
         # A termination that somebody asked for has words and a number of its own.
         _fail(str(error) or "Interrupted.", after_interrupt, getattr(error, "exit_code", 130))
     except OSError as error:
-        if error.errno not in _MACHINE or not isinstance(error.filename, str | os.PathLike):
+        if error.errno not in _MACHINE:
             raise
-        _fail("Error:", f"{error.filename}: {error.strerror}", 2)
+        # A file that is open already says only what is wrong.
+        where = f"{error.filename}: " if isinstance(error.filename, str | os.PathLike) else ""
+        _fail("Error:", f"{where}{error.strerror}", 2)
     except (RuntimeError, MemoryError) as error:
         if type(error).__name__ in _STOPPED:
             _fail("Training stopped:", str(error), 3)

@@ -94,7 +94,7 @@ def controls(
         person = common.console_for(json_)
         results = []
         for count in counts:
-            content = _controlled(reasoner, count, examples, settings, run.name, person)
+            content = _controlled(reasoner, count, examples, settings, run.resolve().name, person)
             content["data"]["name"] = data.name
             results.append(content)
             if len(counts) > 1:
@@ -123,7 +123,10 @@ def _controlled(
     with common.progress("answering", total, person) as advance:
         options: dict[str, Any] = {"blocks": blocks, "progress": advance, **settings}
         result = score(reasoner, examples, all_blocks=False, **options)
-        outcomes = run_controls(reasoner, examples, **options)
+        refused: dict[str, str] = {}
+        outcomes = run_controls(reasoner, examples, refused=refused, **options)
+    for name, reason in refused.items():
+        common.say(f"No control {name!r}: {reason}", person)
     records = [outcome.as_record() for outcome in outcomes]
     right = result.right["final"]
     return {
@@ -132,6 +135,7 @@ def _controlled(
         "settings": {"blocks": blocks, **settings},
         "right": right,
         "controls": records,
+        "refused": refused,
         "verdicts": control_verdicts(run, [right], [records]),
         "note": what_stays_alive(reasoner),
         "environment": environment(),
@@ -186,13 +190,13 @@ def _protocol(
             batch_size=batch_size,
             progress=advance,
         )
-    result: dict[str, Any] = {"run": run.name, **found}
+    result: dict[str, Any] = {"run": run.resolve().name, **found}
     result["data"]["name"] = data.name
     for line in lines_of(result):
         common.say(line, person)
     write_json(out, result)
     common.say(f"Result: {out}", person)
-    picture = protocol_svg(result, f"{run.name}, {protocol}: per cent of pairs")
+    picture = protocol_svg(result, f"{run.resolve().name}, {protocol}: per cent of pairs")
     if picture is not None:
         out.with_suffix(".svg").write_text(picture, encoding="utf-8")
         common.say(f"Picture: {out.with_suffix('.svg')}", person)

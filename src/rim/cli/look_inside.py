@@ -67,8 +67,11 @@ def analyze(
         check_folder(folder)
         _check_sklearn()
         if overwrite and (folder / "trained").exists():
+            from rim.evaluate.states import INDEX
+
             for part in ("trained", "base"):
-                shutil.rmtree(folder / part, ignore_errors=True)
+                if (folder / part / INDEX).exists():  # states, not somebody's models
+                    shutil.rmtree(folder / part, ignore_errors=True)
         reasoner = common.load(run, device)
 
         from rim.core.layers import num_layers
@@ -102,7 +105,7 @@ def analyze(
                 progress=advance,
             )
         record = {
-            "run": run.name,
+            "run": run.resolve().name,
             "data": {"name": data.name, "examples": len(examples), "hash": data_hash(examples)},
             "analysis": found,
             "environment": environment(),
@@ -273,7 +276,7 @@ def _measure(
     with person.status("explain: asking"):
         found = faithfulness(reasoner, run, examples, source, against=other, **asked)
     record = {
-        "run": run.name,
+        "run": run.resolve().name,
         "data": {"name": file.name, "examples": len(examples), "hash": data_hash(examples)},
         "settings": asked | {"against": None if against is None else against.name},
         "faithfulness": found,

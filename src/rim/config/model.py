@@ -31,6 +31,10 @@ class ScratchConfig(Settings):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.family != "gpt2" and self.width // self.heads % 2:
+            raise ValueError(
+                f"width {self.width} / heads {self.heads} is odd; rotary positions need even heads"
+            )
         if self.key_value_heads and (self.family == "gpt2" or self.heads % self.key_value_heads):
             raise ValueError(
                 f"key_value_heads {self.key_value_heads} must divide heads {self.heads}, and "

@@ -53,10 +53,10 @@ class MemoryConfig(Settings):
     @model_validator(mode="after")
     def _distinct_tokens(self) -> Self:
         strings = self.token_strings
-        if len(set(strings)) < 3 or not all(s.strip() for s in strings):
+        if len(set(strings)) < 3 or not all(s and s == s.strip() for s in strings):
             raise ValueError(
                 "start_token, memory_token and end_token must be three different non-empty "
-                f"strings, got {strings}"
+                f"strings without blanks around them, got {strings}"
             )
         return self
 
@@ -91,6 +91,11 @@ class TemplatesConfig(Settings):
     def answer_marker(self) -> str:
         """Literal text that stands before an answer (for the answer parser)."""
         return self.answer.partition("{answer}")[0]
+
+    @property
+    def answer_tail(self) -> str:
+        """Literal text that stands behind it."""
+        return self.answer.partition("{answer}")[2]
 
     # str.replace, not str.format: braces in the data are just braces.
 

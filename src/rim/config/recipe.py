@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rim.config.base import Folder, NonNegativeInt, PositiveInt, Settings
+from rim.config.base import Folder, PositiveInt, Settings
 from rim.config.data import DataConfig
 from rim.config.model import ModelConfig
 from rim.config.prompt_format import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
@@ -29,7 +29,7 @@ class Recipe(Settings):
     # Not dots alone: a run is written to runs_dir/name, and ".." is beside it.
     name: Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
     method: MethodName
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # as numpy takes it
     runs_dir: Folder = "runs"
     data: DataConfig
     model: ModelConfig
@@ -102,8 +102,12 @@ class Recipe(Settings):
     @property
     def parallel_only(self) -> str | None:
         """The setting that separate read-outs cannot express, if there is one."""
-        blind = next((stage.name for stage in self.stages if stage.blind_readouts), None)
-        return f"blind_readouts (stage {blind!r})" if blind else self.prompt_format.parallel_only
+        for stage in self.stages:
+            if stage.blind_readouts:
+                return f"blind_readouts (stage {stage.name!r})"
+            if METHODS[self.method].extra_loss(stage) is not None:
+                return f"the loss of method {self.method!r} on hidden states of an example's pass"
+        return self.prompt_format.parallel_only
 
     @property
     def prompt_format(self) -> PromptFormat:

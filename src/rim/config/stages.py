@@ -56,7 +56,8 @@ TRAINER_OWN = {
         "rim push, once the model is trained": "push_to_hub hub_token",
         "": "load_best_model_at_end metric_for_best_model greater_is_better save_only_model "
         "remove_unused_columns label_names label_smoothing_factor prediction_loss_only "
-        "logging_nan_inf_filter disable_tqdm train_sampling_strategy dataloader_drop_last",
+        "logging_nan_inf_filter logging_strategy disable_tqdm train_sampling_strategy "
+        "dataloader_drop_last",
     }.items()
     for name in names.split()
 }
@@ -179,7 +180,7 @@ class StageConfig(Settings):
     )
     warmup: Share = 0.04
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     max_grad_norm: PositiveFloat = 1.0
     dropout: Share = 0.0
     bf16: bool | Literal["auto"] = False  # auto: where the machine multiplies bfloat16 itself
@@ -218,6 +219,11 @@ class StageConfig(Settings):
             )
         if self.unused_steps == "next_stage" and self.patience is None:
             raise ValueError("unused_steps: next_stage goes with patience, which leaves some")
+        if self.weighting.startswith("anneal") and self.objective != "steps":
+            raise ValueError(
+                f"weighting: {self.weighting} fades reasoning steps, which only objective: steps "
+                "has; for read-outs of the answer there are ones and later_more"
+            )
         given = (self.removed_steps is not None) + (self.removed_tokens is not None)
         if given != (self.objective == "remaining"):
             raise ValueError(

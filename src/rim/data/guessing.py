@@ -66,7 +66,8 @@ def guess_format(path: Path, by_columns: bool = False) -> str:
     fields = _fields(record)
     if by_columns:
         return "jsonl"
-    if fields.issuperset(FILE_FORMATS["gsm_hard"].fields):
+    own = fields & {"question", "answer", "steps"}
+    if fields.issuperset(FILE_FORMATS["gsm_hard"].fields) and not own:
         return "gsm_hard"
     if fields.issuperset(FILE_FORMATS["gsm8k_aug_json"].fields) and "steps" not in fields:
         return "gsm8k_aug_json"

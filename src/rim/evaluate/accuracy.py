@@ -22,7 +22,7 @@ from rim.infer.answers import grade, parse_answer
 from rim.infer.decode import After, Generated, generate
 from rim.infer.reasoner import Reasoner
 from rim.infer.sampling import Sampling
-from rim.results import environment, write_json
+from rim.results import environment, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,14 @@ def score(
         for g, example in zip(graded, examples, strict=True)
         if not g.final_right
     ]
-    right = {"final": _flags([g.final_right for g in graded])}
+    right = {"final": flags([g.final_right for g in graded])}
     if after == "all":
-        right["any_block"] = _flags([any(g.right_by_block.values()) for g in graded])
+        right["any_block"] = flags([any(g.right_by_block.values()) for g in graded])
     return Evaluation(summary, wrong, right, [g.readouts for g in graded])
 
 
-def _flags(values: Sequence[bool]) -> str:
+def flags(values: Sequence[bool]) -> str:
+    """Marks as a string of 0 and 1."""
     return "".join("1" if value else "0" for value in values)
 
 
@@ -232,7 +233,7 @@ def write_evaluation(
     """
     run_environment = run / "environment.json"
     record = {
-        "run": run.name,
+        "run": run.resolve().name,
         "data": {"name": data_name, "examples": len(examples), "hash": data_hash(examples)},
         "settings": settings,
         "summary": evaluation.summary,
@@ -245,5 +246,5 @@ def write_evaluation(
     write_json(path, record)
     wrong_file = path.with_name(f"{path.stem}-wrong.jsonl")
     lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in evaluation.wrong]
-    wrong_file.write_text("".join(lines), encoding="utf-8")
+    write_text(wrong_file, "".join(lines))
     return record, wrong_file

@@ -59,6 +59,7 @@ def run_controls(
     batch_size: int = 64,
     max_new_tokens: int = 64,
     progress: Callable[[int], None] | None = None,
+    refused: dict[str, str] | None = None,
 ) -> list[Outcome]:
     """Every control on a model with memory blocks; `progress` hears of each question answered
     (`num_answers` in all).
@@ -66,9 +67,10 @@ def run_controls(
     Args:
         blocks: how many the model is asked with before anything is changed; as in training if left
             out.
+        refused: gets the controls that this kind of model has none of, with the reason.
 
     Raises:
-        ConfigError: the model has no blocks, or not enough to shuffle.
+        ConfigError: the model has no blocks; without `refused` also a control that it has none of.
         DataError: all answers are the same, so that no question's blocks are another's.
     """
     if reasoner.trained_blocks == 0:
@@ -99,8 +101,16 @@ def run_controls(
             for g, gold in zip(answers, golds, strict=True)
         )
 
-    def intervene(name: str, group: Group, between: Between) -> tuple[Outcome, list[Generated]]:
-        answers = [row[0] for row in answer(blocks, between=between)]
+    def intervene(
+        name: str, group: Group, between: Between
+    ) -> tuple[Outcome, list[Generated]] | None:
+        try:
+            answers = [row[0] for row in answer(blocks, between=between)]
+        except ConfigError as error:
+            if refused is None:
+                raise
+            refused[name] = str(error)
+            return None
         return Outcome(name, group, marks(answers, examples)), answers
 
     def share_of(others: Mapping[str, Example], answers: Sequence[Generated]) -> float:
@@ -122,26 +132,22 @@ def run_controls(
             "blocks removed",
             marks([row[0] for row in answer(0, max_new_tokens=answer_tokens)], examples),
         ),
-        intervene("block states zeroed", "block states", zero())[0],
     ]
+    altered = [intervene("block states zeroed", "block states", zero())]
     if blocks > 1:
-        outcomes.append(intervene("blocks shuffled", "block states", shuffle())[0])
+        altered.append(intervene("blocks shuffled", "block states", shuffle()))
     swapped = {question: other.question for question, other in partners.items()}
-    swap, answers = intervene(
-        "blocks of another question",
-        "block states",
-        transplant(swapped),
-    )
-    thirds = choose_thirds(examples, partners)
-    shares = {
-        "follows": share_of(partners, answers),
-        "follows_unaltered": share_of(partners, unaltered),
-        "follows_by_chance": None if thirds is None else share_of(thirds, answers),
-    }
-    outcomes += [
-        replace(swap, **shares),
-        intervene("question hidden from the read-out", "question", hide())[0],
-    ]
+    if swap := intervene("blocks of another question", "block states", transplant(swapped)):
+        outcome, answers = swap
+        thirds = choose_thirds(examples, partners)
+        shares = {
+            "follows": share_of(partners, answers),
+            "follows_unaltered": share_of(partners, unaltered),
+            "follows_by_chance": None if thirds is None else share_of(thirds, answers),
+        }
+        altered.append((replace(outcome, **shares), answers))
+    altered.append(intervene("question hidden from the read-out", "question", hide()))
+    outcomes += [found[0] for found in altered if found]
     outcomes += [
         Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
         for k in range(most)

@@ -18,8 +18,9 @@ from rim.evaluate.probes import LinearProbe, question_hashes
 from rim.evaluate.selectors import PROBE_FILE
 from rim.evaluate.states import block_states
 from rim.infer.reasoner import Reasoner
+from rim.models.folder import VALUE_PROBES_FILE
 
-VALUES_FILE = "value_probes.safetensors"
+VALUES_FILE = VALUE_PROBES_FILE
 BATCH = 32
 ARRAYS = ("mean_D", "scale_D", "weights_DC", "bias_C")
 

@@ -20,12 +20,13 @@ from typing import Any
 
 from rim.config import ConfigError
 from rim.infer.answers import same_answer
+from rim.models.folder import SELECTORS_FILE, TRUST_PROBE_FILE
 from rim.results import environment, write_json
 
 #: Beside the run's model; written by `rim eval --select ... --calibrate`.
-FILE = "selectors.json"
+FILE = SELECTORS_FILE
 #: Beside it: the probe for "this read-out is right", written by `rim analyze`.
-PROBE_FILE = "trust_probe.safetensors"
+PROBE_FILE = TRUST_PROBE_FILE
 #: Thresholds of a run that was never calibrated.
 DEFAULTS: dict[str, Any] = {"early": 0.9, "abstain": {}, "target": None}
 #: How much accuracy on validation questions early exit may lose against the last block.
@@ -105,7 +106,9 @@ def _vote(weigh: Callable[[BlockAnswer], float]) -> Selector:
         best = max(groups, key=lambda g: (sum(map(weigh, g)), g[-1].block))
         total = sum(map(weigh, row))
         share = sum(map(weigh, best)) / total if total else 0.0
-        return Choice(best[-1], share, row[-1].block)
+        # Of equal answers the last that counts: one that was cut off may be the beginning of more.
+        chosen = next((a for a in reversed(best) if weigh(a) > 0), best[-1])
+        return Choice(chosen, share, row[-1].block)
 
     return select
 

@@ -31,6 +31,7 @@ from rim.core.layout import build_layout
 from rim.core.unwrap import unwrap
 from rim.infer.reasoner import Reasoner
 from rim.methods import Readout
+from rim.models.folder import weight_files
 from rim.results import write_json
 
 SHARD = 256
@@ -153,5 +154,5 @@ def collect_states(
 
 def fingerprint(folder: Path) -> str:
     """Of a model folder: names, sizes and times of its weights (hashing them would read them)."""
-    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.glob("*.safetensors")]
+    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder)]
     return hashlib.sha256(json.dumps(sorted(stats)).encode()).hexdigest()[:16]

@@ -46,7 +46,7 @@ _CALCULATION = re.compile(r"[\s($€£¥]*\d[\d.,]*[\s%)]*(?:[-+\u2212*/\u00d7\u
 _REASON = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 
 
-def extract_answer(text: str, marker: str = "####", separator: str = "\n") -> str:
+def extract_answer(text: str, marker: str = "####", separator: str = "\n", tail: str = "") -> str:
     """The answer that a generated text gives; empty if it gives none.
 
     It is what stands behind the last marker, to the end of its line or step; where answers have no
@@ -57,6 +57,7 @@ def extract_answer(text: str, marker: str = "####", separator: str = "\n") -> st
     Args:
         marker: literal text that the answer template puts before the answer; empty if it has none.
         separator: what stands between the steps and the answer of a worked solution.
+        tail: literal text that the answer template puts behind the answer.
     """
     marker = marker.strip()
     marked = marker in text  # also without a marker: then the answer is a piece of its own
@@ -65,7 +66,7 @@ def extract_answer(text: str, marker: str = "####", separator: str = "\n") -> st
     pieces = [piece for piece in pieces if piece]
     if not pieces:
         return ""
-    answer = pieces[0 if marker and marked else -1]
+    answer = pieces[0 if marker and marked else -1].removesuffix(tail.strip()).rstrip()
     if not marked:
         answer = _last_number(answer)
     quantity = _as_quantity(answer)
@@ -89,9 +90,11 @@ def same_answer(answer: str, gold: str) -> bool:
     return not wanted[1] or not stated[1] or _begins_with_unit(stated[1], wanted[1])
 
 
-def is_right(text: str, gold: str, marker: str = "####", separator: str = "\n") -> bool:
+def is_right(
+    text: str, gold: str, marker: str = "####", separator: str = "\n", tail: str = ""
+) -> bool:
     """Whether a generated text gives the gold answer."""
-    return same_answer(extract_answer(text, marker, separator), gold)
+    return same_answer(extract_answer(text, marker, separator, tail), gold)
 
 
 def _last_number(prose: str) -> str:
@@ -164,12 +167,17 @@ def _plain(number: Decimal) -> str:
 
 
 def _normal_text(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().strip(".!,;:\"'").strip().casefold()
+    text = re.sub(r"\s+", " ", text).strip().rstrip(".!,;:\"'")
+    # The dot of ".5" belongs to the number.
+    return re.sub(r"^(?:[!,;:\"']|\.(?!\d))+", "", text).strip().casefold()
 
 
 def parse_answer(text: str, encoder: PromptEncoder) -> str:
     """The answer in a generated text, under the templates that produced it."""
-    return extract_answer(text, encoder.answer_marker, encoder.format.templates.step_separator)
+    templates = encoder.format.templates
+    return extract_answer(
+        text, templates.answer_marker, templates.step_separator, templates.answer_tail
+    )
 
 
 def grade(text: str, example: Example, encoder: PromptEncoder, *, finished: bool = True) -> bool:

@@ -47,6 +47,23 @@ class Generated:
     finished: bool
 
 
+def refuse_interventions(model: Any, encoder: PromptEncoder) -> None:
+    """
+    Raises:
+        ConfigError: this model's blocks cannot be altered between prompt and answer.
+    """
+    if runs_separately(model, encoder):
+        raise ConfigError(
+            "this model's read-outs run separately, each over a prompt of its own; an intervention "
+            "needs a cache that they share, so this model has none"
+        )
+    if encoder.begins_at_a_latent:
+        raise ConfigError(
+            "here the answer begins at a latent, whose input is its own blocks' state and which no "
+            "intervention reaches; use memory.framing each or once, or an answer with an opening"
+        )
+
+
 def generate(
     model: Any,
     encoder: PromptEncoder,
@@ -84,16 +101,8 @@ def generate(
         raise ConfigError(f"{most} blocks are too many: the model has {limit} positions")
     if between is not None and (after != "final" or len(set(counts)) > 1):
         raise ConfigError("an intervention needs one number of blocks and after='final'")
-    if between is not None and runs_separately(model, encoder):
-        raise ConfigError(
-            "this model's read-outs run separately, each over a prompt of its own; an intervention "
-            "needs a cache that they share, so this model has none"
-        )
-    if between is not None and encoder.begins_at_a_latent:
-        raise ConfigError(
-            "here the answer begins at a latent, whose input is its own blocks' state and which no "
-            "intervention reaches; use memory.framing each or once, or an answer with an opening"
-        )
+    if between is not None:
+        refuse_interventions(model, encoder)
     sampling = sampling or Sampling()
     prompts = [encoder.prompt(q, count) for q, count in zip(questions, counts, strict=True)]
     for question, prompt in zip(questions, prompts, strict=True):

@@ -14,6 +14,17 @@ from rim.config.missing import no_such
 S = TypeVar("S", bound=Settings)
 
 FORMAT_FILE = "rim.json"
+#: What looking inside and calibrating write beside a model, when its own folder is named: not the
+#: model's, so no hash of a model counts them.
+TRUST_PROBE_FILE = "trust_probe.safetensors"
+VALUE_PROBES_FILE = "value_probes.safetensors"
+SELECTORS_FILE = "selectors.json"
+WRITTEN_LATER = frozenset({TRUST_PROBE_FILE, VALUE_PROBES_FILE, SELECTORS_FILE})
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model's weights, by name."""
+    return sorted(f for f in folder.glob("*.safetensors") if f.name not in WRITTEN_LATER)
 
 
 def find_model_dir(path: str | Path) -> Path:

@@ -64,7 +64,7 @@ def folder_of(file: Path, revision: str | None = None) -> Path:
         ConfigError: the file is another one, is not understood, or there is no room.
     """
     digest = file_hash(file)
-    if revision is not None and revision != digest:
+    if revision is not None and not (revision.startswith(digest) or digest.startswith(revision)):
         raise ConfigError(
             f"{file} is not the file that was meant: its hash begins with {digest}, not with "
             f"{revision}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
@@ -33,6 +34,8 @@ from rim.models.scratch import build_model, train_tokenizer
 #: The memory tokens' rows of an output head that is not tied to the embeddings, beside an adapter:
 #: they do not train, so the adapter leaves them out, and no base has them.
 HEAD_ROWS_FILE = "memory_head.safetensors"
+#: What reading a base may raise. SafetensorError is a plain Exception.
+_UNREADABLE = (OSError, ValueError, ImportError, SafetensorError)
 
 
 def load_base(
@@ -68,9 +71,7 @@ def load_base(
             if config.dtype != "auto":
                 cast_weights(model, config.dtype)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            assert tokenizer is not None  # its declared type allows it
-            fix_date(tokenizer)
+            tokenizer = _read_tokenizer(source, options)
             model = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=config.dtype,
@@ -79,7 +80,7 @@ def load_base(
                 **options,
                 **quantisation,
             )
-    except (OSError, ValueError, ImportError) as error:
+    except _UNREADABLE as error:
         advice = (
             "; set model.attention: eager" if "does not support an attention" in str(error) else ""
         )
@@ -113,11 +114,25 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """
     source, _, options = _origin(config)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError) as error:
+        return _read_tokenizer(source, options)
+    except _UNREADABLE as error:
         raise ConfigError(
             f"the tokenizer of {config.base!r} could not be loaded: {error}"
         ) from None
+
+
+def _read_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """A tokenizer as it stands, with a fixed date.
+
+    Raises:
+        OSError, ValueError, ImportError: it cannot be read.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
+    except _UNREADABLE:
+        raise
+    except Exception as error:  # of tokenizers, for a damaged file
+        raise ValueError(f"its tokenizer is damaged: {error}") from None
     fix_date(tokenizer)
     return tokenizer
 

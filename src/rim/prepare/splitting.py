@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from rim.infer.answers import extract_answer, same_answer
 
 By = Literal["auto", "lines", "sentences", "marks", "equations"]
-WAYS: tuple[str, ...] = get_args(By)
 
 MARKER = "####"
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")

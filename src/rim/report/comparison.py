@@ -119,6 +119,12 @@ def notes(result: dict[str, Any]) -> list[str]:
             for name, start in content["starts"].items()
         ]
     for task, content in result["tasks"].items():
+        lines += [
+            f"{task}: {name} has no control {', '.join(refused)}: {next(iter(refused.values()))}."
+            for name, row in content["methods"].items()
+            if (refused := row.get("controls_refused"))
+        ]
+    for task, content in result["tasks"].items():
         lines += list(_warnings(task, content["methods"], result["reference"]))
     if result["missing"]:
         lines.append(f"Not there yet: {', '.join(result['missing'])}.")

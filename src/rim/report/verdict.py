@@ -100,6 +100,12 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
     if not _falls(without):
         return f"Nothing shows that the blocks are needed: {shares}."
     swapped = by_name.get(f"{reference}, blocks of another question")
+    refused = content["methods"].get(reference, {}).get("controls_refused", {})
+    if "blocks of another question" in refused:
+        return (
+            f"The prompt needs its blocks ({shares}); whether it needs what is in them cannot be "
+            "measured with this base."
+        )
     if swapped is None or _falls(swapped):
         return f"The blocks are needed: {shares}."
     return (

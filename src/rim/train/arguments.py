@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from rim.config import ConfigError, Recipe, StageConfig
@@ -61,7 +61,10 @@ def check_trainer_settings(stages: Sequence[StageConfig]) -> None:
                 )
         try:
             # A copy: it writes defaults into what it gets.
-            TrainingArguments(**with_sharding(_free_settings(1) | copy.deepcopy(stage.trainer)))
+            settings = _free_settings(1) | copy.deepcopy(stage.trainer)
+            arguments = TrainingArguments(**with_sharding(settings))
+            if "optim" in stage.trainer:  # an optimizer's own package is looked for only there
+                Trainer.get_optimizer_cls_and_kwargs(arguments, torch.nn.Linear(2, 2))  # type: ignore[arg-type]
         except (TypeError, ValueError, ImportError) as error:
             raise ConfigError(
                 f"stage {stage.name!r}: transformers refuses its trainer settings "

@@ -87,7 +87,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
             and not advises_resume(error)
             and not any(run.path.glob("stages/*/*"))
         ):
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path, ignore_errors=True)  # the error is what counts
         raise
 
 
@@ -127,7 +127,7 @@ class Curriculum:
         if is_first():
             self._finish(previous)
         wait()
-        self.console.print(f"Finished: {self.run.model_dir}", highlight=False)
+        self.console.print(f"Finished: {self.run.model_dir}", highlight=False, markup=False)
         return self.run
 
     def _finish(self, previous: Path) -> None:

@@ -13,7 +13,7 @@ Shape legend: S tokens of all examples in a row, F fields a token, E examples, C
 from __future__ import annotations
 
 import hashlib
-import importlib
+import inspect
 import json
 import os
 import shutil
@@ -26,8 +26,10 @@ from typing import overload
 
 import numpy as np
 
+import rim.config.prompt_format
 import rim.core.layout
 import rim.core.tokens
+import rim.methods
 from rim.config import ConfigError, StageConfig
 from rim.core.layout import FIELDS, LaidOut, Layout
 from rim.core.tokens import PromptEncoder
@@ -35,6 +37,7 @@ from rim.data.examples import Example
 from rim.data.sources import data_hash
 from rim.data.streamed import StreamedExamples
 from rim.methods import METHODS
+from rim.methods.base import Method
 from rim.results import cache_folder
 
 #: Fewer examples are laid out in some seconds, and only held in memory.
@@ -225,8 +228,6 @@ def _key(examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    method = METHODS[encoder.format.method]
-    code = [rim.core.layout, rim.core.tokens, importlib.import_module(type(method).__module__)]
     parts = [
         data_hash(examples),
         backend.to_str(),
@@ -234,6 +235,14 @@ def _key(examples: Sequence[Example], stage: StageConfig, encoder: PromptEncoder
         str(encoder.tokenizer.chat_template),
         encoder.format.model_dump_json(),
         stage.model_dump_json(exclude=_TRAINING_ONLY),
-        *(Path(str(module.__file__)).read_text(encoding="utf-8") for module in code),
+        *(file.read_text(encoding="utf-8") for file in _code_of(METHODS[encoder.format.method])),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _code_of(method: Method) -> list[Path]:
+    """The files whose code lays out: methods of ours lend each other read-outs."""
+    modules = [rim.core.layout, rim.core.tokens, rim.config.prompt_format]
+    modules += [inspect.getmodule(kind) for kind in type(method).__mro__ if kind is not object]
+    files = {Path(str(module.__file__)) for module in modules if module is not None}
+    return sorted(files | set(Path(rim.methods.__file__).parent.glob("*.py")))

@@ -14,6 +14,7 @@ from rim.config import Recipe, StageConfig
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import solutions_in_one_step
+from rim.infer.answers import grade
 from rim.methods import METHODS
 from rim.models.folder import FORMAT_FILE
 from rim.train.refusals import refuse_too_long
@@ -44,6 +45,7 @@ def look_ahead(
             layouts = curriculum.lay_out(longest, stage, encoder)
             refuse_too_long(longest, [layout.max_position for layout in layouts], model)
     sentences = [_about_chat(recipe, encoder), _about_prose(recipe, examples)]
+    sentences.append(_about_answers(encoder, examples))
     sentences += [_about_blocks(recipe, stage, examples) for stage in recipe.stages]
     return [sentence for sentence in sentences if sentence]
 
@@ -106,6 +108,21 @@ def _about_prose(recipe: Recipe, examples: Sequence[Example]) -> str | None:
             "data.train.step_separator says what parts steps that stand in one string"
         )
     return None
+
+
+def _about_answers(encoder: PromptEncoder, examples: Sequence[Example]) -> str | None:
+    """Answers that count as wrong even if a model says them."""
+    templates = encoder.format.templates
+    first = list(itertools.islice(examples, 1000))
+    lost = [e for e in first if not grade(templates.answer_text(e.answer), e, encoder)]
+    if not lost:
+        return None
+    return (
+        f"{len(lost)} of the first {len(first):,} answers can never be counted as right, such as "
+        f"{lost[0].answer!r} ({lost[0].origin}): written by templates.answer "
+        f"{templates.answer!r} it cannot be told where they begin and end. An answer may hold "
+        "neither the text before it, nor templates.step_separator, nor several lines"
+    )
 
 
 def _about_blocks(recipe: Recipe, stage: StageConfig, examples: Sequence[Example]) -> str | None:

@@ -40,7 +40,7 @@ def settle_readouts(
             record["readouts"] for record in records.values()
         ):
             decision = decide_readouts(recipe, model, encoder, examples, layouts)
-            console.print(decision.sentence, highlight=False)
+            console.print(decision.sentence, highlight=False, markup=False)
             records[stage.name] = decision.record()
             write_json(run.readouts_file, records)
         ways = [record["readouts"] for record in records.values()]

@@ -291,17 +291,23 @@ class ReadoutTrainer(SharedTrainer):
             self._pending_scores = {f"eval_{name}": value for name, value in score.items()}
             self._windows[False].clear()
             try:
-                return super().evaluate(*args, **kwargs)
+                metrics = super().evaluate(*args, **kwargs)
             finally:
                 self._pending_scores = {}
+        if not math.isfinite(loss := metrics["eval_loss"]):
+            # Before anything is saved: the update of the step before may have broken the weights.
+            raise TrainingDivergedError(
+                f"the validation loss became {loss} after step {self.state.global_step}"
+            )
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "eval_loss" in logs and self._pending_scores:
             # The same dict is returned by `evaluate`, so the scores reach checkpoint selection too.
             logs.update(self._pending_scores)
             logs["eval_token_loss"] = token_loss(self._windows[False])
-            loss = logs["eval_loss"] if math.isfinite(logs["eval_loss"]) else 1e3
-            logs["eval_selection"] = logs["eval_accuracy"] - _TIE_BREAK * min(loss, 1e3)
+            loss = min(logs["eval_loss"], 1e3)
+            logs["eval_selection"] = logs["eval_accuracy"] - _TIE_BREAK * loss
             logs.update(by_first(lambda: dict(logs)))
         elif "loss" in logs and self._windows[True]:
             logs.update(self._readout_metrics())

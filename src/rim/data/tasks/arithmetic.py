@@ -47,7 +47,7 @@ def generate_arithmetic(config: ArithmeticConfig, excluded: Collection[str] = ()
 
 def read_arithmetic(config: ArithmeticConfig, question: str) -> Worked | None:
     """See `Worked`: the value after step t is the running value."""
-    if not re.fullmatch(r"\d*([+-]\d+)+(:\d+)?=", question):
+    if not re.fullmatch(r"(\d+([+-]\d+)+|([+-]\d+)+:\d+)=", question):
         return None
     start = "last" if ":" in question else "first"
     numbers = [int(number) for number in re.findall(r"\d+", question)]

@@ -92,7 +92,8 @@ def read_pair_matching(config: PairMatchingConfig, question: str) -> Worked | No
 
     def rewrite(rng: random.Random) -> str:
         changed = [list(item) for item in items]
-        row, place = rng.randrange(len(items)), rng.randrange(config.digits)
+        row = rng.randrange(len(items))
+        place = rng.randrange(len(items[row]))
         digit = other_than(rng, range(config.modulus), items[row][place])
         changed[row][place] = int(digit)
         return write([tuple(item) for item in changed])

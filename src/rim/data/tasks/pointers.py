@@ -61,7 +61,10 @@ def read_pointers(config: PointersConfig, question: str) -> Worked | None:
         return None
     pairs, start, hops = found[2].split(), ask[0], int(ask[1:])
     place = "first" if found[1] else "last"
-    steps, answer = solve(_arrows(pairs), start, hops)
+    try:
+        steps, answer = solve(_arrows(pairs), start, hops)
+    except KeyError:  # a letter that no arrow starts from
+        return None
     nodes = tuple(sorted(source for source, _ in pairs))
 
     def rewrite(rng: random.Random) -> str:

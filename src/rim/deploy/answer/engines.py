@@ -79,8 +79,10 @@ def _row(answer: Any) -> Row:
 
 def weights_hash(folder: Path) -> str:
     """The first digits of a hash of the weights in a model folder."""
+    from rim.models.folder import weight_files
+
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with file.open("rb") as weights:
             digest.update(hashlib.file_digest(weights, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -100,12 +100,13 @@ def _card(name: str, run: Path, source: Path, encoder: PromptEncoder, check: Che
     base, trained = read_model_config(source).base, RunFolder(run).environment_file
     named = base is not None and not base.startswith("package:") and base.count("/") == 1
     is_hub_name = named and not Path(base or "").exists()
+    evaluations = [read_json(file) for file in sorted((run / "evaluations").glob("*.json"))]
     return fill(
         "model_card.md",
         name=name,
         method=encoder.format.method,
         base=base if is_hub_name else None,
-        evaluations=[read_json(file) for file in sorted((run / "evaluations").glob("*.json"))],
+        evaluations=[e for e in evaluations if "final" in e.get("summary", {})],
         commit=read_json(trained)["git_commit"] if trained.exists() else None,
         check=check,
         is_chat=encoder.is_chat,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError, PromptFormat
-from rim.models.folder import read_model_config, read_prompt_format
+from rim.models.folder import WRITTEN_LATER, read_model_config, read_prompt_format
 from rim.results import read_json
 
 EXPORT_FILE = "rim_export.json"
@@ -100,7 +100,10 @@ def read_record(folder: str | Path) -> ExportRecord:
             f"{folder} is not an exported folder (no {EXPORT_FILE}); make one with "
             f"`rim export RUN --out {shlex.quote(str(folder))}`"
         )
-    content = read_json(file)
+    try:
+        content = read_json(file)
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged ({error}); export the run again") from None
     try:
         blocks = BlockRange(content["blocks"]["default"], content["blocks"]["most"])
         own = {name: content[name] for name in ("sha256", "source_sha256", "prompt_format")}
@@ -127,11 +130,13 @@ def check_unchanged(folder: Path, record: ExportRecord, advice: str = "export ag
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but the record itself; a model has no folders in its folder."""
+    """SHA-256 of every file but the record itself and what was written into a model's folder later;
+    a model has no folders in its folder.
+    """
     return {
         file.name: _file_hash(file)
         for file in sorted(folder.iterdir())
-        if file.name != EXPORT_FILE and file.is_file()
+        if file.name not in WRITTEN_LATER | {EXPORT_FILE} and file.is_file()
     }
 
 

@@ -101,7 +101,8 @@ def write_tasks(
     for name, source in sources.items():
         if scoring == "rim":  # the arguments of `rim.deploy.harness.scoring.load_questions`
             marks = {"answer_marker": templates.answer_marker}
-            marks["step_separator"] = templates.step_separator
+            marks |= {"step_separator": templates.step_separator}
+            marks |= {"answer_tail": tail} if (tail := templates.answer_tail) else {}
             bound: dict[str, Any] = {"source": source, **marks}
         else:  # a file that the harness reads by itself
             file = folder / f"{name}.jsonl"

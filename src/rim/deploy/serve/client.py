@@ -72,6 +72,7 @@ class Client:
         api_key: sent as a bearer token to this address alone; redirections are not followed.
         marker: what stands before the answer in a text, see `extract_answer`.
         separator: what stands between the steps and the answer of a worked solution.
+        tail: what stands behind the answer.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Client:
         api_key: str | None = None,
         marker: str = "####",
         separator: str = "\n",
+        tail: str = "",
     ):
         import openai  # it takes its time, which `rim ask RUN` need not wait for
 
@@ -98,6 +100,7 @@ class Client:
         self._omitted = openai.omit
         self.marker = marker
         self.separator = separator
+        self.tail = tail
         # What the environment says of OpenAI's own servers concerns no other.
         self._headers: dict[str, Any] = {
             "Authorization": f"Bearer {api_key}" if api_key else openai.omit,
@@ -154,8 +157,9 @@ class Client:
             # A stream leaves out the stop token's probability, without which 1 and 12 begin alike.
             read = self._whole if logprobs else self._patiently
             text, reason, told = read(request)
-        answer = extract_answer(text, self.marker, self.separator)
-        return ServerAnswer(answer, text, blocks, reason != "length", **told)
+        answer = extract_answer(text, self.marker, self.separator, self.tail)
+        finished = reason not in ("length", "content_filter")
+        return ServerAnswer(answer, text, blocks, finished, **told)
 
     def _patiently(self, request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
         """Again where a stream breaks off; until its headers are there, the library asks again."""

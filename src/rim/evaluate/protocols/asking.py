@@ -24,7 +24,7 @@ from torch import Tensor
 from rim.config import ConfigError
 from rim.core.tokens import Prompt, PromptEncoder
 from rim.infer.answers import parse_answer, same_answer
-from rim.infer.decode import generate
+from rim.infer.decode import generate, refuse_interventions
 from rim.infer.prefill import Between, Filled, Slot, prefill
 from rim.infer.reasoner import Reasoner
 
@@ -57,6 +57,7 @@ class Asking:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
+        refuse_interventions(self.reasoner.model, self.reasoner.encoder)
         self._answer_tokens()
 
     def _answer_tokens(self) -> tuple[tuple[int, ...], list[int]]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from rim.config import GeneratorConfig
 from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS
+from rim.evaluate.accuracy import flags
 from rim.evaluate.cache_interventions import BLOCKS, hide, transplant, zero
 from rim.evaluate.controls import choose_partners
 from rim.evaluate.protocols.asking import Asking, agree, changed_by
@@ -72,7 +73,7 @@ def run_content(
     def right(between: Between | None = None, blocks: int | None = None) -> str:
         given = asking.chosen(asking.logprobs(questions, between, blocks=blocks))
         progress(1)
-        return marks(agree(given, golds))
+        return flags(agree(given, golds))
 
     baseline = right()
     partners = _partners(asking, known)
@@ -96,25 +97,28 @@ def run_content(
 
 
 def _with_company(asking: Asking, known: Sequence[Known]) -> list[Known]:
-    """Those of whose length there are others.
+    """Those of whose length there are others with another answer.
 
     Raises:
         DataError: there are none.
     """
     groups = list(asking.batches([k.question for k in known]))
-    kept = sorted(i for group in groups if len(group) > 1 for i in group)
+    kept = sorted(i for g in groups if len({known[i].worked.answer for i in g}) > 1 for i in g)
     if not kept:
-        raise DataError("no two of these questions are equally long: blocks cannot be exchanged")
+        raise DataError(
+            "no two of these questions are equally long and have different answers: blocks cannot "
+            "be exchanged"
+        )
     return [known[i] for i in kept]
 
 
-def marks(right: Sequence[bool]) -> str:
-    return "".join("1" if mark else "0" for mark in right)
-
-
 def _partners(asking: Asking, known: Sequence[Known]) -> dict[str, str]:
-    examples = [Example(k.question, (), k.worked.answer) for k in known]
-    return {question: other.question for question, other in choose_partners(examples).items()}
+    """For each question another of its length, and with another answer."""
+    found: dict[str, str] = {}
+    for group in asking.batches([k.question for k in known]):
+        examples = [Example(known[i].question, (), known[i].worked.answer) for i in group]
+        found |= {question: o.question for question, o in choose_partners(examples).items()}
+    return found
 
 
 def _rewritten(

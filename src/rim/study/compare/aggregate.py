@@ -133,6 +133,7 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
         "parameters": records[0]["training"]["stages"][-1]["parameters"],
         "control_of": settings.methods[name].control_of,
         "exempt": settings.budget.exempt.get(name),
+        "controls_refused": records[0].get("controls_refused", {}),
     }
     if "any_block" in tests["test"]["right"]:
         row["any_block"] = share_spread(_rights(records, which="any_block"))

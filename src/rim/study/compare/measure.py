@@ -141,14 +141,18 @@ def _block_controls(
     """The records of `rim.evaluate.controls.run_controls`, if wanted, and how they were made."""
     wanted = _asked_controls(settings, run)
     if wanted is None or reasoner is None:
-        return {"controls": [], "controls_settings": None}
+        return {"controls": [], "controls_settings": None, "controls_refused": {}}
     examples = examples[: wanted["questions"]]
     total = num_answers(reasoner.trained_blocks, len(examples))
+    refused: dict[str, str] = {}  # what was measured must not be lost with them
     with counted(console, f"controls {run.method}", total) as advance:
-        outcomes = run_controls(
-            reasoner, examples, progress=advance, **settings.evaluation.model_dump()
-        )
-    return {"controls": [o.as_record() for o in outcomes], "controls_settings": wanted}
+        options = settings.evaluation.model_dump()
+        outcomes = run_controls(reasoner, examples, progress=advance, refused=refused, **options)
+    return {
+        "controls": [outcome.as_record() for outcome in outcomes],
+        "controls_settings": wanted,
+        "controls_refused": refused,
+    }
 
 
 def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console) -> None:
