@@ -19,7 +19,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.serve import Client, calibrate_blocks, calibrate_confidence
 from rim.deploy.serve.routing import probability
-from rim.evaluate.accuracy import Accuracy
+from rim.evaluate.statistics import share
 from rim.infer.answers import grade
 from rim.infer.reasoner import Reasoner, load
 from rim.results import environment, write_json
@@ -94,7 +94,7 @@ def operations(question: str) -> int:
 
 def summary(right: Sequence[bool], milliseconds: Sequence[float]) -> dict[str, Any]:
     return {
-        **asdict(Accuracy.of(sum(right), len(right))),
+        **share(right),
         "mean_ms": round(statistics.fmean(milliseconds), 2),
         "median_ms": round(statistics.median(milliseconds), 2),
     }

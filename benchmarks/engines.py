@@ -29,7 +29,6 @@ from rim.cli.checks import block_counts
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash, open_file
-from rim.evaluate.accuracy import Accuracy
 from rim.infer.answers import grade
 from rim.infer.reasoner import load
 from rim.results import environment, write_json
@@ -134,7 +133,7 @@ def summary(
             other.append({"question": example.question, "blocks": blocks, "answer": text(answer)})
     counts = [len(ids) for _, ids in answers if not isinstance(ids, str)]
     return {
-        "accuracy": Accuracy.of(right, len(asked)).accuracy,
+        "accuracy": right / len(asked) if asked else 0.0,
         "compared": "text" if texts else "tokens",
         "answers": len(asked),
         "equal_answers": len(asked) - len(other),

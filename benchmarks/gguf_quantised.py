@@ -41,7 +41,7 @@ from rim.deploy.export import export_run
 from rim.deploy.export.gguf import write_gguf
 from rim.deploy.serve import Plan
 from rim.deploy.serve.engines import LLAMA_VERSION
-from rim.evaluate.accuracy import Accuracy
+from rim.evaluate.statistics import share
 from rim.infer.answers import grade
 from rim.infer.reasoner import Reasoner, load
 from rim.results import environment, write_json
@@ -133,11 +133,8 @@ def measure(
 def _accuracy(
     texts: Sequence[str], examples: Sequence[Example], reasoner: Reasoner
 ) -> dict[str, Any]:
-    right = sum(
-        grade(text, example, reasoner.encoder)
-        for text, example in zip(texts, examples, strict=True)
-    )
-    return asdict(Accuracy.of(right, len(examples)))
+    pairs = zip(texts, examples, strict=True)
+    return share([grade(text, example, reasoner.encoder) for text, example in pairs])
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ TABLES = {
     "blind-table": ("docs/evidence.md", comparisons.blind_table),
     "blind-share-table": ("docs/evidence.md", comparisons.blind_share_table),
     "blind-floor-table": ("docs/evidence.md", comparisons.blind_floor_table),
+    "long-counts-table": ("docs/evidence.md", comparisons.long_counts_table),
+    "after-grounding-table": ("docs/evidence.md", comparisons.after_grounding_table),
     "blind-transplant-table": ("docs/evidence.md", comparisons.blind_transplant_table),
     "lookup-table": ("docs/tasks.md", data.lookup_table),
     "control-lines": ("docs/controls.md", comparisons.control_lines),

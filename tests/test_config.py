@@ -239,6 +239,8 @@ def test_environment_variables_with_defaults(tmp_path, monkeypatch):
         ("stages.one.trainer={logging_strategy: 'no'}", "cannot be passed on"),
         ("stages.one.micro_batch_size=3", "not a multiple"),
         ("data.train.path=null", "needs a path"),
+        ("data.train.format=arithmetic", "arithmetic is generated and reads no file"),
+        ("data.train.split=test", "split is for format: hub, not for"),
     ],
 )
 def test_mistakes_name_the_key_and_the_way_out(tmp_path, override, message):

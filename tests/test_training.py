@@ -476,10 +476,11 @@ def test_training_examples_that_do_not_fit_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_can_start_from_another_run(finished, tmp_path):
+@pytest.mark.parametrize("part", ["", "stages/01-grounding/final"])
+def test_a_run_can_start_from_another_run_or_its_first_stage(finished, tmp_path, part):
     _, first = finished
     raw = raw_recipe(tmp_path, name="second", method="direct")
-    raw["model"] = {"base": str(first.path), "tuning": "full"}
+    raw["model"] = {"base": str(first.path / part), "tuning": "full"}
     raw["stages"] = [{"name": "a", "objective": "answer", "max_steps": 2, "batch_size": 4}]
     reasoner = load(run(raw).path)
     assert reasoner.trained_blocks == 0

@@ -199,14 +199,19 @@ def after_grounding_table() -> str:
     for task, result in content["tasks"].items():
         methods = result["methods"]
         after = methods["direct_after_grounding"]
-        columns = [methods[name]["per_seed"] for name in ("rim", "direct")]
-        rows = zip(
-            after["seeds"], after["per_seed"], after["against_reference"], *columns, strict=True
-        )
-        for seed, direct, test, rim, base in rows:
-            shares = [f"{100 * share['accuracy']:.1f}" for share in (rim, direct, base)]
+        shares = {
+            name: {
+                seed: f"{100 * share['accuracy']:.1f}"
+                for seed, share in zip(row["seeds"], row["per_seed"], strict=True)
+            }
+            for name, row in methods.items()
+        }
+        for test in after["against_reference"]:
+            seed = test["seed"]
+            found = [shares[n].get(seed, "-") for n in ("rim", "direct_after_grounding")]
             p = "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
-            lines.append(f"| {task} | {seed} | {shares[0]} | {shares[1]} | {p} | {shares[2]} |")
+            base = shares.get("direct", {}).get(seed, "-")
+            lines.append(f"| {task} | {seed} | {found[0]} | {found[1]} | {p} | {base} |")
     return "\n".join(lines)
 
 

@@ -65,7 +65,6 @@ def analyze(
         examples = open_file(data, format_, limit, reading(column, separator))
         folder = out or run / "analysis" / data.stem
         check_folder(folder)
-        _check_sklearn()
         if overwrite and (folder / "trained").exists():
             from rim.evaluate.states import INDEX
 
@@ -117,15 +116,6 @@ def analyze(
         common.say(f"Result: {folder / 'analysis.json'}", person)
         if json_:
             common.print_json(record)
-
-
-def _check_sklearn() -> None:
-    import importlib.util
-
-    from rim.config import ConfigError
-
-    if importlib.util.find_spec("sklearn") is None:
-        raise ConfigError("rim analyze needs scikit-learn: pip install scikit-learn")
 
 
 def _base(reasoner: Any, model_dir: Path, person: Any) -> Any:
@@ -256,7 +246,6 @@ def _measure(
     if against is not None:
         check_model(against, (), device)
     examples = open_file(*read)
-    _check_sklearn()
     person = common.console_for(json_)
     reasoner = common.load(run, device)
 

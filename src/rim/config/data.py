@@ -8,20 +8,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from rim.config.base import NonNegativeInt, PositiveInt, Settings
 
-DataFormat = Literal[
-    "auto",
-    "jsonl",
-    "csv",
-    "parquet",
-    "gsm8k",
-    "gsm8k_sentences",
-    "gsm8k_aug",
-    "gsm8k_aug_json",
-    "gsm_hard",
-    "svamp",
-    "prosqa",
-    "multiplication_file",
-    "hub",
+#: Published formats whose records are JSON objects; a hub set may hold the same records.
+RecordFormat = Literal[
+    "jsonl", "gsm8k", "gsm8k_sentences", "gsm8k_aug_json", "gsm_hard", "svamp", "prosqa"
+]
+TaskName = Literal[
     "arithmetic",
     "brackets",
     "graph_search",
@@ -32,9 +23,8 @@ DataFormat = Literal[
     "relations",
     "word_problems",
 ]
-#: Published formats whose records are JSON objects; a hub set may hold the same records.
-RecordFormat = Literal[
-    "jsonl", "gsm8k", "gsm8k_sentences", "gsm8k_aug_json", "gsm_hard", "svamp", "prosqa"
+DataFormat = Literal[
+    "auto", "csv", "parquet", "gsm8k_aug", "multiplication_file", "hub", RecordFormat, TaskName
 ]
 Operation = Literal["add", "subtract", "multiply", "divide", "together"]
 Wording = Literal["plain", "paraphrased", "mixed"]
@@ -274,6 +264,15 @@ class DataSource(Settings):
     def _path_given(self) -> Self:
         if self.task is None and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
+        if self.task is not None and self.path:
+            raise ValueError(
+                f"{self.format} is generated and reads no file; to read {self.path}, name its "
+                "format (auto, jsonl, ...), to generate, leave path out"
+            )
+        if self.format != "hub":
+            own = {"subset": None, "records": None, "data_files": None, "split": "train"}
+            if given := [name for name, default in own.items() if getattr(self, name) != default]:
+                raise ValueError(f"{given[0]} is for format: hub, not for {self.format}")
         if self.task is not None and self.part != "all":
             raise ValueError(f"{self.format} is generated: its own split says which part it is")
         if self.streaming and self.task is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,12 @@ from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
 from rim.data.sources import data_hash
 from rim.evaluate.selectors import BlockAnswer
-from rim.evaluate.statistics import wilson_interval
+from rim.evaluate.statistics import share
 from rim.infer.answers import grade, parse_answer
 from rim.infer.decode import After, Generated, generate
 from rim.infer.reasoner import Reasoner
 from rim.infer.sampling import Sampling
 from rim.results import environment, write_json, write_text
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """A share of right answers with its 95 % Wilson interval."""
-
-    right: int
-    total: int
-    accuracy: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, right: int, total: int) -> Accuracy:
-        low, high = wilson_interval(right, total)
-        return cls(right, total, right / total if total else 0.0, low, high)
 
 
 @dataclass(frozen=True)
@@ -108,18 +92,17 @@ def score(
     summary: dict[str, Any] = {
         "questions": total,
         "blocks": blocks if isinstance(blocks, int) else None,
-        "final": asdict(Accuracy.of(sum(g.final_right for g in graded), total)),
+        "final": share([g.final_right for g in graded]),
         "tokens_generated_mean": sum(g.final_tokens for g in graded) / total,
         "unfinished": sum(not g.finished for g in graded),
         "by_steps": _by_steps(graded, examples),
     }
     if after == "all":
-        summary["any_block"] = asdict(
-            Accuracy.of(sum(any(g.right_by_block.values()) for g in graded), total)
-        )
+        summary["any_block"] = share([any(g.right_by_block.values()) for g in graded])
         last = max(max(g.right_by_block) for g in graded)
         summary["per_block"] = [
-            asdict(_accuracy_after(block, graded)) | {"block": block}
+            share([g.right_by_block[block] for g in graded if block in g.right_by_block])
+            | {"block": block}
             for block in range(1, last + 1)
         ]
     if sampling and sampling.num_samples > 1:
@@ -197,11 +180,6 @@ def _grade(texts: Sequence[Generated], example: Example, encoder: PromptEncoder)
     )
 
 
-def _accuracy_after(block: int, graded: Sequence[_Graded]) -> Accuracy:
-    having = [g.right_by_block[block] for g in graded if block in g.right_by_block]
-    return Accuracy.of(sum(having), len(having))
-
-
 def _by_steps(graded: Sequence[_Graded], examples: Sequence[Example]) -> list[dict[str, Any]]:
     """Final-block accuracy by the number of steps of the gold solution, where steps are known."""
     counts = sorted({len(example.steps) for example in examples if example.steps})
@@ -210,7 +188,7 @@ def _by_steps(graded: Sequence[_Graded], examples: Sequence[Example]) -> list[di
         chosen = [
             g.final_right for g, e in zip(graded, examples, strict=True) if len(e.steps) == count
         ]
-        rows.append({"steps": count} | asdict(Accuracy.of(sum(chosen), len(chosen))))
+        rows.append({"steps": count} | share(chosen))
     return rows
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from rim.evaluate.selectors import SELECTORS, Choice, Row, is_sure
-from rim.evaluate.statistics import wilson_interval
+from rim.evaluate.statistics import share
 
 BINS = 10
 
@@ -25,7 +25,7 @@ def compare_selectors(
         fallback_right: for every question whether the fall-back answers it rightly.
     """
     return {
-        "oracle": _share([any(bool(a.right) for a in row) for row in rows]),
+        "oracle": share([any(bool(a.right) for a in row) for row in rows]),
         "thresholds": dict(thresholds),
         "selectors": {
             name: _measure(name, [SELECTORS[name](row, thresholds) for row in rows], thresholds)
@@ -41,7 +41,7 @@ def _measure(name: str, choices: Sequence[Choice], thresholds: Mapping[str, Any]
     right = [bool(choice.answer.right) for choice in choices]
     confidence = [choice.confidence for choice in choices]
     curve = risk_coverage(confidence, right)
-    measured: dict[str, Any] = _share(right) | {
+    measured: dict[str, Any] = share(right) | {
         "blocks_used": fmean(choice.blocks_used for choice in choices),
         "ece": calibration_error(confidence, right),
         "bins": calibration_bins(confidence, right),
@@ -50,7 +50,7 @@ def _measure(name: str, choices: Sequence[Choice], thresholds: Mapping[str, Any]
     }
     if name in thresholds["abstain"]:
         kept = [bool(c.answer.right) for c in choices if is_sure(c, name, thresholds)]
-        measured["abstain"] = _share(kept) | {
+        measured["abstain"] = share(kept) | {
             "threshold": thresholds["abstain"][name],
             "coverage": len(kept) / len(right),
         }
@@ -70,13 +70,7 @@ def _with_fallback(
         other if again else bool(choice.answer.right)
         for choice, again, other in zip(choices, asked, fallback_right, strict=True)
     ]
-    return {"fallback": _share(right) | {"asked_again": fmean(asked)}}
-
-
-def _share(right: Sequence[bool]) -> dict[str, Any]:
-    low, high = wilson_interval(sum(right), len(right))
-    share = sum(right) / len(right) if right else 0.0
-    return {"right": sum(right), "total": len(right), "accuracy": share, "low": low, "high": high}
+    return {"fallback": share(right) | {"asked_again": fmean(asked)}}
 
 
 def calibration_bins(confidence: Sequence[float], right: Sequence[bool]) -> list[dict[str, Any]]:

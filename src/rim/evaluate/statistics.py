@@ -12,6 +12,14 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 
+def share(right: Sequence[bool]) -> dict[str, Any]:
+    """Of marks the share that is right, with its 95 % Wilson interval, as JSON has it."""
+    count, total = sum(right), len(right)
+    low, high = wilson_interval(count, total)
+    accuracy = count / total if total else 0.0
+    return {"right": count, "total": total, "accuracy": accuracy, "low": low, "high": high}
+
+
 def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion, as shares. An empty sample gives (0, 1)."""
     if total == 0:

@@ -51,6 +51,18 @@ def find_model_dir(path: str | Path) -> Path:
     )
 
 
+def local_model_folder(path: Path) -> Path | None:
+    """A local model folder: the path itself, or a run folder's `model`."""
+    for folder in (path, path / "model"):
+        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+            return folder
+    if path.exists():
+        raise ConfigError(
+            f"{path} exists but holds no model (no config.json); did that run finish?"
+        )
+    return None
+
+
 def read_prompt_format(folder: Path) -> PromptFormat:
     """The prompt format saved with a model.
 

@@ -23,7 +23,12 @@ from transformers import (
 from rim.config import ConfigError, ModelConfig, PromptFormat
 from rim.core.tokens import add_memory_tokens, fix_date, memory_token_ids
 from rim.models.families import family_of
-from rim.models.folder import FORMAT_FILE, read_model_config, read_prompt_format
+from rim.models.folder import (
+    FORMAT_FILE,
+    local_model_folder,
+    read_model_config,
+    read_prompt_format,
+)
 from rim.models.gguf_base import file_hash, folder_of
 from rim.models.gguf_file import find_gguf
 from rim.models.lora import set_adapter_dropout, set_dropout, slim_saving
@@ -101,7 +106,7 @@ def _origin(config: ModelConfig) -> tuple[str, Path | None, dict[str, Any]]:
     """What transformers loads a base from, its folder if it is here, and the options."""
     assert config.base is not None
     file = find_gguf(config.base)
-    folder = folder_of(file, config.revision) if file else _model_folder(Path(config.base))
+    folder = folder_of(file, config.revision) if file else local_model_folder(Path(config.base))
     options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     return str(folder) if folder else config.base, folder, options
 
@@ -143,18 +148,6 @@ def _seeded(seed: int) -> Generator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def _model_folder(path: Path) -> Path | None:
-    """A local model folder: the path itself, or a run folder's `model`."""
-    for folder in (path, path / "model"):
-        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
-            return folder
-    if path.exists():
-        raise ConfigError(
-            f"{path} exists but holds no model (no config.json); did that run finish?"
-        )
-    return None
 
 
 def check_attention(model: PreTrainedModel, attention: str) -> None:
@@ -253,10 +246,7 @@ def load_trained(
         attention = "sdpa"  # the same but for rounding, and asked where there is no such kernel
     if attention:
         config = config.model_copy(update={"attention": attention})
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=config.trust_remote_code
-    )
-    fix_date(tokenizer)  # of a run that was trained before dates were fixed
+    tokenizer = _read_tokenizer(str(folder), {"trust_remote_code": config.trust_remote_code})
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = read_prompt_format(folder)

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,26 +105,25 @@ def render(
     draw: Callable[[Figure], None],
     size: tuple[float, float],
     title: str,
-    kind: Literal["svg", "png"] = "svg",
 ) -> bytes:
     """The picture that `draw` makes on an empty figure of this size (inches).
 
     Args:
-        title: for those who cannot see the picture; in the SVG only.
+        title: for those who cannot see the picture.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Neither time nor version: the same numbers give the same file.
-    about: dict[str, Any] = {"Date": None, "Creator": None, "Title": title} if kind == "svg" else {}
+    about: dict[str, Any] = {"Date": None, "Creator": None, "Title": title}
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=size, facecolor=PAPER)
         FigureCanvasAgg(figure)
         draw(figure)
         target = io.BytesIO()
-        figure.savefig(target, format=kind, dpi=72 if kind == "svg" else 150, metadata=about)
-    return _compact(target.getvalue()) if kind == "svg" else target.getvalue()
+        figure.savefig(target, format="svg", metadata=about)
+    return _compact(target.getvalue())
 
 
 def _compact(svg: bytes) -> bytes:

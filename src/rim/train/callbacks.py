@@ -66,14 +66,7 @@ class StageProgress(TrainerCallback):
         if self.bar:
             self.bar.update(self.task, completed=state.global_step)
 
-    def on_log(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         logs = logs or {}
         if self.bar and "token_loss" in logs:
             self.bar.update(self.task, note=f"loss {logs['token_loss']:.3f}")
@@ -148,14 +141,7 @@ class MetricsFile(TrainerCallback):
             if not content.endswith(b"\n"):
                 os.truncate(self.path, content.rfind(b"\n") + 1)
 
-    def on_log(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.write(state.global_step, logs or {})
 

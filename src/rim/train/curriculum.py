@@ -44,7 +44,7 @@ from rim.train.run_folder import (
 from rim.train.seeds import stage_seed
 from rim.train.sharded_weights import forgetting_sharding, whole_weights
 from rim.train.stopping import Termination, with_steps_left
-from rim.train.trainer import LayoutDataset, ReadoutTrainer
+from rim.train.trainer import ReadoutTrainer
 from rim.train.validation import best_validation, validation_score
 
 
@@ -203,8 +203,8 @@ class Curriculum:
             args=training_arguments(
                 recipe, stage, index, folder, len(train_layouts), weights=weights
             ),
-            train_dataset=LayoutDataset(train_layouts),
-            eval_dataset=LayoutDataset(validation_layouts),
+            train_dataset=train_layouts,
+            eval_dataset=validation_layouts,
             callbacks=[
                 progress,
                 EvaluateAtEnd(),

@@ -44,7 +44,7 @@ from rim.train.refusals import (
 )
 from rim.train.run_folder import RunFolder
 from rim.train.seeds import stage_seed
-from rim.train.trainer import LayoutDataset, ReadoutTrainer
+from rim.train.trainer import ReadoutTrainer
 from rim.train.validation import validation_score
 
 #: Examples whose tokens are counted, drawn at random, and the longest ones by characters.
@@ -276,8 +276,8 @@ class _Trial:
             score=validation_score(self.recipe, self.encoder, asked, questions),
             model=self.model,
             args=arguments,
-            train_dataset=LayoutDataset(drawn),
-            eval_dataset=LayoutDataset(questions),
+            train_dataset=drawn,
+            eval_dataset=questions,
             callbacks=[clock],
         )
         trainer.remove_callback(PrinterCallback)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,41 +29,17 @@ from rim.data.sources import data_hash
 from rim.results import environment, write_json
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    path: Path
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def environment_file(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def readouts_file(self) -> Path:
-        return self.path / "readouts.json"
-
-    @property
-    def micro_batches_file(self) -> Path:
-        return self.path / "micro_batches.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def curves_file(self) -> Path:
-        return self.path / "curves.svg"
-
-    @property
-    def training_file(self) -> Path:
-        return self.path / "training.json"
-
-    @property
-    def model_dir(self) -> Path:
-        return self.path / "model"
+    def __init__(self, path: Path):
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.environment_file = path / "environment.json"
+        self.readouts_file = path / "readouts.json"
+        self.micro_batches_file = path / "micro_batches.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.curves_file = path / "curves.svg"
+        self.training_file = path / "training.json"
+        self.model_dir = path / "model"
 
     @property
     def finished(self) -> bool:

@@ -100,9 +100,6 @@ class Patience(EarlyStoppingCallback):
     while its loss falls so goes on. The count travels in checkpoints.
     """
 
-    def __init__(self, early_stopping_patience: int = 1, early_stopping_threshold: float = 0.0):
-        super().__init__(early_stopping_patience, early_stopping_threshold)
-
     @property
     def is_out(self) -> bool:
         return self.early_stopping_patience_counter >= self.early_stopping_patience

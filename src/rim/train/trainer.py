@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from rim.config import StageConfig
 from rim.core.blind_readouts import blind_coins
@@ -51,19 +50,6 @@ _TIE_BREAK = 1e-6
 
 class TrainingDivergedError(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-class LayoutDataset(Dataset):
-    """Laid-out examples, encoded once before training."""
-
-    def __init__(self, layouts: Sequence[LaidOut]):
-        self.layouts = layouts
-
-    def __len__(self) -> int:
-        return len(self.layouts)
-
-    def __getitem__(self, index: int) -> LaidOut:
-        return self.layouts[index]
 
 
 def batch_maker(
@@ -109,8 +95,7 @@ class ReadoutTrainer(SharedTrainer):
         # compute_loss divides by the global number of examples itself.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        train_set = self.train_dataset
-        layouts = train_set.layouts if isinstance(train_set, LayoutDataset) else []
+        layouts: Any = [] if self.train_dataset is None else self.train_dataset
         self._max_readouts = most_step_readouts(layouts) + 1
         self._blind_step, self._examples_of_step = -1, 0
         self._num_examples = len(layouts)

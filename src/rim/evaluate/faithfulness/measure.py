@@ -35,8 +35,7 @@ from rim.evaluate.faithfulness.readers import (
     step_stage,
 )
 from rim.evaluate.faithfulness.transplants import step_transplants
-from rim.evaluate.protocols.transplant import share
-from rim.evaluate.statistics import fisher_p, mcnemar
+from rim.evaluate.statistics import fisher_p, mcnemar, share
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner
 

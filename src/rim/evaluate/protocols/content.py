@@ -27,7 +27,7 @@ from rim.evaluate.cache_interventions import BLOCKS, hide, transplant, zero
 from rim.evaluate.controls import choose_partners
 from rim.evaluate.protocols.asking import Asking, agree, changed_by
 from rim.evaluate.protocols.pairs import Known
-from rim.evaluate.protocols.transplant import share
+from rim.evaluate.statistics import share
 from rim.evaluate.verdicts import verdict
 from rim.infer.prefill import Between
 

@@ -27,7 +27,7 @@ from rim.evaluate.cache_interventions import Part, Slice, transplant
 from rim.evaluate.protocols.asking import Asking, agree, changed_by
 from rim.evaluate.protocols.carriers import bands
 from rim.evaluate.protocols.pairs import Known, Pair
-from rim.evaluate.protocols.transplant import share
+from rim.evaluate.statistics import share
 from rim.infer.prefill import Between
 
 #: A step with fewer pairs in either half is left out.

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from rim.evaluate.accuracy import Accuracy
 from rim.evaluate.cache_interventions import transplant
 from rim.evaluate.protocols.asking import Asking, agree
 from rim.evaluate.protocols.carriers import Carrier, carriers
 from rim.evaluate.protocols.pairs import Known, Pair
-from rim.evaluate.statistics import bootstrap_interval
+from rim.evaluate.statistics import bootstrap_interval, share
 
 #: What a verdict asks for, as shares (necessity: accuracy lost).
 COMPETENCE, SUFFICIENCY, COMPETITOR, NECESSITY = 0.80, 0.80, 0.25, 0.50
@@ -298,11 +297,6 @@ def _difference(
         gained.append(float(moved[there] - moved[own]))
     low, high = bootstrap_interval(gained)
     return {"mean": sum(gained) / len(gained), "low": low, "high": high}
-
-
-def share(marks: Sequence[bool]) -> dict[str, Any]:
-    """A share with its Wilson interval, as JSON has it."""
-    return asdict(Accuracy.of(sum(marks), len(marks)))
 
 
 def _counts(steps: Any) -> dict[str, int]:

@@ -137,10 +137,6 @@ def faithfulness(run: Run) -> list[Section]:
     return sections
 
 
-def _sentence(line: str) -> str:
-    return f"{line[0].upper()}{line[1:]}."
-
-
 def _steps_table(reader: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
     heading = ["block", "step", "step accuracy", "commonest value"]
     heading += ["answer right, step right", "answer right, step wrong"]
