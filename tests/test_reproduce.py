@@ -193,7 +193,7 @@ def test_settings_reach_recipe_start_and_comparison():
     changes = ("stages.final.epochs=2", "start.stages.solutions.epochs=1", "selection.splits=5")
     found = comparison_of(entry, (0,), changes)
     assert found.methods["coconut"].recipe["stages"][-1]["epochs"] == 2
-    assert found.starts["start"]["stages"][0]["epochs"] == 1
+    assert found.starts["start"].recipe["stages"][0]["epochs"] == 1
     assert found.selection is not None and found.selection.splits == 5
     with pytest.raises(ConfigError, match="no start to set"):
         comparison_of(find("gpt2/rim"), (0,), ("start.seed=1",))

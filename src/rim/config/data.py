@@ -264,11 +264,6 @@ class DataSource(Settings):
     def _path_given(self) -> Self:
         if self.task is None and not self.path:
             raise ValueError(f"format {self.format!r} needs a path")
-        if self.task is not None and self.path:
-            raise ValueError(
-                f"{self.format} is generated and reads no file; to read {self.path}, name its "
-                "format (auto, jsonl, ...), to generate, leave path out"
-            )
         if self.format != "hub":
             own = {"subset": None, "records": None, "data_files": None, "split": "train"}
             if given := [name for name, default in own.items() if getattr(self, name) != default]:
@@ -279,6 +274,11 @@ class DataSource(Settings):
             raise ValueError(
                 f"streaming needs a file or a set of the hub; {self.format} is generated in memory "
                 "(rim data generate writes a file)"
+            )
+        if self.task is not None and self.path:
+            raise ValueError(
+                f"{self.format} is generated and reads no file; to read {self.path}, name its "
+                "format (auto, jsonl, ...), to generate, leave path out"
             )
         if self.streaming and self.part != "all":
             raise ValueError(
