@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rim.config import ConfigError, DataConfig, DataSource, Settings
 from rim.config.base import Folder, NonNegativeInt, PositiveInt, Share
@@ -52,6 +52,13 @@ class StartSettings(Settings):
         return {key: value for key, value in data.items() if key in own} | {"recipe": rest}
 
 
+def _without_nulls(parts: Any) -> Any:
+    """One that is set to null is none: so a comparison that extends another leaves it out."""
+    if not isinstance(parts, dict):
+        return parts
+    return {name: part for name, part in parts.items() if part is not None}
+
+
 class MethodSettings(StartSettings):
     """A method as written.
 
@@ -68,7 +75,9 @@ class BudgetSettings(Settings):
 
     kind: Literal["steps", "tokens"] = "steps"
     tolerance: Share = 0.05
-    exempt: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    exempt: Annotated[
+        dict[str, Annotated[str, Field(min_length=1)]], BeforeValidator(_without_nulls)
+    ] = Field(default_factory=dict)
 
 
 class EvaluationSettings(Settings):
@@ -139,13 +148,7 @@ class Comparison(Settings):
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.name
 
-    @field_validator("methods", "tasks", "starts", mode="before")
-    @classmethod
-    def _drop(cls, parts: Any) -> Any:
-        """One that is set to null is none: so a comparison that extends another leaves it out."""
-        if not isinstance(parts, dict):
-            return parts
-        return {name: part for name, part in parts.items() if part is not None}
+    _left_out = field_validator("methods", "tasks", "starts", mode="before")(_without_nulls)
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
