@@ -210,7 +210,9 @@ class PrefixCountsConfig(GeneratorConfig):
 
 
 class PairMatchingConfig(GeneratorConfig):
-    """Items that add up to 0 digit by digit: is there a pair, how many, or which is the query's."""
+    """Items that add up to a target digit by digit: is there a pair, how many, or which is the
+    query's.
+    """
 
     min_items: Annotated[int, Field(ge=2)] = 4
     max_items: PositiveInt = 6
@@ -218,11 +220,15 @@ class PairMatchingConfig(GeneratorConfig):
     modulus: Annotated[int, Field(ge=2, le=10)] = 10
     ask: Literal["any", "count", "which"] = "any"
     max_pairs: PositiveInt = 2  # under "count"
+    target: Literal["zero", "first", "last"] = "zero"
+    steps: Literal["counts", "partners"] = "counts"
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.ask == "count" and 2 * self.max_pairs > self.min_items:
             raise ValueError("min_items must be >= 2 * max_pairs: a pair has two items of its own")
+        if self.ask == "which" and (self.target != "zero" or self.steps != "counts"):
+            raise ValueError("ask: which has a query instead of a target, and counts as its steps")
         return self
 
 

@@ -1,10 +1,14 @@
-"""Which items match: two match if they add up to 0, digit by digit, modulo a number (2SUM).
+"""Which items match: two match if they add up to a target, digit by digit, modulo a number (2SUM).
 
-`37 15 82 28 40=`: is there a pair that matches (`any`), or how many are there (`count`)? With
-`ask: which`, `37 15 82 40;28=` asks which item (from 1) matches the one behind the semicolon. A
-step says it for one row: how many of the items behind this one match it. Rows need nothing of each
-other; all pairs at once are what filler tokens were shown to be good for (Pfau et al., arXiv
-2404.15758).
+`37 15 82 28 40=`: is there a pair that adds up to 0 (`any`), or how many are there (`count`)? With
+`target: last` the target ends the question, `37 15 82 28 40;55=`, so that no pair can be looked for
+before; with `target: first` it opens it, `55;37 15 82 28 40=`. With `ask: which`, `37 15 82 40;28=`
+asks which item (from 1) matches the one behind the semicolon.
+
+A step says it for one row: how many of the items behind this one match it; `steps: partners` adds
+what was looked for, `0:28`. Rows need nothing of each other; all pairs at once are what filler
+tokens were shown to be good for, above all where a last token says what to look for (Pfau et al.,
+arXiv 2404.15758).
 
 Pairs are planted, each of two items that no other pair has, and all else is drawn so that nothing
 else matches. So with one pair at most, questions are as if items were drawn evenly until as many
@@ -25,15 +29,15 @@ from rim.data.tasks.worked import Worked, numbers_below, other_than
 Item = tuple[int, ...]
 
 
-def match(one: Item, other: Item, modulus: int) -> bool:
-    return all((a + b) % modulus == 0 for a, b in zip(one, other, strict=True))
+def partner(item: Item, target: Item, modulus: int) -> Item:
+    """What adds up to the target together with the item."""
+    return tuple((t - a) % modulus for a, t in zip(item, target, strict=True))
 
 
-def rows(items: Sequence[Item], modulus: int) -> list[int]:
+def rows(items: Sequence[Item], target: Item, modulus: int) -> list[int]:
     """For every item but the last, how many behind it match it."""
     return [
-        sum(match(item, other, modulus) for other in items[i + 1 :])
-        for i, item in enumerate(items[:-1])
+        items[i + 1 :].count(partner(item, target, modulus)) for i, item in enumerate(items[:-1])
     ]
 
 
@@ -41,43 +45,65 @@ def conclude(values: Sequence[int], ask: str) -> str:
     return str(int(any(values)) if ask == "any" else sum(values))
 
 
-def write(items: Sequence[Item], query: Item | None = None) -> str:
-    texts = ["".join(map(str, item)) for item in items]
-    return " ".join(texts) + ("=" if query is None else f";{''.join(map(str, query))}=")
+def text(item: Item) -> str:
+    return "".join(map(str, item))
+
+
+def write(items: Sequence[Item], asked: Item | None = None, place: str = "last") -> str:
+    """The question, with what is asked for behind the items or before them."""
+    listed = " ".join(map(text, items))
+    if asked is None:
+        return f"{listed}="
+    return f"{listed};{text(asked)}=" if place == "last" else f"{text(asked)};{listed}="
+
+
+def say_rows(items: Sequence[Item], target: Item, config: PairMatchingConfig) -> list[str]:
+    """The steps."""
+    found = rows(items, target, config.modulus)
+    if config.steps == "counts":
+        return [str(count) for count in found]
+    wanted = [text(partner(item, target, config.modulus)) for item in items[:-1]]
+    return [f"{count}:{what}" for count, what in zip(found, wanted, strict=True)]
 
 
 def generate_pair_matching(
     config: PairMatchingConfig, excluded: Collection[str] = ()
 ) -> list[Example]:
     """Examples of one split, as many of each number of items; see `generate`."""
-    modulus = config.modulus
+    modulus, zero = config.modulus, (0,) * config.digits
 
     def item(rng: random.Random) -> Item:
         return tuple(rng.randrange(modulus) for _ in range(config.digits))
 
+    def draw_which(rng: random.Random, count: int) -> Draft | None:
+        items = [item(rng) for _ in range(count)]
+        query = partner(items[rng.sample(range(count), count)[0]], zero, modulus)
+        marks = [int(partner(other, zero, modulus) == query) for other in items]
+        if sum(marks) > 1:
+            return None
+        steps, answer = [str(mark) for mark in marks], str(marks.index(1) + 1)
+        return Draft(question := write(items, query), lambda: (steps, answer), key=question)
+
     def draw(rng: random.Random, count: int) -> Draft | None:
         items = [item(rng) for _ in range(count)]
+        target = zero if config.target == "zero" else item(rng)
         places = rng.sample(range(count), count)
-        if config.ask == "which":
-            query = tuple(-digit % modulus for digit in items[places[0]])
-            marks = [int(match(other, query, modulus)) for other in items]
-            if sum(marks) > 1:
-                return None
-            steps, answer = [str(mark) for mark in marks], str(marks.index(1) + 1)
-            return Draft(question := write(items, query), lambda: (steps, answer), key=question)
         wanted = rng.randint(0, 1 if config.ask == "any" else config.max_pairs)
         for one, other in zip(places[:wanted], places[wanted : 2 * wanted], strict=True):
-            items[other] = tuple(-digit % modulus for digit in items[one])
-        found = rows(items, modulus)
+            items[other] = partner(items[one], target, modulus)
+        found = rows(items, target, modulus)
         if sum(found) != wanted:
             return None
-        question = write(items)
+        question = write(items, None if config.target == "zero" else target, config.target)
         return Draft(
-            question, lambda: ([str(n) for n in found], conclude(found, config.ask)), key=question
+            question,
+            lambda: (say_rows(items, target, config), conclude(found, config.ask)),
+            key=write(items, None if config.target == "zero" else target),
         )
 
     lengths = range(config.min_items, config.max_items + 1)
-    task = Task("pair_matching", lengths, "items", draw, "more digits or a larger modulus")
+    chosen = draw_which if config.ask == "which" else draw
+    task = Task("pair_matching", lengths, "items", chosen, "more digits or a larger modulus")
     return generate(config, task, excluded)
 
 
@@ -85,10 +111,13 @@ def read_pair_matching(config: PairMatchingConfig, question: str) -> Worked | No
     """See `Worked`: the value after step t is how many items behind item t match it. None under
     `ask: which`, where no answer follows from a row and the other rows of another question.
     """
-    if config.ask == "which" or not re.fullmatch(r"\d+( \d+)+=", question):
+    found = re.fullmatch(r"(?:(\d+);)?(\d+(?: \d+)+)(?:;(\d+))?=", question)
+    if config.ask == "which" or found is None or (found[1] and found[3]):
         return None
-    items = [tuple(map(int, text)) for text in question.removesuffix("=").split(" ")]
-    values = rows(items, config.modulus)
+    items = [_item(digits) for digits in found[2].split(" ")]
+    asked = found[1] or found[3]
+    target = _item(asked) if asked else (0,) * len(items[0])
+    values = rows(items, target, config.modulus)
 
     def rewrite(rng: random.Random) -> str:
         changed = [list(item) for item in items]
@@ -96,14 +125,20 @@ def read_pair_matching(config: PairMatchingConfig, question: str) -> Worked | No
         place = rng.randrange(len(items[row]))
         digit = other_than(rng, range(config.modulus), items[row][place])
         changed[row][place] = int(digit)
-        return write([tuple(item) for item in changed])
+        rewritten = [tuple(item) for item in changed]
+        return write(rewritten, target if asked else None, "first" if found[1] else "last")
 
     largest = 1 if config.ask == "any" else 2 * config.max_pairs  # one row more, from elsewhere
+    place = "first" if found[1] else "last" if asked else "zero"
     return Worked(
-        f"{len(items)} items",
+        f"{len(items)} items, target {place}",
         tuple(map(str, values)),
         conclude(values, config.ask),
         numbers_below(max(largest, sum(values)) + 1),
         lambda t, value: conclude([*values[: t - 1], int(value), *values[t:]], config.ask),
         rewrite,
     )
+
+
+def _item(digits: str) -> Item:
+    return tuple(map(int, digits))
