@@ -196,6 +196,7 @@ def test_impossible_knobs_end_in_an_error(task, overrides, message):
         (PointersConfig, {"nodes": 4}, "nodes must be > max_hops"),
         (PrefixCountsConfig, {"max_chunks": 3}, "max_chunks must be >= min_chunks"),
         (PairMatchingConfig, {"ask": "count", "max_pairs": 3}, "min_items must be >= 2 "),
+        (PairMatchingConfig, {"ask": "which", "target": "last"}, "has a query instead of a target"),
         (WordProblemsConfig, {"max_steps": 1}, "max_steps must be >= min_steps"),
         (WordProblemsConfig, {"operations": ["together"]}, "need one beside 'together'"),
         (WordProblemsConfig, {"operations": []}, "at least 1 item"),
@@ -549,6 +550,8 @@ def test_steps_and_answers_are_those_of_a_second_solver(task):
         ("brackets", ["combine=largest", "signs=[+,-]"]),
         ("prefix_counts", ["modulus=5"]),
         ("pair_matching", ["ask=count"]),
+        ("pair_matching", ["target=last", "steps=partners"]),
+        ("pair_matching", ["target=first", "ask=count", "modulus=7"]),
         ("relations", ["pool=6", "step=name", "shape=ring", "relations=[best friend]"]),
     ],
 )
@@ -561,7 +564,8 @@ def test_a_task_reads_its_own_questions_and_goes_on_from_any_value(task, knobs):
         assert worked.answer == example.answer in worked.answers
         words = task == "relations"
         said = [
-            s.rstrip(".").split()[-1] if words else s.rpartition("=")[2][-1] for s in example.steps
+            s.rstrip(".").split()[-1] if words else s.partition(":")[0].rpartition("=")[2][-1]
+            for s in example.steps
         ]
         assert list(worked.values) == said
         for t, value in enumerate(worked.values, 1):
@@ -624,6 +628,36 @@ def test_as_many_pairs_match_as_were_asked_for():
             if all((int(a) + int(b)) % 10 == 0 for a, b in zip(item, query, strict=True))
         ]
         assert found == [int(example.answer)]
+
+
+@pytest.mark.parametrize("target", ["first", "last"])
+def test_pairs_add_up_to_the_target_and_steps_say_the_partner(target):
+    for example in examples_of("pair_matching", f"target={target}", "steps=partners"):
+        numbers = re.findall(r"\d+", example.question)
+        assert re.fullmatch(
+            r"\d\d;(\d\d )+\d\d=" if target == "first" else r"(\d\d )+\d\d;\d\d=", example.question
+        )
+        wanted = numbers.pop(0 if target == "first" else -1)
+        expected = []
+        for i, item in enumerate(numbers[:-1]):
+            partner = "".join(
+                next(d for d in "0123456789" if (int(d) + int(a) - int(t)) % 10 == 0)
+                for a, t in zip(item, wanted, strict=True)
+            )
+            expected.append(f"{numbers[i + 1 :].count(partner)}:{partner}")
+        assert list(example.steps) == expected
+        assert example.answer == str(int(any(step[0] != "0" for step in expected)))
+
+
+def test_a_question_keeps_its_split_wherever_the_target_stands():
+    first, last = (
+        {(q.rstrip("=").split(";")[side], q.rstrip("=").split(";")[1 - side]) for q in questions}
+        for side, questions in (
+            (0, {e.question for e in examples_of("pair_matching", "target=first")}),
+            (1, {e.question for e in examples_of("pair_matching", "target=last")}),
+        )
+    )
+    assert first == last
 
 
 def test_knobs_of_these_tasks_act():

@@ -147,7 +147,7 @@ def generate(
     Knobs of multiplication: first_digits, min_second_digits, max_second_digits.
 
     Knobs of pair_matching: min_items, max_items, digits, modulus, ask (any,
-    count or which), max_pairs.
+    count or which), max_pairs, target (zero, first or last), steps (counts or partners).
 
     Knobs of pointers: nodes, min_hops, max_hops, start.
 
