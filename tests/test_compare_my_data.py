@@ -18,7 +18,7 @@ from rim.data.sources import file_source, load_examples, open_file, parted
 from rim.report.comparison import notes
 from rim.report.verdict import _NOTHING_LEARNED, verdict
 from rim.study import COMPARE_MY_DATA
-from rim.study.compare.my_data import _sources, compare_my_data
+from rim.study.compare.my_data import _share_steps, _sources, compare_my_data
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,7 +75,9 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     told = rim_command("compare", *options)
     flat = " ".join(told.split())
     assert "42 training, 6 validation and 12 test questions" in flat
-    assert "3 memory blocks; 4 training steps for each of direct, cot, rim" in flat
+    assert (
+        "3 memory blocks; 4 training steps for each of direct, cot, rim, direct_after_grounding"
+    ) in flat
     assert "12 test questions are few" in flat
     folder = tmp_path / "runs" / "compare-my_problems-4steps"
     result = json.loads((folder / "comparison.json").read_text())
@@ -90,7 +92,10 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     assert "Is it worth it for my problems.csv?" in page
     assert said[-1].partition(";")[0].split(":")[0] in page
     methods = result["tasks"]["my_data"]["methods"]
-    assert {row["steps"]["mean"] for row in methods.values()} == {4}
+    steps = {name: row["steps"]["mean"] for name, row in methods.items()}
+    assert steps == {"direct": 4, "cot": 4, "rim": 1, "direct_after_grounding": 1}
+    (start,) = result["tasks"]["my_data"]["starts"].values()
+    assert start["steps"]["mean"] == 3
     again = rim_json("compare", *options)
     assert again["verdict"] == result["verdict"]
     assert "made with another recipe" in " ".join(
@@ -112,7 +117,8 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert mine.settings.seeds == (3,)
     assert mine.settings.common["memory"] == {"blocks": 3}
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in mine.settings.methods.values()]
-    assert steps == [[40], [40], [30, 10]]
+    assert steps == [[40], [40], [10], [10]]
+    assert [s["max_steps"] for s in mine.settings.starts["grounded"].recipe["stages"]] == [30]
     assert mine.settings.evaluation.max_new_tokens >= 20
     own = compare_my_data(
         COMPARE_MY_DATA, source, str(base), test=file_source(test, None, _reading()), blocks=2
@@ -124,7 +130,7 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert any("more steps than 2 blocks hold" in line for line in own.told)
     two = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=2)
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in two.settings.methods.values()]
-    assert steps == [[2], [2], [1, 1]]
+    assert steps == [[2], [2], [1], [1]]
     with pytest.raises(ConfigError, match="rim has 2 stages"):
         compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
 
@@ -283,6 +289,43 @@ def test_a_trial_in_which_nothing_was_learned_says_so():
     assert lines[1 + len(budgets) :] == [_NOTHING_LEARNED]
     (lines,) = verdict(published()).values()
     assert not any("has learned the task" in line for line in lines)
+
+
+def test_methods_that_begin_with_one_start_must_agree_on_its_length():
+    def raw(own):
+        start = {"method": "rim", "stages": [{"name": "g", "max_steps": 30}]}
+        stages = [{"name": "r", "max_steps": own}]
+        methods = {"rim": {"from": "s", "stages": [{"name": "r", "max_steps": 10}]}}
+        return {"starts": {"s": start}, "methods": methods | {"x": {"from": "s", "stages": stages}}}
+
+    shared = raw(10)
+    _share_steps(shared, 8)
+    assert [shared["starts"]["s"]["stages"], shared["methods"]["x"]["stages"]] == [
+        [{"name": "g", "max_steps": 6}], [{"name": "r", "max_steps": 2}],
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"x and methods.rim share 8 steps differently with"):
+        _share_steps(raw(30), 8)
+
+
+@pytest.mark.parametrize(
+    ("shares", "p", "said"),
+    [
+        ((0.5, 0.4, 0.5), 0.001, "Blocks help to answer, and not only to learn: direct answers af"),
+        ((0.9, 0.9, 0.9), 0.4, "not surely worse: what the blocks taught may not need them"),
+        ((1.0, 1.0, 1.0), 0.001, "surely better: what the blocks taught may not need them"),
+    ],
+)
+def test_direct_answers_after_the_first_stage_say_what_blocks_are_for(shares, p, said):
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    methods = content["methods"]
+    methods["rim"]["per_seed"] = [{"accuracy": share} for share in (0.9, 0.8, 0.9)]
+    after = copy.deepcopy(methods["direct"]) | {"p": p}
+    after["per_seed"] = [{"accuracy": share} for share in shares]
+    after["final"] |= {"mean": sum(shares) / 3}
+    methods["direct_after_grounding"] = after
+    (lines,) = verdict(result).values()
+    assert any(said in line for line in lines)
 
 
 def test_blocks_that_nothing_needs_are_said_to_be_so():

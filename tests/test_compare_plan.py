@@ -57,7 +57,6 @@ def chained(tmp_path, *overrides):
     scratch = raw["starts"]["base"]["model"].pop("scratch")
     raw["common"]["model"]["scratch"] = scratch  # a start's shape is its own start's
     grounding, refinement = raw["methods"]["rim"]["stages"]
-    refinement["max_steps"] = 6
     raw["starts"]["grounded"] = {"from": "base", "method": "rim", "stages": [grounding]}
     raw["methods"]["rim"] = {"from": "grounded", "method": "rim", "stages": [refinement]}
     return load_comparison(write(tmp_path, raw), overrides)
@@ -138,6 +137,17 @@ def test_unequal_steps_are_refused_unless_exempt_with_a_reason(tmp_path):
         settings_of(tmp_path, longer, "budget.exempt.direct=''")
 
 
+def test_a_start_counts_for_those_that_begin_with_it_unless_all_do(tmp_path):
+    raw = raw_comparison(tmp_path)
+    make_plan(load_comparison(write(tmp_path, raw)))  # both begin with `base`
+    raw["methods"]["direct"] |= {"model": raw["starts"]["base"]["model"]}
+    del raw["methods"]["direct"]["from"]
+    with pytest.raises(ConfigError, match=r"direct 6 steps .*, rim 8 steps .*; starts counted"):
+        make_plan(load_comparison(write(tmp_path, raw)))
+    raw["methods"]["direct"]["stages"][0]["max_steps"] = 8
+    make_plan(load_comparison(write(tmp_path, raw)))
+
+
 def test_epochs_count_as_the_steps_that_they_take(tmp_path):
     raw = raw_comparison(tmp_path)
     raw["methods"]["direct"]["stages"][0] |= {"max_steps": None, "epochs": 0.75}
@@ -157,6 +167,11 @@ def test_unequal_tokens_are_refused_with_the_steps_that_would_fit(tmp_path):
     check_tokens(settings, "chains", [result("direct", 1000), result("rim", 1040)])
     with pytest.raises(ConfigError, match="About 50 steps instead of 100"):
         check_tokens(settings, "chains", [result("direct", 1000), result("rim", 2000)])
+    started = result("rim", 600) | {"starts_training": {"tokens": 400}}
+    check_tokens(settings, "chains", [result("direct", 1000), started])
+    started["starts_training"]["tokens"] = 1400
+    with pytest.raises(ConfigError, match=r"rim trained on 2000 tokens.* About 0 steps"):
+        check_tokens(settings, "chains", [result("direct", 1000), started])
     # Each is near the first one, but not near each other.
     with pytest.raises(ConfigError, match="direct trained on 1040 tokens, cot on 960"):
         chain = [result("rim", 1000), result("direct", 1040), result("cot", 960)]

@@ -94,6 +94,15 @@ def selection_table(task: str, groups: dict[str, Any]) -> Table:
     return rows
 
 
+def _counted(result: dict[str, Any]) -> str:
+    """Whether a start is in the budgets: not where all methods have it."""
+    exempt, shared = set(result["budget"]["exempt"]), True
+    for content in result["tasks"].values():
+        bound = set(content["methods"]) - exempt
+        shared &= all(bound <= set(start["methods"]) for start in content["starts"].values())
+    return " after the start" if shared else ", those of starts included"
+
+
 def notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     budget = result["budget"]
@@ -109,7 +118,7 @@ def notes(result: dict[str, Any]) -> list[str]:
         lines.append("any block is an oracle: right after some block, no matter which.")
     if any(content["selection"] for content in result["tasks"].values()):
         lines.append("Chosen with TEST questions, the paper's protocol: see docs/compare.md.")
-    lines.append(f"Equal budgets: {equal} after the start.")
+    lines.append(f"Equal budgets: {equal}{_counted(result)}.")
     lines += [f"* {name}: another budget, {why}." for name, why in budget["exempt"].items()]
     for task, content in result["tasks"].items():
         lines += [

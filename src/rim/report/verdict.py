@@ -12,7 +12,13 @@ from typing import Any
 
 #: A chance below this is called sure.
 LEVEL = 0.05
-_WORDS = {"direct": "direct", "cot": "chain of thought", "rim": "RiM"}
+_AFTER = "direct_after_grounding"
+_WORDS = {
+    "direct": "direct",
+    "cot": "chain of thought",
+    "rim": "RiM",
+    _AFTER: "direct answers after RiM's first stage",
+}
 #: Where no method gets as much right, the training was too short or the base too weak.
 _LEARNED = 0.05
 #: All that can be said then: such models often write on to the limit, so that even times mislead.
@@ -47,7 +53,7 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     sure = any(row.get("p") is not None and row["p"] < LEVEL for row in methods.values())
     if not sure and all(row["final"]["mean"] < _LEARNED for row in methods.values()):
         return [*lines, _NOTHING_LEARNED]
-    told = (_times(methods, reference), _blocks(content, reference))
+    told = (_times(methods, reference), _blocks(content, reference), _learned(methods, reference))
     lines += [line for line in told if line]
     if "direct" in methods and reference != "direct":
         lines.append(_worth(methods, reference, questions))
@@ -111,6 +117,24 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
     return (
         f"The prompt needs its blocks ({shares}), but nothing shows that it needs what is in them: "
         f"{100 * swapped['to']:.0f} % are right with another question's."
+    )
+
+
+def _learned(methods: dict[str, Any], reference: str) -> str:
+    """Whether blocks are needed to answer, or only to learn: by direct answers that go on from the
+    stage in which blocks learned the steps.
+    """
+    if _AFTER not in methods or reference == _AFTER:
+        return ""
+    own, after = (f"{100 * methods[n]['final']['mean']:.0f} %" for n in (reference, _AFTER))
+    beside = f"{_word(_AFTER)} are right in {after} ({_word(reference)} {own})"
+    side = _against(methods, _AFTER, reference)
+    if side > 0:
+        return f"Blocks help to answer, and not only to learn: {beside}."
+    sure = "surely better" if side < 0 else "not surely worse"
+    return (
+        f"Without blocks, {beside}, {sure}: what the blocks taught may not need them to answer "
+        f"(the model is the run {_AFTER})."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from rim.config import ConfigError, DataConfig, DataSource, ModelConfig, TemplatesConfig
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
-from rim.config.stages import divide_steps
+from rim.config.stages import divide_steps, expand_stages
 from rim.data.examples import DataError, Example
 from rim.data.sources import MOST_VALIDATION, load_examples, source_name
 from rim.data.training import load_training_data
@@ -140,11 +141,49 @@ def _quantile(counts: Sequence[int], share: float) -> int:
 
 
 def _share_steps(raw: dict[str, Any], steps: int) -> None:
-    """Give every method so many optimizer steps, its stages in the proportion that is written."""
+    """Give every method so many optimizer steps, those of its starts counted, in the proportion
+    that is written.
+
+    Raises:
+        ConfigError: two methods would have a start of theirs take different numbers of steps.
+    """
+    starts = raw.get("starts") or {}
+    written, owner = copy.deepcopy(starts), dict[str, str]()
     for name, method in raw.get("methods", {}).items():
-        if isinstance(method, dict):
-            stages = method.get("stages")
-            method["stages"] = divide_steps(stages, steps, f"methods.{name}")
+        if not isinstance(method, dict):
+            continue
+        line = _line(written, method.get("from"))
+        lists = [written[start].get("stages") for start in line] + [method.get("stages")]
+        origin = f"methods.{name}"
+        expanded = [_expanded(stages, origin) for stages in lists] if line else lists
+        whole = [stage for stages in expanded for stage in stages] if line else lists[0]
+        shared = divide_steps(whole, steps, origin)
+        for start, stages in zip(line, expanded, strict=False):
+            own, shared = shared[: len(stages)], shared[len(stages) :]
+            if owner.setdefault(start, name) != name and starts[start]["stages"] != own:
+                raise ConfigError(
+                    f"{origin} and methods.{owner[start]} share {steps} steps differently with "
+                    f"starts.{start}, which both begin with"
+                )
+            starts[start]["stages"] = own
+        method["stages"] = shared
+
+
+def _line(starts: dict[str, Any], last: str | None) -> list[str]:
+    """The starts that lead to one, the first to be trained first; unknown ones and circles are
+    found when the settings are read.
+    """
+    line: list[str] = []
+    while last in starts and last not in line:
+        line.insert(0, last)
+        last = starts[last].get("from")
+    return line
+
+
+def _expanded(stages: Any, origin: str) -> list[Any]:
+    if not isinstance(stages, list):
+        raise ConfigError(f"{origin} and what it starts from must have stages of their own")
+    return list(expand_stages(stages))
 
 
 def _longest_answer(base: str, examples: Sequence[Example]) -> int:

@@ -146,40 +146,46 @@ def training_steps(recipe: Recipe) -> tuple[int, int]:
 
 def check_steps(settings: Comparison, plan: list[Run]) -> None:
     """Refuse methods of one task that train for different steps or examples, unless exempt; with a
-    stage that may end early nobody knows them before.
+    stage that may end early nobody knows them before. Starts count, but for those of all.
     """
-    for run in plan:
-        if run.result is None or run.method in settings.budget.exempt:
-            continue
-        ends_early = (s for s in run.recipe.stages if s.patience and s.unused_steps == "drop")
-        if early := next((stage.name for stage in ends_early), None):
-            raise ConfigError(
-                f"task {run.task}: {run.method} has patience in stage {early!r}, so how many steps "
-                "it will take is not known. Hand them to the next stage, if there is one "
-                "(unused_steps: next_stage), leave patience out, compare what was trained "
-                "(budget.kind: tokens), or name the method under budget.exempt with the reason"
-            )
     for task in settings.tasks:
-        counted = {
-            r.method: training_steps(r.recipe)
-            for r in plan
-            if r.task == task and r.result and r.seed == settings.seeds[0]
-            if r.method not in settings.budget.exempt
+        runs = {
+            run.method: run
+            for run in plan
+            if run.task == task and run.result and run.seed == settings.seeds[0]
+            if run.method not in settings.budget.exempt
         }
+        counted = {}
+        for name, run in runs.items():
+            own = [x for x in run.starts if any(x not in other.starts for other in runs.values())]
+            budgets = [_budget(task, name, part.recipe) for part in (run, *own)]
+            counted[name] = tuple(map(sum, zip(*budgets, strict=True)))
         if len(set(counted.values())) > 1:
             listed = ", ".join(
                 f"{name} {steps} steps and {examples} examples"
                 for name, (steps, examples) in counted.items()
             )
             raise ConfigError(
-                f"task {task}: the training budgets differ ({listed}). Make them equal, or name a "
-                "method under budget.exempt with the reason"
+                f"task {task}: the training budgets differ ({listed}; starts counted). Make them "
+                "equal, or name a method under budget.exempt with the reason"
             )
 
 
+def _budget(task: str, method: str, recipe: Recipe) -> tuple[int, int]:
+    ends_early = (s for s in recipe.stages if s.patience and s.unused_steps == "drop")
+    if early := next((stage.name for stage in ends_early), None):
+        raise ConfigError(
+            f"task {task}: {method} has patience in stage {early!r}, so how many steps "
+            "it will take is not known. Hand them to the next stage, if there is one "
+            "(unused_steps: next_stage), leave patience out, compare what was trained "
+            "(budget.kind: tokens), or name the method under budget.exempt with the reason"
+        )
+    return training_steps(recipe)
+
+
 def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]]) -> None:
-    """Refuse methods of one seed whose measured training tokens differ by more than the tolerance,
-    unless exempt: the most against the least.
+    """Refuse methods of one seed whose measured training tokens, those of their starts counted,
+    differ by more than the tolerance, unless exempt: the most against the least.
 
     Tokens are known only once a run is done, so this is asked after every run. Nothing is refused
     where budgets are counted in steps.
@@ -188,20 +194,22 @@ def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]])
         return
     for seed in settings.seeds:
         trained = {
-            r["method"]: r["training"]["total"]
+            r["method"]: (r["training"]["total"], r.get("starts_training", {}).get("tokens", 0))
             for r in results
             if r["seed"] == seed and r["method"] not in settings.budget.exempt
         }
         if not trained:
             continue
-        order = sorted(trained, key=lambda name: trained[name]["tokens"])
+        tokens = {name: own["tokens"] + before for name, (own, before) in trained.items()}
+        order = sorted(tokens, key=lambda name: tokens[name])
         least, most = order[0], order[-1]
-        low, high = (trained[name]["tokens"] for name in (least, most))
+        low, high = tokens[least], tokens[most]
         if high > low * (1 + settings.budget.tolerance):
-            steps = trained[most]["steps"]
+            own, before = trained[most]
+            fitting = max(0, round(own["steps"] * (low - before) / own["tokens"]))
             raise ConfigError(
                 f"task {task}, seed {seed}: {most} trained on {high:.0f} tokens, {least} on "
-                f"{low:.0f}. About {round(steps * low / high)} steps instead of {steps:.0f} would "
+                f"{low:.0f}. About {fitting} steps instead of {own['steps']:.0f} would "
                 "make them equal (then delete that run and its result), or name a method under "
                 "budget.exempt with the reason"
             )
