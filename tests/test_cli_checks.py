@@ -158,6 +158,12 @@ def test_broken_model_files_are_named(run, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     weights, described = broken / "model/model.safetensors", broken / "model/rim.json"
+    words = broken / "model/tokenizer.json"
+    intact = words.read_text()
+    words.write_text(intact[: len(intact) // 2])
+    said = " ".join(rim_command("ask", broken, "q", code=2).split())
+    assert "broken/model cannot be read, a file seems to be damaged" in said
+    words.write_text(intact)
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "a file seems to be damaged" in rim_command("ask", broken, "q", code=2)
     good = json.loads(described.read_text())

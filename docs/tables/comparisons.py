@@ -6,7 +6,7 @@ from typing import Any
 
 from tables.numbers import read, short_commit, spread
 
-from rim.evaluate.verdicts import change_text
+from rim.evaluate.verdicts import change_text, p_cell
 
 
 def comparison_table() -> str:
@@ -33,7 +33,7 @@ def comparison_of(result: dict[str, Any]) -> str:
             spread(row["final"], scale=100),
             spread(row["any_block"], scale=100) if "any_block" in row else "-",
             spread(row["extra_tests"]["longer"], scale=100),
-            "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+            "-" if p is None else p_cell(p),
             spread(row["latency"]["ttft_ms"]),
             spread(row["latency"]["answer_ms"]),
             spread(row["latency"]["tokens"]),
@@ -209,7 +209,7 @@ def after_grounding_table() -> str:
         for test in after["against_reference"]:
             seed = test["seed"]
             found = [shares[n].get(seed, "-") for n in ("rim", "direct_after_grounding")]
-            p = "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
+            p = p_cell(test["p"])
             others = ("direct_longer_after_grounding", "direct")
             more = " | ".join(shares.get(name, {}).get(seed, "-") for name in others)
             lines.append(f"| {task} | {seed} | {found[0]} | {found[1]} | {p} | {more} |")

@@ -154,5 +154,9 @@ def _by_steps(texts: Sequence[str], steps: Sequence[Sequence[int]]) -> dict[str,
     return {str(count): fmean(found) for count, found in sorted(marks.items())}
 
 
+def p_cell(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def p_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"p {'= ' if p >= 0.001 else ''}{p_cell(p)}"

@@ -246,7 +246,12 @@ def load_trained(
         attention = "sdpa"  # the same but for rounding, and asked where there is no such kernel
     if attention:
         config = config.model_copy(update={"attention": attention})
-    tokenizer = _read_tokenizer(str(folder), {"trust_remote_code": config.trust_remote_code})
+    try:
+        tokenizer = _read_tokenizer(str(folder), {"trust_remote_code": config.trust_remote_code})
+    except ValueError as error:
+        raise ConfigError(
+            f"the tokenizer in {folder} cannot be read, a file seems to be damaged: {error}"
+        ) from None
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = read_prompt_format(folder)
