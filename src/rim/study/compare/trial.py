@@ -18,7 +18,14 @@ def trial(settings: Comparison, steps: int) -> Comparison:
         ConfigError: a recipe has more stages than that, or none of its own (stages of `common` or
             of a task are no one recipe's).
     """
+    lines = {name: settings.line_of(method.start) for name, method in settings.methods.items()}
+    longer = {
+        name: f"a trial: {steps} steps for each of its starts, too"
+        for name, line in lines.items()
+        if any(start not in other for start in line for other in lines.values())
+    }
     changes = {
+        "budget": settings.budget.model_copy(update={"exempt": longer | settings.budget.exempt}),
         "name": f"{settings.name}-{steps}steps",
         "starts": {n: _shortened(part, steps, n) for n, part in settings.starts.items()},
         "methods": {n: _shortened(part, steps, n) for n, part in settings.methods.items()},
