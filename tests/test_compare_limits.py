@@ -43,16 +43,6 @@ def test_a_trial_shares_its_steps_among_the_stages_of_every_run(tmp_path):
         trial(load_comparison(write(tmp_path, raw)), 2)
 
 
-def test_a_trial_needs_no_equal_budgets_of_methods_with_starts_of_their_own(tmp_path):
-    raw = raw_comparison(tmp_path)
-    raw["methods"]["direct"] |= {"model": raw["starts"]["base"]["model"]}
-    del raw["methods"]["direct"]["from"]
-    raw["methods"]["direct"]["stages"][0]["max_steps"] = 8  # as the base and rim have
-    short = trial(load_comparison(write(tmp_path, raw)), 4)
-    assert [run.method for run in make_plan(short)] == ["direct", "base", "rim"]
-    assert set(short.budget.exempt) == {"rim"}
-
-
 def test_epochs_become_steps_in_a_trial(tmp_path):
     epochs = [stage("answers", "answer", None, epochs=3)]
     raw = raw_comparison(tmp_path, methods={"direct": {"method": "direct", "stages": epochs}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from rim.data.sources import file_source, load_examples, open_file, parted
 from rim.report.comparison import notes
 from rim.report.verdict import _NOTHING_LEARNED, verdict
 from rim.study import COMPARE_MY_DATA
-from rim.study.compare.my_data import _share_steps, _sources, compare_my_data
+from rim.study.compare.my_data import _sources, compare_my_data
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,6 +79,7 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     assert (
         "3 memory blocks; 4 training steps for each of direct, cot, rim, direct_after_grounding"
     ) in flat
+    assert "direct_after_grounding goes on from rim after its stage grounding" in flat
     assert "12 test questions are few" in flat
     folder = tmp_path / "runs" / "compare-my_problems-4steps"
     result = json.loads((folder / "comparison.json").read_text())
@@ -93,9 +95,10 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     assert said[-1].partition(";")[0].split(":")[0] in page
     methods = result["tasks"]["my_data"]["methods"]
     steps = {name: row["steps"]["mean"] for name, row in methods.items()}
-    assert steps == {"direct": 4, "cot": 4, "rim": 1, "direct_after_grounding": 1}
-    (start,) = result["tasks"]["my_data"]["starts"].values()
-    assert start["steps"]["mean"] == 3
+    assert steps == {"direct": 4, "cot": 4, "rim": 4, "direct_after_grounding": 1}
+    run = folder / "my_data" / "direct_after_grounding-seed0"
+    (base,) = set(re.findall(r"base: (.*)", (run / "config.yaml").read_text()))
+    assert base.endswith("my_data/rim-seed0/stages/01-grounding/final")
     again = rim_json("compare", *options)
     assert again["verdict"] == result["verdict"]
     assert "made with another recipe" in " ".join(
@@ -117,8 +120,7 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert mine.settings.seeds == (3,)
     assert mine.settings.common["memory"] == {"blocks": 3}
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in mine.settings.methods.values()]
-    assert steps == [[40], [40], [10], [10]]
-    assert [s["max_steps"] for s in mine.settings.starts["grounded"].recipe["stages"]] == [30]
+    assert steps == [[40], [40], [30, 10], [10]]
     assert mine.settings.evaluation.max_new_tokens >= 20
     own = compare_my_data(
         COMPARE_MY_DATA, source, str(base), test=file_source(test, None, _reading()), blocks=2
@@ -130,7 +132,11 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert any("more steps than 2 blocks hold" in line for line in own.told)
     two = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=2)
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in two.settings.methods.values()]
-    assert steps == [[2], [2], [1], [1]]
+    assert steps == [[2], [2], [1, 1], [1]]
+    half = ("common.model.quantize=4bit",)
+    four_bits = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=40, overrides=half)
+    assert list(four_bits.settings.methods) == ["direct", "cot", "rim"]
+    assert "direct_after_grounding is left out: it begins with an adapter" in four_bits.told[0]
     with pytest.raises(ConfigError, match="rim has 2 stages"):
         compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
 
@@ -291,20 +297,17 @@ def test_a_trial_in_which_nothing_was_learned_says_so():
     assert not any("has learned the task" in line for line in lines)
 
 
-def test_methods_that_begin_with_one_start_must_agree_on_its_length():
-    def raw(own):
-        start = {"method": "rim", "stages": [{"name": "g", "max_steps": 30}]}
-        stages = [{"name": "r", "max_steps": own}]
-        methods = {"rim": {"from": "s", "stages": [{"name": "r", "max_steps": 10}]}}
-        return {"starts": {"s": start}, "methods": methods | {"x": {"from": "s", "stages": stages}}}
-
-    shared = raw(10)
-    _share_steps(shared, 8)
-    assert [shared["starts"]["s"]["stages"], shared["methods"]["x"]["stages"]] == [
-        [{"name": "g", "max_steps": 6}], [{"name": "r", "max_steps": 2}],
-    ]  # fmt: skip
-    with pytest.raises(ConfigError, match=r"x and methods.rim share 8 steps differently with"):
-        _share_steps(raw(30), 8)
+def with_answers_after_grounding(shares, p, questions=1000):
+    result = copy.deepcopy(published())
+    (content,) = result["tasks"].values()
+    content["data"]["tests"]["test"]["examples"] = questions
+    methods = content["methods"]
+    methods["rim"]["per_seed"] = [{"accuracy": share} for share in (0.9, 0.8, 0.9)]
+    after = copy.deepcopy(methods["direct"]) | {"p": p}
+    after["per_seed"] = [{"accuracy": share} for share in shares]
+    after["final"] |= {"mean": sum(shares) / 3}
+    methods["direct_after_grounding"] = after
+    return result, methods
 
 
 @pytest.mark.parametrize(
@@ -316,16 +319,22 @@ def test_methods_that_begin_with_one_start_must_agree_on_its_length():
     ],
 )
 def test_direct_answers_after_the_first_stage_say_what_blocks_are_for(shares, p, said):
-    result = copy.deepcopy(published())
-    (content,) = result["tasks"].values()
-    methods = content["methods"]
-    methods["rim"]["per_seed"] = [{"accuracy": share} for share in (0.9, 0.8, 0.9)]
-    after = copy.deepcopy(methods["direct"]) | {"p": p}
-    after["per_seed"] = [{"accuracy": share} for share in shares]
-    after["final"] |= {"mean": sum(shares) / 3}
-    methods["direct_after_grounding"] = after
+    result, _ = with_answers_after_grounding(shares, p)
     (lines,) = verdict(result).values()
-    assert any(said in line for line in lines)
+    assert sum(said in line for line in lines) == 1
+
+
+def test_nothing_is_said_of_what_blocks_taught_where_nothing_shows_that_they_did():
+    result, methods = with_answers_after_grounding((0.9, 0.9, 0.9), 0.4, questions=12)
+    (lines,) = verdict(result).values()
+    assert any("not surely worse (with 12 test questions only large" in line for line in lines)
+    methods["direct"]["p"] = 0.4  # RiM is not surely better than direct answers alone
+    (lines,) = verdict(result).values()
+    assert not any("what the blocks taught" in line for line in lines)
+    methods["direct"]["p"] = 0.001
+    result["reference"] = "cot"  # has no blocks
+    (lines,) = verdict(result).values()
+    assert not any("Blocks help" in line or "blocks taught" in line for line in lines)
 
 
 def test_blocks_that_nothing_needs_are_said_to_be_so():

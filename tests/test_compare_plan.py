@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from comparisons import QUIET, raw_comparison, settings_of, write
+from comparisons import QUIET, raw_comparison, settings_of, stage, write
 
 import rim.study.compare.measure as measure
 from rim.config import ConfigError, Recipe
@@ -16,6 +16,7 @@ from rim.study.compare.plan import check_tokens, choose, make_plan
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.runner import run_comparison, sum_up
 from rim.study.compare.settings import load_comparison
+from rim.study.compare.trial import trial
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +58,7 @@ def chained(tmp_path, *overrides):
     scratch = raw["starts"]["base"]["model"].pop("scratch")
     raw["common"]["model"]["scratch"] = scratch  # a start's shape is its own start's
     grounding, refinement = raw["methods"]["rim"]["stages"]
+    refinement["max_steps"] = 6
     raw["starts"]["grounded"] = {"from": "base", "method": "rim", "stages": [grounding]}
     raw["methods"]["rim"] = {"from": "grounded", "method": "rim", "stages": [refinement]}
     return load_comparison(write(tmp_path, raw), overrides)
@@ -77,6 +79,58 @@ def test_a_start_may_start_from_another(tmp_path):
         chained(tmp_path, "starts.base.from=grounded")
     with pytest.raises(ConfigError, match=r"starts.grounded.from: no 'bass' here"):
         chained(tmp_path, "starts.grounded.from=bass")
+
+
+def test_a_method_may_begin_with_a_stage_of_another(tmp_path):
+    def comparison(start, steps=4, **changes):
+        raw = raw_comparison(tmp_path, **changes)
+        after = {"from": start, "method": "direct", "stages": [stage("after", "answer", steps)]}
+        raw["methods"] = {"after": after, **raw["methods"]}
+        return load_comparison(write(tmp_path, raw))
+
+    settings = comparison("rim/grounding")
+    plan = make_plan(settings)  # 2 steps of grounding and 4, as many as the others have
+    assert [run.method for run in plan] == ["base", "direct", "rim", "after"]
+    base, _, rim, after = plan
+    folder = rim.folder.path / "stages" / "01-grounding" / "final"
+    assert after.recipe.model.base == str(folder)
+    assert after.starts == [rim, base] and choose(settings, plan, ["after"]) == [base, rim, after]
+    with pytest.raises(ConfigError, match="after 7 steps and 56 examples"):
+        make_plan(comparison("rim/grounding", 5))
+    for start, message in (
+        ("rim/groundin", r"methods.after.from: no 'groundin' here, there are grounding, refine"),
+        ("rmi/grounding", r"methods.after.from: no 'rmi' here"),
+        ("after/after", "itself begins with a stage of a method"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            comparison(start)
+    short = trial(settings, 6)
+    assert [sum(s.max_steps or 0 for s in r.recipe.stages) for r in make_plan(short)] == [
+        6,
+        6,
+        6,
+        4,
+    ]
+
+    tokens = comparison("rim/grounding", budget={"kind": "tokens"})
+    stages = [{"stage": "grounding", "tokens": 400, "steps": 2}, {"stage": "x", "tokens": 600}]
+    total = {"tokens": 1000, "steps": 6}
+    results = [
+        {"method": "rim", "seed": 0, "training": {"total": total, "stages": stages}},
+        {"method": "after", "seed": 0, "training": {"total": {"tokens": 600, "steps": 4}}},
+    ]
+    check_tokens(tokens, "chains", results)
+    results[1]["training"] = {"total": {"tokens": 1600, "steps": 4}}
+    with pytest.raises(ConfigError, match="after trained on 2000 tokens, rim on 1000"):
+        check_tokens(tokens, "chains", results)
+
+
+def test_an_adapter_is_no_base_to_be_rounded(tmp_path):
+    raw = raw_comparison(tmp_path)
+    raw["starts"]["base"]["model"] = {"base": "some/model", "tuning": "lora"}
+    raw["common"]["model"] = {"tuning": "lora", "quantize": "4bit"}
+    with pytest.raises(ConfigError, match=r"methods.direct: model.quantize rounds a base"):
+        make_plan(load_comparison(write(tmp_path, raw)))
 
 
 def test_what_a_start_started_from_is_remembered(tmp_path):
@@ -137,17 +191,6 @@ def test_unequal_steps_are_refused_unless_exempt_with_a_reason(tmp_path):
         settings_of(tmp_path, longer, "budget.exempt.direct=''")
 
 
-def test_a_start_counts_for_those_that_begin_with_it_unless_all_do(tmp_path):
-    raw = raw_comparison(tmp_path)
-    make_plan(load_comparison(write(tmp_path, raw)))  # both begin with `base`
-    raw["methods"]["direct"] |= {"model": raw["starts"]["base"]["model"]}
-    del raw["methods"]["direct"]["from"]
-    with pytest.raises(ConfigError, match=r"direct 6 steps .*, rim 8 steps .*; starts counted"):
-        make_plan(load_comparison(write(tmp_path, raw)))
-    raw["methods"]["direct"]["stages"][0]["max_steps"] = 8
-    make_plan(load_comparison(write(tmp_path, raw)))
-
-
 def test_epochs_count_as_the_steps_that_they_take(tmp_path):
     raw = raw_comparison(tmp_path)
     raw["methods"]["direct"]["stages"][0] |= {"max_steps": None, "epochs": 0.75}
@@ -167,11 +210,6 @@ def test_unequal_tokens_are_refused_with_the_steps_that_would_fit(tmp_path):
     check_tokens(settings, "chains", [result("direct", 1000), result("rim", 1040)])
     with pytest.raises(ConfigError, match="About 50 steps instead of 100"):
         check_tokens(settings, "chains", [result("direct", 1000), result("rim", 2000)])
-    started = result("rim", 600) | {"starts_training": {"tokens": 400}}
-    check_tokens(settings, "chains", [result("direct", 1000), started])
-    started["starts_training"]["tokens"] = 1400
-    with pytest.raises(ConfigError, match=r"rim trained on 2000 tokens.* About 0 steps"):
-        check_tokens(settings, "chains", [result("direct", 1000), started])
     # Each is near the first one, but not near each other.
     with pytest.raises(ConfigError, match="direct trained on 1040 tokens, cot on 960"):
         chain = [result("rim", 1000), result("direct", 1040), result("cot", 960)]
@@ -234,8 +272,8 @@ def test_the_demo_trains_as_the_comparison_of_the_same_task_does(tmp_path):
         del raw["name"], raw["runs_dir"]
         if raw["model"]["base"]:
             raw["model"]["base"] = "the start"
-        for stage in raw["stages"]:  # the demo's may end early, and the next takes its steps
-            del stage["patience"], stage["unused_steps"]
+        for each in raw["stages"]:  # the demo's may end early, and the next takes its steps
+            del each["patience"], each["unused_steps"]
         return raw
 
     comparison = load_comparison(ROOT / "recipes" / "compare_arithmetic.yaml")

@@ -550,7 +550,7 @@ def test_steps_and_answers_are_those_of_a_second_solver(task):
         ("brackets", ["combine=largest", "signs=[+,-]"]),
         ("prefix_counts", ["modulus=5"]),
         ("pair_matching", ["ask=count"]),
-        ("pair_matching", ["target=last", "steps=partners"]),
+        ("pair_matching", ["target=last"]),
         ("pair_matching", ["target=first", "ask=count", "modulus=7"]),
         ("relations", ["pool=6", "step=name", "shape=ring", "relations=[best friend]"]),
     ],
@@ -564,8 +564,7 @@ def test_a_task_reads_its_own_questions_and_goes_on_from_any_value(task, knobs):
         assert worked.answer == example.answer in worked.answers
         words = task == "relations"
         said = [
-            s.rstrip(".").split()[-1] if words else s.partition(":")[0].rpartition("=")[2][-1]
-            for s in example.steps
+            s.rstrip(".").split()[-1] if words else s.rpartition("=")[2][-1] for s in example.steps
         ]
         assert list(worked.values) == said
         for t, value in enumerate(worked.values, 1):
@@ -601,6 +600,10 @@ def test_going_on_from_another_value_is_what_is_left_of_the_question():
     assert relations.continue_from(2, "Ann") == "Ann"
     for other in ("The boss of Ann is Bo. Who is Ann's boss?", f"{known}Dan's boss?", known):
         assert read("relations", other, "relations=[boss]") is None
+    for odd, knob in (("12 3=", "ask=any"), ("12 34;5=", "target=last"), ("12;34 5=", "ask=any")):
+        assert read("pair_matching", odd, knob) is None
+    assert read("pair_matching", "12 34;46=", "target=last").values == ("1",)
+    assert read("pair_matching", "12 34;46=", "target=last", "steps=partners") is None
     matching = read("pair_matching", "37 73 10 90=", "ask=count")
     assert (matching.values, matching.continue_from(1, "0")) == (("1", "0", "1"), "1")
 

@@ -165,16 +165,31 @@ def long_counts_table() -> str:
     return _each_seed("results/compare_long_counts.json")
 
 
+def pairs_table() -> str:
+    """The task whose question ends with what to look for, and the same with that in front."""
+    return _each_seed("results/compare_pairs.json")
+
+
 def _each_seed(file: str) -> str:
-    """Every method of a comparison of one task: accuracies and controls of each seed."""
+    """Every method of a comparison: accuracies and controls of each seed, task by task."""
     (content,) = read(file)
-    (result,) = content["tasks"].values()
+    heads = (
+        *(["task"] if len(content["tasks"]) > 1 else []),
+        "method",
+        "accuracy %, each seed",
+        "question hidden",
+        "another question's blocks: still right / the other's answer, each seed",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for task, result in content["tasks"].items():
+        start = f"| {task} " if len(content["tasks"]) > 1 else ""
+        lines += [start + line for line in _seeds_of(result)]
+    return "\n".join(lines)
+
+
+def _seeds_of(result: dict[str, Any]) -> list[str]:
+    lines = []
     by_name = {verdict["name"]: verdict for verdict in result["controls"]}
-    lines = [
-        "| method | accuracy %, each seed | question hidden | another question's blocks: still "
-        "right / the other's answer, each seed |",
-        "|---|---|---|---|",
-    ]
     for method, row in result["methods"].items():
         own = ", ".join(f"{100 * seed['accuracy']:.1f}" for seed in row["per_seed"])
         hidden = by_name.get(f"{method}, question hidden from the read-out")
@@ -185,7 +200,7 @@ def _each_seed(file: str) -> str:
             for s in (swap["per_seed"] if swap else [])
         ]
         lines.append(f"| {method} | {own} | {unseen} | {', '.join(shares) or '-'} |")
-    return "\n".join(lines)
+    return lines
 
 
 def after_grounding_table() -> str:

@@ -34,8 +34,8 @@ def compare(
     """Train methods side by side, seed by seed, and compare accuracy, cost and latency.
 
     Is it worth it for my data? `rim compare --data my.jsonl --base MODEL` says so in words: direct
-    answers, chain of thought and RiM, the same steps of the same examples, on questions of your
-    file that none of them was trained on.
+    answers, chain of thought, RiM, and direct answers after RiM's first stage, the same steps of
+    the same examples, on questions of your file that none of them was trained on.
 
     Interrupt it at any time: the same command continues. Writes one JSON a run, one for the whole,
     and a plot of accuracy against latency beside it; with --data a page, too.

@@ -248,10 +248,8 @@ def load_trained(
         config = config.model_copy(update={"attention": attention})
     try:
         tokenizer = _read_tokenizer(str(folder), {"trust_remote_code": config.trust_remote_code})
-    except ValueError as error:
-        raise ConfigError(
-            f"the tokenizer in {folder} cannot be read, a file seems to be damaged: {error}"
-        ) from None
+    except _UNREADABLE as error:
+        raise ConfigError(f"the tokenizer in {folder} cannot be read: {error}") from None
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = read_prompt_format(folder)

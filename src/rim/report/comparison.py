@@ -94,15 +94,6 @@ def selection_table(task: str, groups: dict[str, Any]) -> Table:
     return rows
 
 
-def _counted(result: dict[str, Any]) -> str:
-    """Whether a start is in the budgets: not where all methods have it."""
-    exempt, shared = set(result["budget"]["exempt"]), True
-    for content in result["tasks"].values():
-        bound = set(content["methods"]) - exempt
-        shared &= all(bound <= set(start["methods"]) for start in content["starts"].values())
-    return " after the start" if shared else ", those of starts included"
-
-
 def notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know beside the numbers."""
     budget = result["budget"]
@@ -118,7 +109,7 @@ def notes(result: dict[str, Any]) -> list[str]:
         lines.append("any block is an oracle: right after some block, no matter which.")
     if any(content["selection"] for content in result["tasks"].values()):
         lines.append("Chosen with TEST questions, the paper's protocol: see docs/compare.md.")
-    lines.append(f"Equal budgets: {equal}{_counted(result)}.")
+    lines.append(f"Equal budgets: {equal} after the start.")
     lines += [f"* {name}: another budget, {why}." for name, why in budget["exempt"].items()]
     for task, content in result["tasks"].items():
         lines += [
@@ -127,6 +118,13 @@ def notes(result: dict[str, Any]) -> list[str]:
             "trained once a seed and not in the table."
             for name, start in content["starts"].items()
         ]
+    for name, method in result["settings"]["methods"].items():
+        other, _, stage = (method["start"] or "").partition("/")
+        if stage:
+            lines.append(
+                f"{name} goes on from {other} after its stage {stage}, whose steps count in its "
+                "budget; the table has what came after."
+            )
     for task, content in result["tasks"].items():
         lines += [
             f"{task}: {name} has no control {', '.join(refused)}: {next(iter(refused.values()))}."

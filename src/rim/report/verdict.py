@@ -53,7 +53,11 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     sure = any(row.get("p") is not None and row["p"] < LEVEL for row in methods.values())
     if not sure and all(row["final"]["mean"] < _LEARNED for row in methods.values()):
         return [*lines, _NOTHING_LEARNED]
-    told = (_times(methods, reference), _blocks(content, reference), _learned(methods, reference))
+    told = (
+        _times(methods, reference),
+        _blocks(content, reference),
+        _learned(methods, reference, questions),
+    )
     lines += [line for line in told if line]
     if "direct" in methods and reference != "direct":
         lines.append(_worth(methods, reference, questions))
@@ -120,18 +124,21 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
     )
 
 
-def _learned(methods: dict[str, Any], reference: str) -> str:
+def _learned(methods: dict[str, Any], reference: str, questions: int) -> str:
     """Whether blocks are needed to answer, or only to learn: by direct answers that go on from the
-    stage in which blocks learned the steps.
+    stage in which blocks learned the steps. Nothing where blocks are not known to have taught
+    anything.
     """
-    if _AFTER not in methods or reference == _AFTER:
+    if _AFTER not in methods or "any_block" not in methods[reference]:
+        return ""
+    if "direct" in methods and _against(methods, "direct", reference) <= 0:
         return ""
     own, after = (f"{100 * methods[n]['final']['mean']:.0f} %" for n in (reference, _AFTER))
     beside = f"{_word(_AFTER)} are right in {after} ({_word(reference)} {own})"
     side = _against(methods, _AFTER, reference)
     if side > 0:
         return f"Blocks help to answer, and not only to learn: {beside}."
-    sure = "surely better" if side < 0 else "not surely worse"
+    sure = "surely better" if side < 0 else f"not surely worse{_few(questions)}"
     return (
         f"Without blocks, {beside}, {sure}: what the blocks taught may not need them to answer "
         f"(the model is the run {_AFTER})."
@@ -172,8 +179,7 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
     """What follows from it."""
     name = _word(reference)
     over_direct = _against(methods, "direct", reference)
-    few = f" (with {questions} test questions only large differences are sure)"
-    few = few if questions < FEW else ""
+    few = _few(questions)
     if over_direct < 0:
         return f"So not worth it as trained here: direct answers are surely better than {name}."
     if over_direct == 0:
@@ -196,6 +202,11 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
         f"So a trade: {name} has {gains[0]:.0f} of the {gains[1]:.0f} points that chain of "
         "thought gains over direct answers, at the times above."
     )
+
+
+def _few(questions: int) -> str:
+    few = f" (with {questions} test questions only large differences are sure)"
+    return few if questions < FEW else ""
 
 
 def _beside_cot(methods: dict[str, Any], reference: str) -> str:

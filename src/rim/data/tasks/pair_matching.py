@@ -109,27 +109,31 @@ def generate_pair_matching(
 
 def read_pair_matching(config: PairMatchingConfig, question: str) -> Worked | None:
     """See `Worked`: the value after step t is how many items behind item t match it. None under
-    `ask: which`, where no answer follows from a row and the other rows of another question.
+    `ask: which`, where no answer follows from a row and the other rows of another question, and
+    under `steps: partners`, whose steps say more than that value.
     """
     found = re.fullmatch(r"(?:(\d+);)?(\d+(?: \d+)+)(?:;(\d+))?=", question)
-    if config.ask == "which" or found is None or (found[1] and found[3]):
+    if config.ask == "which" or config.steps == "partners" or found is None:
         return None
     items = [_item(digits) for digits in found[2].split(" ")]
     asked = found[1] or found[3]
+    place = "zero" if not asked else "first" if found[1] else "last"
     target = _item(asked) if asked else (0,) * len(items[0])
+    same_width = len({len(item) for item in (*items, target)}) == 1
+    if place != config.target or (found[1] and found[3]) or not same_width:
+        return None
     values = rows(items, target, config.modulus)
 
     def rewrite(rng: random.Random) -> str:
         changed = [list(item) for item in items]
         row = rng.randrange(len(items))
-        place = rng.randrange(len(items[row]))
-        digit = other_than(rng, range(config.modulus), items[row][place])
-        changed[row][place] = int(digit)
+        column = rng.randrange(len(items[row]))
+        digit = other_than(rng, range(config.modulus), items[row][column])
+        changed[row][column] = int(digit)
         rewritten = [tuple(item) for item in changed]
-        return write(rewritten, target if asked else None, "first" if found[1] else "last")
+        return write(rewritten, target if asked else None, place)
 
     largest = 1 if config.ask == "any" else 2 * config.max_pairs  # one row more, from elsewhere
-    place = "first" if found[1] else "last" if asked else "zero"
     return Worked(
         f"{len(items)} items, target {place}",
         tuple(map(str, values)),

@@ -68,7 +68,6 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         "start": run.needs.method if run.needs else None,
         **asked(settings, run),
         "training": read_json(run.folder.training_file),
-        "starts_training": _starts_training(run),
         "learning": _learning(run),
         "test_steps": [len(example.steps) for example in tested],
         "results": results,
@@ -76,12 +75,6 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         "environment": environment(),
         "trained": read_json(run.folder.environment_file),
     }
-
-
-def _starts_training(run: Run) -> dict[str, float]:
-    """What it took to train all that a run starts from."""
-    totals = [read_json(start.folder.training_file)["total"] for start in run.starts]
-    return {key: sum(total[key] for total in totals) for key in ("steps", "examples", "tokens")}
 
 
 def _learning(run: Run) -> list[tuple[float, float]]:

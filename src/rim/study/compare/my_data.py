@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from typing import Any
 
 from rim.config import ConfigError, DataConfig, DataSource, ModelConfig, TemplatesConfig
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
-from rim.config.stages import divide_steps, expand_stages
+from rim.config.stages import divide_steps
 from rim.data.examples import DataError, Example
 from rim.data.sources import MOST_VALIDATION, load_examples, source_name
 from rim.data.training import load_training_data
 from rim.report.verdict import FEW
 from rim.study.compare.settings import Comparison
+from rim.study.compare.trial import share_steps
 
 #: More blocks than this are not chosen by themselves: a few long examples would cost all others.
 MOST_BLOCKS = 16
@@ -84,11 +84,13 @@ def compare_my_data(
         within[part] = within.get(part, {}) | {"max_new_tokens": room}
     for override in overrides:
         apply_override(raw, override)
+    lines = _leave_out(raw)
     # What a trial leaves behind is not in the way of the whole.
     raw["name"] = f"{raw['name']}{trial}"
     settings = settings_from_dict(Comparison, raw, str(recipe))
     count = settings.common["memory"].get("blocks", count)  # overrides may have changed it
     lines = [
+        *lines,
         f"{len(train)} training, {len(validation)} validation and {len(tested)} test questions; "
         "no question is on two sides",
         f"{count} memory blocks; {steps} training steps for each of {', '.join(settings.methods)}; "
@@ -99,6 +101,18 @@ def compare_my_data(
     if len(tested) < FEW:
         lines.append(f"{len(tested)} test questions are few: expect wide intervals")
     return MyData(settings, lines)
+
+
+def _leave_out(raw: dict[str, Any]) -> list[str]:
+    """Methods that begin with an adapter cannot with a base of 4 bits: left out, and said so."""
+    if not raw["common"]["model"].get("quantize"):
+        return []
+    methods = raw.get("methods", {})
+    lost = [n for n, m in methods.items() if isinstance(m, dict) and "/" in (m.get("from") or "")]
+    methods |= dict.fromkeys(lost)
+    return [
+        f"{name} is left out: it begins with an adapter, and quantize rounds bases" for name in lost
+    ]
 
 
 def _sources(source: DataSource, test: DataSource | None) -> dict[str, Any]:
@@ -141,49 +155,11 @@ def _quantile(counts: Sequence[int], share: float) -> int:
 
 
 def _share_steps(raw: dict[str, Any], steps: int) -> None:
-    """Give every method so many optimizer steps, those of its starts counted, in the proportion
-    that is written.
-
-    Raises:
-        ConfigError: two methods would have a start of theirs take different numbers of steps.
-    """
-    starts = raw.get("starts") or {}
-    written, owner = copy.deepcopy(starts), dict[str, str]()
-    for name, method in raw.get("methods", {}).items():
-        if not isinstance(method, dict):
-            continue
-        line = _line(written, method.get("from"))
-        lists = [written[start].get("stages") for start in line] + [method.get("stages")]
-        origin = f"methods.{name}"
-        expanded = [_expanded(stages, origin) for stages in lists] if line else lists
-        whole = [stage for stages in expanded for stage in stages] if line else lists[0]
-        shared = divide_steps(whole, steps, origin)
-        for start, stages in zip(line, expanded, strict=False):
-            own, shared = shared[: len(stages)], shared[len(stages) :]
-            if owner.setdefault(start, name) != name and starts[start]["stages"] != own:
-                raise ConfigError(
-                    f"{origin} and methods.{owner[start]} share {steps} steps differently with "
-                    f"starts.{start}, which both begin with"
-                )
-            starts[start]["stages"] = own
-        method["stages"] = shared
-
-
-def _line(starts: dict[str, Any], last: str | None) -> list[str]:
-    """The starts that lead to one, the first to be trained first; unknown ones and circles are
-    found when the settings are read.
-    """
-    line: list[str] = []
-    while last in starts and last not in line:
-        line.insert(0, last)
-        last = starts[last].get("from")
-    return line
-
-
-def _expanded(stages: Any, origin: str) -> list[Any]:
-    if not isinstance(stages, list):
-        raise ConfigError(f"{origin} and what it starts from must have stages of their own")
-    return list(expand_stages(stages))
+    """Give every method so many optimizer steps, its stages in the proportion that is written."""
+    methods = {n: m for n, m in raw.get("methods", {}).items() if isinstance(m, dict)}
+    written = {name: (m.get("from"), m.get("stages")) for name, m in methods.items()}
+    for name, stages in share_steps(written, steps, divide_steps).items():
+        methods[name]["stages"] = stages
 
 
 def _longest_answer(base: str, examples: Sequence[Example]) -> int:

@@ -15,7 +15,12 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_examples
 from rim.data.training import load_training_data
 from rim.results import read_json
-from rim.study.compare.settings import Comparison, MethodSettings, StartSettings
+from rim.study.compare.settings import (
+    Comparison,
+    MethodSettings,
+    StartSettings,
+    others_last,
+)
 from rim.train.run_folder import RunFolder
 
 
@@ -29,6 +34,7 @@ class Run:
     recipe: Recipe
     result: Path | None
     needs: Run | None = None
+    stages_taken: int = 0  # of what it needs: it begins after that many stages, not at the end
 
     @property
     def name(self) -> str:
@@ -84,7 +90,8 @@ def resolve_runs(settings: Comparison) -> list[Run]:
     for task in settings.tasks:
         for seed in settings.seeds:
             starts: dict[str | None, Run] = {}
-            for name, method in settings.methods.items():
+            methods: dict[str, Run] = {}
+            for name, method in others_last(settings.methods, lambda method: method.start):
                 for start in settings.line_of(method.start):
                     if start not in starts:
                         part = settings.starts[start]
@@ -92,11 +99,21 @@ def resolve_runs(settings: Comparison) -> list[Run]:
                         recipe = _resolve(settings, task, start, seed, part, needs)
                         plan.append(Run(task, start, seed, recipe, None, needs))
                         starts[start] = plan[-1]
-                needs = starts.get(method.start)
-                recipe = _resolve(settings, task, name, seed, method, needs)
+                other, _, stage = (method.start or "").partition("/")
+                needs = methods[other] if stage else starts.get(method.start)
+                taken = _stages_up_to(needs, stage) if needs and stage else 0
+                recipe = _resolve(settings, task, name, seed, method, needs, taken)
                 result = settings.folder / "results" / task / f"{recipe.name}.json"
-                plan.append(Run(task, name, seed, recipe, result, needs))
+                plan.append(Run(task, name, seed, recipe, result, needs, taken))
+                methods[name] = plan[-1]
     return plan
+
+
+def _stages_up_to(needs: Run, name: str) -> int:
+    names = [stage.name for stage in needs.recipe.stages]
+    if name not in names:
+        raise ConfigError(f"methods.{needs.method} has no stage {name!r}: {', '.join(names)}")
+    return names.index(name) + 1
 
 
 def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> list[Run]:
@@ -112,7 +129,13 @@ def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> li
 
 
 def _resolve(
-    settings: Comparison, task: str, name: str, seed: int, own: StartSettings, needs: Run | None
+    settings: Comparison,
+    task: str,
+    name: str,
+    seed: int,
+    own: StartSettings,
+    needs: Run | None,
+    stages_taken: int = 0,
 ) -> Recipe:
     """common < the task < the method or start < what the comparison itself decides."""
     kind = "methods" if isinstance(own, MethodSettings) else "starts"
@@ -121,98 +144,127 @@ def _resolve(
         model = part.get("model") or {}
         # A shape in `common` is for those that begin from nothing.
         shape = {} if "scratch" in model else {"scratch": None}
-        part = merge(part, {"model": {"base": str(needs.folder.model_dir)} | shape})
+        base = needs.folder.model_dir
+        if stages_taken:
+            last = stages_taken - 1
+            base = needs.folder.stage_dir(last, needs.recipe.stages[last]) / "final"
+        part = merge(part, {"model": {"base": str(base)} | shape})
     raw = merge(settings.common, content.recipe)
     raw = merge(raw, {"data": content.data.model_dump(exclude_unset=True)})
     fixed = {"name": f"{name}-seed{seed}", "seed": seed, "runs_dir": str(settings.folder / task)}
     for key in fixed:
         if key in raw or key in part:
             raise ConfigError(f"{origin}: {key!r} is set by the comparison; leave it out")
-    return recipe_from_dict(merge(raw, part) | fixed, f"{origin} (task {task})")
+    recipe = recipe_from_dict(merge(raw, part) | fixed, f"{origin} (task {task})")
+    if needs and recipe.model.quantize and needs.recipe.model.tuning == "lora":
+        raise ConfigError(
+            f"{origin}: model.quantize rounds a base, and it begins with an adapter, "
+            f"{needs.method}; leave quantize out, or the method (null)"
+        )
+    return recipe
 
 
 # --- equal budgets -------------------------------------------------------------------------------
 
 
-def training_steps(recipe: Recipe) -> tuple[int, int]:
-    """Optimizer steps of a recipe's stages, and the examples of as many full batches."""
+def training_steps(recipe: Recipe, stages: int | None = None) -> tuple[int, int]:
+    """Optimizer steps of a recipe's stages (the first so many), and the examples of as many full
+    batches.
+    """
     count = 0
-    if any(stage.max_steps is None for stage in recipe.stages):
+    chosen = recipe.stages[:stages]
+    if any(stage.max_steps is None for stage in chosen):
         count = len(load_training_data(recipe.data, recipe.seed)[0])
-    steps = [stage.optimizer_steps(count) for stage in recipe.stages]
-    sizes = [stage.batch_size for stage in recipe.stages]
+    steps = [stage.optimizer_steps(count) for stage in chosen]
+    sizes = [stage.batch_size for stage in chosen]
     return sum(steps), sum(n * size for n, size in zip(steps, sizes, strict=True))
+
+
+def _all_steps(run: Run) -> tuple[int, int]:
+    """A run's own, and those of the stages that it takes over from another method."""
+    steps, examples = training_steps(run.recipe)
+    if run.needs is None or not run.stages_taken:
+        return steps, examples
+    before = training_steps(run.needs.recipe, run.stages_taken)
+    return steps + before[0], examples + before[1]
 
 
 def check_steps(settings: Comparison, plan: list[Run]) -> None:
     """Refuse methods of one task that train for different steps or examples, unless exempt; with a
-    stage that may end early nobody knows them before. Starts count, but for those of all.
+    stage that may end early nobody knows them before.
     """
+    for run in plan:
+        if run.result is None or run.method in settings.budget.exempt:
+            continue
+        ends_early = (s for s in run.recipe.stages if s.patience and s.unused_steps == "drop")
+        if early := next((stage.name for stage in ends_early), None):
+            raise ConfigError(
+                f"task {run.task}: {run.method} has patience in stage {early!r}, so how many steps "
+                "it will take is not known. Hand them to the next stage, if there is one "
+                "(unused_steps: next_stage), leave patience out, compare what was trained "
+                "(budget.kind: tokens), or name the method under budget.exempt with the reason"
+            )
     for task in settings.tasks:
-        runs = {
-            run.method: run
-            for run in plan
-            if run.task == task and run.result and run.seed == settings.seeds[0]
-            if run.method not in settings.budget.exempt
+        counted = {
+            r.method: _all_steps(r)
+            for r in plan
+            if r.task == task and r.result and r.seed == settings.seeds[0]
+            if r.method not in settings.budget.exempt
         }
-        counted = {}
-        for name, run in runs.items():
-            own = [x for x in run.starts if any(x not in other.starts for other in runs.values())]
-            budgets = [_budget(task, name, part.recipe) for part in (run, *own)]
-            counted[name] = tuple(map(sum, zip(*budgets, strict=True)))
         if len(set(counted.values())) > 1:
             listed = ", ".join(
                 f"{name} {steps} steps and {examples} examples"
                 for name, (steps, examples) in counted.items()
             )
             raise ConfigError(
-                f"task {task}: the training budgets differ ({listed}; starts counted). Make them "
-                "equal, or name a method under budget.exempt with the reason"
+                f"task {task}: the training budgets differ ({listed}). Make them equal, or name a "
+                "method under budget.exempt with the reason"
             )
 
 
-def _budget(task: str, method: str, recipe: Recipe) -> tuple[int, int]:
-    ends_early = (s for s in recipe.stages if s.patience and s.unused_steps == "drop")
-    if early := next((stage.name for stage in ends_early), None):
-        raise ConfigError(
-            f"task {task}: {method} has patience in stage {early!r}, so how many steps "
-            "it will take is not known. Hand them to the next stage, if there is one "
-            "(unused_steps: next_stage), leave patience out, compare what was trained "
-            "(budget.kind: tokens), or name the method under budget.exempt with the reason"
-        )
-    return training_steps(recipe)
-
-
 def check_tokens(settings: Comparison, task: str, results: list[dict[str, Any]]) -> None:
-    """Refuse methods of one seed whose measured training tokens, those of their starts counted,
-    differ by more than the tolerance, unless exempt: the most against the least.
+    """Refuse methods of one seed whose measured training tokens differ by more than the tolerance,
+    unless exempt: the most against the least.
 
     Tokens are known only once a run is done, so this is asked after every run. Nothing is refused
     where budgets are counted in steps.
     """
     if settings.budget.kind == "steps":
         return
+    starts = {name: method.start for name, method in settings.methods.items()}
     for seed in settings.seeds:
+        trainings = {r["method"]: r["training"] for r in results if r["seed"] == seed}
         trained = {
-            r["method"]: (r["training"]["total"], r.get("starts_training", {}).get("tokens", 0))
-            for r in results
-            if r["seed"] == seed and r["method"] not in settings.budget.exempt
+            name: _with_taken(starts.get(name), training, trainings)
+            for name, training in trainings.items()
+            if name not in settings.budget.exempt
         }
         if not trained:
             continue
-        tokens = {name: own["tokens"] + before for name, (own, before) in trained.items()}
-        order = sorted(tokens, key=lambda name: tokens[name])
+        order = sorted(trained, key=lambda name: trained[name]["tokens"])
         least, most = order[0], order[-1]
-        low, high = tokens[least], tokens[most]
+        low, high = (trained[name]["tokens"] for name in (least, most))
         if high > low * (1 + settings.budget.tolerance):
-            own, before = trained[most]
-            fitting = max(0, round(own["steps"] * (low - before) / own["tokens"]))
+            steps = trained[most]["steps"]
             raise ConfigError(
                 f"task {task}, seed {seed}: {most} trained on {high:.0f} tokens, {least} on "
-                f"{low:.0f}. About {fitting} steps instead of {own['steps']:.0f} would "
+                f"{low:.0f}. About {round(steps * low / high)} steps instead of {steps:.0f} would "
                 "make them equal (then delete that run and its result), or name a method under "
                 "budget.exempt with the reason"
             )
+
+
+def _with_taken(
+    start: str | None, training: Mapping[str, Any], trainings: Mapping[str, Any]
+) -> dict[str, float]:
+    """Steps and tokens of a training, with those of stages taken over from another method."""
+    parts = [training["total"]]
+    other, _, last = (start or "").partition("/")
+    for stage in trainings.get(other, {}).get("stages", []) if last else []:
+        parts.append(stage)
+        if stage["stage"] == last:
+            break
+    return {key: sum(part[key] for part in parts) for key in ("steps", "tokens")}
 
 
 # --- test questions ------------------------------------------------------------------------------

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rim.config import ConfigError, DataConfig, DataSource, Settings
 from rim.config.base import Folder, NonNegativeInt, PositiveInt, Share
 from rim.config.recipe_yaml import read_recipe, settings_from_dict
+from rim.config.stages import expand_stages
 
+T = TypeVar("T")
 Name = Annotated[str, Field(pattern=r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 
 
@@ -34,7 +37,8 @@ class TaskSettings(Settings):
 class StartSettings(Settings):
     """A model to start from as written: a part of a training recipe, and the key below beside it.
 
-    start: key `from`, the model of `starts` that training begins with.
+    start: key `from`, the model of `starts` that training begins with; a method's may also be
+        METHOD/STAGE, what another method is after a stage of its own.
     """
 
     start: str | None = Field(default=None, alias="from")
@@ -137,6 +141,8 @@ class Comparison(Settings):
     def line_of(self, start: str | None) -> list[str]:
         """The starts that training from this one needs, the first to be trained first."""
         line: list[str] = []
+        if start is not None and "/" in start:
+            start = self.methods[start.partition("/")[0]].start
         while start is not None:
             if start in line:
                 raise ValueError(f"starts.{start}.from: {' from '.join([*line, start])}, a circle")
@@ -157,7 +163,10 @@ class Comparison(Settings):
         parts = {f"methods.{n}": m for n, m in self.methods.items()}
         parts |= {f"starts.{n}": s for n, s in self.starts.items()}
         for name, part in parts.items():
-            _known(f"{name}.from", [part.start] if part.start else [], self.starts)
+            if isinstance(part, MethodSettings) and "/" in (part.start or ""):
+                self._check_stage(name, part)
+            else:
+                _known(f"{name}.from", [part.start] if part.start else [], self.starts)
         for name in self.starts:
             self.line_of(name)
         for name, method in self.methods.items():
@@ -166,6 +175,16 @@ class Comparison(Settings):
         for group, names in (self.selection.candidates if self.selection else {}).items():
             _known(f"selection.candidates.{group}", names, self.methods)
         return self
+
+    def _check_stage(self, name: str, part: MethodSettings) -> None:
+        method, _, stage = str(part.start).partition("/")
+        _known(f"{name}.from", [method], self.methods)
+        other = self.methods[method]
+        if other is part or "/" in (other.start or ""):
+            raise ValueError(f"{name}.from: {method} itself begins with a stage of a method")
+        stages = expand_stages(other.recipe.get("stages"))
+        if isinstance(stages, list):  # else they stand in `common`, and are checked with the recipe
+            _known(f"{name}.from", [stage], [each.get("name") for each in stages])
 
     @model_validator(mode="after")
     def _folders_differ(self) -> Self:
@@ -177,6 +196,13 @@ class Comparison(Settings):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds repeat: {list(self.seeds)}")
         return self
+
+
+def others_last(
+    methods: Mapping[str, T], start_of: Callable[[T], str | None]
+) -> list[tuple[str, T]]:
+    """Methods in their order, but those that begin with a stage of another behind all others."""
+    return sorted(methods.items(), key=lambda item: "/" in (start_of(item[1]) or ""))
 
 
 def _known(where: str, names: Any, known: Any) -> None:

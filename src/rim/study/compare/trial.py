@@ -1,13 +1,15 @@
-"""A trial: a comparison with so many steps a run, to see that it works before it costs hours."""
+"""Few steps for a whole comparison: a trial, to see that it works before it costs hours."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from rim.config.stages import trial_stages
-from rim.study.compare.settings import Comparison, StartSettings
+from rim.study.compare.settings import Comparison, StartSettings, others_last
 
 Part = TypeVar("Part", bound=StartSettings)
+Divide = Callable[[Any, int, str], list[dict[str, Any]]]
 
 
 def trial(settings: Comparison, steps: int) -> Comparison:
@@ -18,21 +20,40 @@ def trial(settings: Comparison, steps: int) -> Comparison:
         ConfigError: a recipe has more stages than that, or none of its own (stages of `common` or
             of a task are no one recipe's).
     """
-    lines = {name: settings.line_of(method.start) for name, method in settings.methods.items()}
-    longer = {
-        name: f"a trial: {steps} steps for each of its starts, too"
-        for name, line in lines.items()
-        if any(start not in other for start in line for other in lines.values())
-    }
+    starts = {n: (None, part.recipe.get("stages", [])) for n, part in settings.starts.items()}
+    methods = {n: (m.start, m.recipe.get("stages", [])) for n, m in settings.methods.items()}
     changes = {
-        "budget": settings.budget.model_copy(update={"exempt": longer | settings.budget.exempt}),
         "name": f"{settings.name}-{steps}steps",
-        "starts": {n: _shortened(part, steps, n) for n, part in settings.starts.items()},
-        "methods": {n: _shortened(part, steps, n) for n, part in settings.methods.items()},
+        "starts": _with(settings.starts, share_steps(starts, steps, trial_stages)),
+        "methods": _with(settings.methods, share_steps(methods, steps, trial_stages)),
     }
     return settings.model_copy(update=changes)
 
 
-def _shortened(part: Part, steps: int, name: str) -> Part:
-    stages = trial_stages(part.recipe.get("stages", []), steps, name)
-    return part.model_copy(update={"recipe": part.recipe | {"stages": stages}})
+def share_steps(
+    parts: Mapping[str, tuple[str | None, Any]], steps: int, divide: Divide
+) -> dict[str, list[dict[str, Any]]]:
+    """Stages of every part with so many steps in all, those that it takes over from a stage of
+    another part among them.
+
+    Args:
+        parts: of each its `from` and its stages as written.
+        divide: `divide_steps` or `trial_stages`.
+    """
+    shared: dict[str, list[dict[str, Any]]] = {}
+    for name, (start, stages) in others_last(parts, lambda part: part[0]):
+        other, _, last = (start or "").partition("/")
+        taken = 0
+        for stage in shared.get(other, []) if last else []:
+            taken += stage["max_steps"]
+            if stage.get("name") == last:
+                break
+        shared[name] = divide(stages, steps - taken, name)
+    return shared
+
+
+def _with(parts: Mapping[str, Part], stages: Mapping[str, Any]) -> dict[str, Part]:
+    return {
+        name: part.model_copy(update={"recipe": part.recipe | {"stages": stages[name]}})
+        for name, part in parts.items()
+    }
