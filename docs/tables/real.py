@@ -8,6 +8,8 @@ from tables.comparisons import table_note
 from tables.numbers import quartiles, read, short_commit, spread
 from tables.serving import quantised
 
+from rim.evaluate.verdicts import p_cell
+
 
 def _content() -> tuple[dict[str, Any], dict[str, Any]]:
     (result,) = read("results/compare_real.json")
@@ -34,7 +36,7 @@ def accuracy_table() -> str:
             spread(row["any_block"], scale=100) if "any_block" in row else "-",
             spread(row["extra_tests"]["new_names"], scale=100),
             spread(row["extra_tests"]["paraphrased"], scale=100),
-            "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+            "-" if p is None else p_cell(p),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", table_note(result, content)])
@@ -54,6 +56,34 @@ def learning_table() -> str:
         means = [sum(seed[step] for seed in seeds) / len(seeds) for step in steps]
         lines.append(f"| {name} | {' | '.join(f'{100 * mean:.0f}' for mean in means)} |")
     return "\n".join(lines)
+
+
+def after_grounding_table() -> str:
+    """Further training from one model after RiM's first stage: with blocks, and without any."""
+    (result,) = read("results/compare_real_after_grounding.json")
+    (content,) = result["tasks"].values()
+    lines = [
+        "| method | steps after its start | accuracy % | 2 hops | 3 hops | new names % "
+        "| paraphrased % | validation % by step |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in content["methods"].items():
+        by = {r["steps"]: f"{100 * r['mean']:.1f}" for r in row["by_steps"]}
+        (points,) = (seed["points"] for seed in row["learning"])
+        extra = [spread(row["extra_tests"][t], scale=100) for t in ("new_names", "paraphrased")]
+        curve = ", ".join(f"{step}: {100 * share:.0f}" for step, share in points)
+        lines.append(
+            f"| {name} | {row['steps']['mean']:.0f} | {spread(row['final'], scale=100)} | {by[2]} "
+            f"| {by[3]} | {' | '.join(extra)} | {curve} |"
+        )
+    starts = ", ".join(f"{n} {s['steps']['mean']:.0f}" for n, s in content["starts"].items())
+    seeds = ", ".join(map(str, result["seeds"]))
+    note = (
+        f"95 % Wilson intervals, seed {seeds}, {content['data']['tests']['test']['examples']} test "
+        f"questions. Steps of the starts, one from another: {starts}. Runs made at "
+        f"{', '.join(map(short_commit, content['commits']))}."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def cost_table() -> str:
