@@ -162,7 +162,7 @@ def test_broken_model_files_are_named(run, tmp_path):
     intact = words.read_text()
     words.write_text(intact[: len(intact) // 2])
     said = " ".join(rim_command("ask", broken, "q", code=2).split())
-    assert "the tokenizer in" in said and "broken/model cannot be read: " in said
+    assert "broken/model could not be loaded: " in said
     words.write_text(intact)
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "a file seems to be damaged" in rim_command("ask", broken, "q", code=2)

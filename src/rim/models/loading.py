@@ -76,7 +76,7 @@ def load_base(
             if config.dtype != "auto":
                 cast_weights(model, config.dtype)
         else:
-            tokenizer = _read_tokenizer(source, options)
+            tokenizer = _read_tokenizer(source, options, repr(config.base))
             model = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=config.dtype,
@@ -118,26 +118,21 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         ConfigError: it cannot be loaded.
     """
     source, _, options = _origin(config)
-    try:
-        return _read_tokenizer(source, options)
-    except _UNREADABLE as error:
-        raise ConfigError(
-            f"the tokenizer of {config.base!r} could not be loaded: {error}"
-        ) from None
+    return _read_tokenizer(source, options, repr(config.base))
 
 
-def _read_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """A tokenizer as it stands, with a fixed date.
+def _read_tokenizer(source: str, options: dict[str, Any], of: str) -> PreTrainedTokenizerBase:
+    """A tokenizer as it stands, with a fixed date; `of` names its model in messages.
 
     Raises:
-        OSError, ValueError, ImportError: it cannot be read.
+        ConfigError: it cannot be read.
     """
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
-    except _UNREADABLE:
-        raise
-    except Exception as error:  # of tokenizers, for a damaged file
-        raise ValueError(f"its tokenizer is damaged: {error}") from None
+    except _UNREADABLE as error:
+        raise ConfigError(f"the tokenizer of {of} could not be loaded: {error}") from None
+    except Exception as error:  # of tokenizers, which raises nothing narrower
+        raise ConfigError(f"the tokenizer of {of} is damaged: {error}") from None
     fix_date(tokenizer)
     return tokenizer
 
@@ -246,10 +241,8 @@ def load_trained(
         attention = "sdpa"  # the same but for rounding, and asked where there is no such kernel
     if attention:
         config = config.model_copy(update={"attention": attention})
-    try:
-        tokenizer = _read_tokenizer(str(folder), {"trust_remote_code": config.trust_remote_code})
-    except _UNREADABLE as error:
-        raise ConfigError(f"the tokenizer in {folder} cannot be read: {error}") from None
+    options = {"trust_remote_code": config.trust_remote_code}
+    tokenizer = _read_tokenizer(str(folder), options, str(folder))
     model: Any
     if (folder / "adapter_config.json").exists():
         prompt_format = read_prompt_format(folder)

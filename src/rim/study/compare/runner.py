@@ -27,7 +27,8 @@ from rim.study.compare.measure import (
     redo_controls,
     refuse_other_measurements,
 )
-from rim.study.compare.plan import Run, check_questions, check_tokens, choose, make_plan
+from rim.study.compare.plan import Run, check_tokens, choose, make_plan
+from rim.study.compare.questions import check_questions
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import progress_bar
