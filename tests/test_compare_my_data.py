@@ -313,7 +313,7 @@ def with_answers_after_grounding(shares, p, questions=1000):
 @pytest.mark.parametrize(
     ("shares", "p", "said"),
     [
-        ((0.5, 0.4, 0.5), 0.001, "Blocks help to answer, and not only to learn: direct answers af"),
+        ((0.5, 0.4, 0.5), 0.001, "blocks help to answer, and not only to learn: direct answers af"),
         ((0.9, 0.9, 0.9), 0.4, "not surely worse: what the blocks taught may not need them"),
         ((1.0, 1.0, 1.0), 0.001, "surely better: what the blocks taught may not need them"),
     ],
@@ -334,7 +334,7 @@ def test_nothing_is_said_of_what_blocks_taught_where_nothing_shows_that_they_did
     methods["direct"]["p"] = 0.001
     result["reference"] = "cot"  # has no blocks
     (lines,) = verdict(result).values()
-    assert not any("Blocks help" in line or "blocks taught" in line for line in lines)
+    assert not any("blocks help" in line or "blocks taught" in line for line in lines)
 
 
 def test_blocks_that_nothing_needs_are_said_to_be_so():

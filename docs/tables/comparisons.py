@@ -173,16 +173,17 @@ def pairs_table() -> str:
 def _each_seed(file: str) -> str:
     """Every method of a comparison: accuracies and controls of each seed, task by task."""
     (content,) = read(file)
+    tasks = {task: result for task, result in content["tasks"].items() if result["methods"]}
     heads = (
-        *(["task"] if len(content["tasks"]) > 1 else []),
+        *(["task"] if len(tasks) > 1 else []),
         "method",
         "accuracy %, each seed",
         "question hidden",
         "another question's blocks: still right / the other's answer, each seed",
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for task, result in content["tasks"].items():
-        start = f"| {task} " if len(content["tasks"]) > 1 else ""
+    for task, result in tasks.items():
+        start = f"| {task} " if len(tasks) > 1 else ""
         lines += [start + line for line in _seeds_of(result)]
     return "\n".join(lines)
 

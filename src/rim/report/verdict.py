@@ -137,7 +137,10 @@ def _learned(methods: dict[str, Any], reference: str, questions: int) -> str:
     beside = f"{_word(_AFTER)} are right in {after} ({_word(reference)} {own})"
     side = _against(methods, _AFTER, reference)
     if side > 0:
-        return f"Blocks help to answer, and not only to learn: {beside}."
+        return (
+            f"With as many steps blocks help to answer, and not only to learn: {beside}. Longer "
+            "training without blocks may catch up."
+        )
     sure = "surely better" if side < 0 else f"not surely worse{_few(questions)}"
     return (
         f"Without blocks, {beside}, {sure}: what the blocks taught may not need them to answer "
