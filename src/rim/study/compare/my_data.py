@@ -16,7 +16,7 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import MOST_VALIDATION, load_examples, source_name
 from rim.data.training import load_training_data
 from rim.report.verdict import FEW
-from rim.study.compare.settings import Comparison
+from rim.study.compare.settings import Comparison, stage_of
 from rim.study.compare.trial import share_steps
 
 #: More blocks than this are not chosen by themselves: a few long examples would cost all others.
@@ -108,7 +108,7 @@ def _leave_out(raw: dict[str, Any]) -> list[str]:
     if not raw["common"]["model"].get("quantize"):
         return []
     methods = raw.get("methods", {})
-    lost = [n for n, m in methods.items() if isinstance(m, dict) and "/" in (m.get("from") or "")]
+    lost = [n for n, m in methods.items() if isinstance(m, dict) and stage_of(m.get("from"))]
     methods |= dict.fromkeys(lost)
     return [
         f"{name} is left out: it begins with an adapter, and quantize rounds bases" for name in lost

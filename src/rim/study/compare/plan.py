@@ -17,6 +17,7 @@ from rim.study.compare.settings import (
     MethodSettings,
     StartSettings,
     others_last,
+    stage_of,
 )
 from rim.train.run_folder import RunFolder
 
@@ -96,9 +97,10 @@ def resolve_runs(settings: Comparison) -> list[Run]:
                         recipe = _resolve(settings, task, start, seed, part, needs)
                         plan.append(Run(task, start, seed, recipe, None, needs))
                         starts[start] = plan[-1]
-                other, _, stage = (method.start or "").partition("/")
-                needs = methods[other] if stage else starts.get(method.start)
-                taken = _stages_up_to(needs, stage) if needs and stage else 0
+                needs, taken = starts.get(method.start), 0
+                if begins := stage_of(method.start):
+                    needs = methods[begins[0]]
+                    taken = _stages_up_to(needs, begins[1])
                 recipe = _resolve(settings, task, name, seed, method, needs, taken)
                 result = settings.folder / "results" / task / f"{recipe.name}.json"
                 plan.append(Run(task, name, seed, recipe, result, needs, taken))
@@ -256,8 +258,8 @@ def _with_taken(
 ) -> dict[str, float]:
     """Steps and tokens of a training, with those of stages taken over from another method."""
     parts = [training["total"]]
-    other, _, last = (start or "").partition("/")
-    for stage in trainings.get(other, {}).get("stages", []) if last else []:
+    other, last = stage_of(start) or ("", "")
+    for stage in trainings.get(other, {}).get("stages", []):
         parts.append(stage)
         if stage["stage"] == last:
             break

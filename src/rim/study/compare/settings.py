@@ -141,8 +141,8 @@ class Comparison(Settings):
     def line_of(self, start: str | None) -> list[str]:
         """The starts that training from this one needs, the first to be trained first."""
         line: list[str] = []
-        if start is not None and "/" in start:
-            start = self.methods[start.partition("/")[0]].start
+        if begins := stage_of(start):
+            start = self.methods[begins[0]].start
         while start is not None:
             if start in line:
                 raise ValueError(f"starts.{start}.from: {' from '.join([*line, start])}, a circle")
@@ -163,8 +163,8 @@ class Comparison(Settings):
         parts = {f"methods.{n}": m for n, m in self.methods.items()}
         parts |= {f"starts.{n}": s for n, s in self.starts.items()}
         for name, part in parts.items():
-            if isinstance(part, MethodSettings) and "/" in (part.start or ""):
-                self._check_stage(name, part)
+            if isinstance(part, MethodSettings) and (begins := stage_of(part.start)):
+                self._check_stage(name, part, *begins)
             else:
                 _known(f"{name}.from", [part.start] if part.start else [], self.starts)
         for name in self.starts:
@@ -176,15 +176,15 @@ class Comparison(Settings):
             _known(f"selection.candidates.{group}", names, self.methods)
         return self
 
-    def _check_stage(self, name: str, part: MethodSettings) -> None:
-        method, _, stage = str(part.start).partition("/")
+    def _check_stage(self, name: str, part: MethodSettings, method: str, stage: str) -> None:
         _known(f"{name}.from", [method], self.methods)
         other = self.methods[method]
-        if other is part or "/" in (other.start or ""):
+        if other is part or stage_of(other.start):
             raise ValueError(f"{name}.from: {method} itself begins with a stage of a method")
         stages = expand_stages(other.recipe.get("stages"))
         if isinstance(stages, list):  # else they stand in `common`, and are checked with the recipe
-            _known(f"{name}.from", [stage], [each.get("name") for each in stages])
+            named = [each["name"] for each in stages if isinstance(each, dict) and "name" in each]
+            _known(f"{name}.from", [stage], named)
 
     @model_validator(mode="after")
     def _folders_differ(self) -> Self:
@@ -198,11 +198,15 @@ class Comparison(Settings):
         return self
 
 
-def others_last(
-    methods: Mapping[str, T], start_of: Callable[[T], str | None]
-) -> list[tuple[str, T]]:
+def stage_of(start: object) -> tuple[str, str] | None:
+    """Method and stage of a `from` that is METHOD/STAGE; None of any other."""
+    method, slash, stage = str(start or "").partition("/")
+    return (method, stage) if slash else None
+
+
+def others_last(methods: Mapping[str, T], start_of: Callable[[T], object]) -> list[tuple[str, T]]:
     """Methods in their order, but those that begin with a stage of another behind all others."""
-    return sorted(methods.items(), key=lambda item: "/" in (start_of(item[1]) or ""))
+    return sorted(methods.items(), key=lambda item: bool(stage_of(start_of(item[1]))))
 
 
 def _known(where: str, names: Any, known: Any) -> None:

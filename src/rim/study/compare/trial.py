@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rim.config.stages import trial_stages
-from rim.study.compare.settings import Comparison, StartSettings, others_last
+from rim.study.compare.settings import Comparison, StartSettings, others_last, stage_of
 
 Part = TypeVar("Part", bound=StartSettings)
 Divide = Callable[[Any, int, str], list[dict[str, Any]]]
@@ -42,9 +42,9 @@ def share_steps(
     """
     shared: dict[str, list[dict[str, Any]]] = {}
     for name, (start, stages) in others_last(parts, lambda part: part[0]):
-        other, _, last = (start or "").partition("/")
+        other, last = stage_of(start) or ("", "")
         taken = 0
-        for stage in shared.get(other, []) if last else []:
+        for stage in shared.get(other, []):
             taken += stage["max_steps"]
             if stage.get("name") == last:
                 break
