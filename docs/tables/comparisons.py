@@ -123,8 +123,8 @@ def blind_table() -> str:
 def blind_share_table() -> str:
     """Blind drop-out by its share p: controls and protocol A of each run, on two processors."""
     lines = [
-        "| p | seed | accuracy % | question hidden | another question's blocks: still right / the "
-        f"other's answer | {' | '.join(_TRANSPLANT_HEADS)} |",
+        "| share p | seed | accuracy % | question hidden | another question's blocks: still right "
+        f"/ the other's answer | {' | '.join(_TRANSPLANT_HEADS)} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     rows = [row for machine in ("", "_epyc") for row in _share_rows(machine)]
@@ -209,7 +209,7 @@ def after_grounding_table() -> str:
     (content,) = read("results/compare_after_grounding.json")
     lines = [
         "| task | seed | RiM's second stage, 300 steps % | no blocks: direct answers, 300 steps % "
-        "| p | 1,200 steps % | direct answers from the base, 1,200 steps % |",
+        "| p (McNemar) | 1,200 steps % | direct answers from the base, 1,200 steps % |",
         "|---|---|---|---|---|---|---|",
     ]
     for task, result in content["tasks"].items():
@@ -241,8 +241,8 @@ def _follows(swap: dict[str, Any], answers: int) -> str:
 
 #: Heads of `_transplanted`.
 _TRANSPLANT_HEADS = (
-    "source's blocks: source's answer % (95 %)",
-    "source's question: own answer % (95 %)",
+    "with the source's blocks: gives the source's answer % (95 %)",
+    "with the source's question: keeps its own answer % (95 %)",
     "verdict on the answer",
     "a step's value, best part (post hoc)",
 )

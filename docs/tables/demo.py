@@ -87,8 +87,8 @@ def _latency_of(result: dict[str, Any]) -> str:
         f"{machine['packages']['torch']}, commit {machine['git_commit'][:7]}; answers of "
         f"{settings['answer_tokens']} tokens; median (quartiles) of {settings['repeats']} repeats.",
         "",
-        "| question | batch | method | prompt | TTFT ms | TTFT to direct | answer ms "
-        "| answer to direct | prefill ms | ms a token | MiB |",
+        "| question, tokens | batch | method | prompt, tokens | TTFT ms | TTFT, x direct "
+        "| answer ms | answer, x direct | prefill ms | ms a token | memory, MiB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:

@@ -99,8 +99,8 @@ def _served_latency_of(result: dict[str, Any]) -> str:
         f"median (quartiles) of {asked['number']} questions on {machine['processor']}, one thread, "
         f"float32, commit {short_commit(machine['git_commit'])}:",
         "",
-        "| engine | blocks | answer, tokens | first token ms | to direct | whole answer ms | to "
-        "direct |",
+        "| engine | blocks | answer, tokens | first token ms | x direct | whole answer ms "
+        "| x direct |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in sorted(result["rows"], key=lambda row: row["engine"]):

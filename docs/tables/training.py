@@ -64,7 +64,8 @@ def performance_table() -> str:
         return f"{text} ({run['parameters'] / 1e6:.1f} M parameters)"
 
     row(
-        "positions that carry an example, one row each, GSM8K, batch 128, stage 1 / 2",
+        "share of positions that are not padding, one row per example, GSM8K, batch 128, "
+        "stage 1 / 2",
         [of_stages(run, "filled_one_row_each") for run in filled],
         "",
     )

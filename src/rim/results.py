@@ -50,6 +50,11 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def wrong_answers_file(result: Path) -> Path:
+    """Where the wrong answers of an evaluation lie, beside its result."""
+    return result.with_name(f"{result.stem}-wrong.jsonl")
+
+
 def git_commit() -> str | None:
     """Commit of the checkout that holds this package; `-dirty` if files differ; None outside a
     checkout.

@@ -55,6 +55,7 @@ def evaluate(
         from rim.data.sources import data_hash, open_file
         from rim.evaluate.selectors import check_calibrated
         from rim.models.folder import read_prompt_format
+        from rim.results import wrong_answers_file
 
         asked = block_counts(blocks)
         sampling = common.sampling(temperature, 0, top_p, samples, seed)
@@ -85,6 +86,7 @@ def evaluate(
         ]
         for file in files:
             check_target(file, overwrite=overwrite)
+            check_target(wrong_answers_file(file), overwrite=overwrite)
         tell_of_more(asked, prompt_format)
         reasoner = common.load(run, device, dtype)
 

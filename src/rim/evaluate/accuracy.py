@@ -22,7 +22,7 @@ from rim.infer.answers import grade, parse_answer
 from rim.infer.decode import After, Generated, generate
 from rim.infer.reasoner import Reasoner
 from rim.infer.sampling import Sampling
-from rim.results import environment, write_json, write_text
+from rim.results import environment, write_json, write_text, wrong_answers_file
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def write_evaluation(
         else None,
     }
     write_json(path, record)
-    wrong_file = path.with_name(f"{path.stem}-wrong.jsonl")
+    wrong_file = wrong_answers_file(path)
     lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in evaluation.wrong]
     write_text(wrong_file, "".join(lines))
     return record, wrong_file

@@ -100,8 +100,8 @@ class ServerEngine:
 
     A question that it refuses becomes a row with the error. One that it fails at (after the
     client's own retries) does too, if others are answered; several of them in a row, a server that
-    answers none, one that is gone, and one that wants another key or model, end the job with
-    nothing of that in the output.
+    answers none, one that refuses the first ones and a short one as well, one that is gone, and one
+    that wants another key or model, end the job with nothing of that in the output.
     """
 
     chunk_size = 1
@@ -120,28 +120,44 @@ class ServerEngine:
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]:
         waiting: list[list[Row]] = []  # from the first failure on, until a question is answered
-        failures, answered = 0, self.answered
+        failures, refusals, answered = 0, 0, self.answered
         with ThreadPoolExecutor(self.concurrency) as pool:
             for rows in _in_order(pool, self._ask, chunks, 4 * self.concurrency):
                 waiting.append(rows)
                 if not rows:  # a line without a question says nothing of the server
-                    if not failures:
+                    if len(waiting) == 1:
                         yield waiting.pop()
                     continue
-                if rows[0].pop("failed", False):
+                if failed := rows[0].pop("failed", None):
                     failures += 1
                     if failures == _MOST_FAILURES:
                         raise self._always_fails(rows)
                     continue
+                failures = 0
+                if failed is not None and not answered:
+                    refusals += 1
+                    if refusals < _MOST_FAILURES:
+                        continue
+                    self._check_short_question()
                 yield from waiting
                 waiting.clear()
-                failures, answered = 0, True
-        if failures and not answered:
+                answered = True
+        if failures and not (answered or refusals):
             raise self._always_fails(next(rows for rows in waiting if rows))
         yield from waiting
 
     def _always_fails(self, rows: list[Row]) -> ConfigError:
         return ConfigError(f"the server fails at every question: {rows[0]['error']}")
+
+    def _check_short_question(self) -> None:
+        """Whether it is the questions that are refused (all too long, say), or everything.
+
+        Raises:
+            ConfigError: it refuses a short question, too.
+        """
+        (row,) = self._ask(["1"])
+        if "error" in row:
+            raise ConfigError(f"the server refuses every question: {row['error']}")
 
     def _ask(self, chunk: Chunk) -> list[Row]:
         from rim.deploy.serve.client import ServerRefusal

@@ -239,7 +239,7 @@ def _verdict(
     line = (
         f"{best.name}, transplanted: {100 * sufficiency['accuracy']:.1f} % ({low:.1f}-{high:.1f}) "
         f"give {thing}, {100 * controls['decoded']['accuracy']:.1f} % when decoded freely; best "
-        f"competitor {100 * rivals[rival]:.1f} % ({rival}); with an unrelated question's "
+        f"competitor {100 * rivals[rival]:.1f} % ({rival}); with an unrelated question's part, "
         f"{100 * controls['necessity']:.1f} points of accuracy are lost; without anything changed "
         f"{100 * competence:.1f} % are right ({len(scoring)} pairs that the choice of the part did "
         f"not see): {call}"
