@@ -64,8 +64,23 @@ FEATURES: dict[str, dict[str, Feature]] = {
         "first and last item": lambda e: (_numbers(e)[0], _numbers(e)[-1]),
     },
 }
-#: The knobs measured; arithmetic's start comes last, other tasks are as they come.
-KNOBS: dict[str, dict[str, Any]] = {"arithmetic": {"start": "last"}}
+#: What is measured, row by row: a task and its knobs. The last two are those of
+#: recipes/compare_long_counts.yaml and recipes/compare_pairs.yaml.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "arithmetic": ("arithmetic", {"start": "last"}),
+    **{task: (task, {}) for task in FEATURES if task != "arithmetic"},
+    "long counts": (
+        "prefix_counts",
+        {"modulus": 4, "chunk": 3, "min_chunks": 10, "max_chunks": 10},
+    ),
+    "pairs, target last": (
+        "pair_matching",
+        {
+            **{"min_items": 6, "max_items": 6, "digits": 1, "modulus": 10, "max_pairs": 3},
+            **{"ask": "count", "target": "last", "steps": "partners"},
+        },
+    ),
+}
 
 
 def share_right(feature: Feature, train: Sequence[Example], test: Sequence[Example]) -> float:
@@ -83,8 +98,9 @@ def share_right(feature: Feature, train: Sequence[Example], test: Sequence[Examp
     return sum(guess(example) == example.answer for example in test) / len(test)
 
 
-def measure(task: str, examples: int, seed: int) -> dict[str, Any]:
-    knobs = KNOBS.get(task, {}) | {"seed": seed}
+def measure(row: str, examples: int, seed: int) -> dict[str, Any]:
+    task, knobs = ROWS[row]
+    knobs = knobs | {"seed": seed}
     train, test = (
         load_examples(task_source(task, {**knobs, "num_examples": count, "split": split}))
         for count, split in ((10 * examples, "train"), (examples, "test"))
@@ -105,7 +121,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
-    tasks = {task: measure(task, arguments.examples, arguments.seed) for task in FEATURES}
+    tasks = {row: measure(row, arguments.examples, arguments.seed) for row in ROWS}
     result = {"seed": arguments.seed, "tasks": tasks, "environment": environment()}
     if arguments.out:
         write_json(arguments.out, result)

@@ -178,6 +178,7 @@ def _each_seed(file: str) -> str:
         *(["task"] if len(tasks) > 1 else []),
         "method",
         "accuracy %, each seed",
+        "tokens trained, M (+ its start's)",
         "question hidden",
         "another question's blocks: still right / the other's answer, each seed",
     )
@@ -193,6 +194,8 @@ def _seeds_of(result: dict[str, Any]) -> list[str]:
     by_name = {verdict["name"]: verdict for verdict in result["controls"]}
     for method, row in result["methods"].items():
         own = ", ".join(f"{100 * seed['accuracy']:.1f}" for seed in row["per_seed"])
+        starts = [s["tokens"]["mean"] for s in result["starts"].values() if method in s["methods"]]
+        trained = f"{row['tokens']['mean'] / 1e6:.1f}" + f" + {sum(starts) / 1e6:.1f}" * bool(starts)
         hidden = by_name.get(f"{method}, question hidden from the read-out")
         swap = by_name.get(f"{method}, blocks of another question")
         unseen = ", ".join(f"{100 * s['to']:.0f}" for s in hidden["per_seed"]) if hidden else "-"
@@ -200,7 +203,7 @@ def _seeds_of(result: dict[str, Any]) -> list[str]:
             f"{100 * s['to']:.0f} / {100 * s['follows']:.0f}"
             for s in (swap["per_seed"] if swap else [])
         ]
-        lines.append(f"| {method} | {own} | {unseen} | {', '.join(shares) or '-'} |")
+        lines.append(f"| {method} | {own} | {trained} | {unseen} | {', '.join(shares) or '-'} |")
     return lines
 
 
