@@ -77,7 +77,8 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     flat = " ".join(told.split())
     assert "42 training, 6 validation and 12 test questions" in flat
     assert (
-        "3 memory blocks; 4 training steps for each of direct, cot, rim, direct_after_grounding"
+        "3 memory blocks; 4 training steps for each of direct, cot, rim, direct_after_grounding; "
+        "direct_longer: twice the steps; seeds 0"
     ) in flat
     assert "direct_after_grounding goes on from rim after its stage grounding" in flat
     assert "12 test questions are few" in flat
@@ -95,7 +96,8 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     assert said[-1].partition(";")[0].split(":")[0] in page
     methods = result["tasks"]["my_data"]["methods"]
     steps = {name: row["steps"]["mean"] for name, row in methods.items()}
-    assert steps == {"direct": 4, "cot": 4, "rim": 4, "direct_after_grounding": 1}
+    most = {"direct": 4, "direct_longer": 8, "cot": 4, "rim": 4}
+    assert steps == {**most, "direct_after_grounding": 1}
     run = folder / "my_data" / "direct_after_grounding-seed0"
     (base,) = set(re.findall(r"base: (.*)", (run / "config.yaml").read_text()))
     assert base.endswith("my_data/rim-seed0/stages/01-grounding/final")
@@ -120,7 +122,7 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert mine.settings.seeds == (3,)
     assert mine.settings.common["memory"] == {"blocks": 3}
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in mine.settings.methods.values()]
-    assert steps == [[40], [40], [30, 10], [10]]
+    assert steps == [[40], [80], [40], [30, 10], [10]]
     assert mine.settings.evaluation.max_new_tokens >= 20
     own = compare_my_data(
         COMPARE_MY_DATA, source, str(base), test=file_source(test, None, _reading()), blocks=2
@@ -132,10 +134,14 @@ def test_what_depends_on_the_data_is_chosen_and_can_be_said(tmp_path, base):
     assert any("more steps than 2 blocks hold" in line for line in own.told)
     two = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=2)
     steps = [[s["max_steps"] for s in m.recipe["stages"]] for m in two.settings.methods.values()]
-    assert steps == [[2], [2], [1, 1], [1]]
+    assert steps == [[2], [4], [2], [1, 1], [1]]
+    without = ("methods.direct_longer=null",)
+    fewer = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=2, overrides=without)
+    assert list(fewer.settings.methods) == ["direct", "cot", "rim", "direct_after_grounding"]
+    assert not fewer.settings.budget.exempt
     half = ("common.model.quantize=4bit",)
     four_bits = compare_my_data(COMPARE_MY_DATA, source, str(base), steps=40, overrides=half)
-    assert list(four_bits.settings.methods) == ["direct", "cot", "rim"]
+    assert list(four_bits.settings.methods) == ["direct", "direct_longer", "cot", "rim"]
     assert "direct_after_grounding is left out: it begins with an adapter" in four_bits.told[0]
     with pytest.raises(ConfigError, match="rim has 2 stages"):
         compare_my_data(COMPARE_MY_DATA, source, str(base), steps=1)
@@ -322,6 +328,22 @@ def test_direct_answers_after_the_first_stage_say_what_blocks_are_for(shares, p,
     result, _ = with_answers_after_grounding(shares, p)
     (lines,) = verdict(result).values()
     assert sum(said in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("p", "shares", "said"),
+    [
+        (0.4, (0.9, 0.9, 0.9), "So not shown to be worth it: RiM is surely better than direct an"),
+        (0.001, (1.0, 1.0, 1.0), "but not than those trained longer (100 % "),
+        (0.001, (0.5, 0.4, 0.5), "So a trade: RiM has "),
+    ],
+)
+def test_direct_answers_that_catch_up_with_more_steps_make_the_gain_doubtful(p, shares, said):
+    result, methods = with_answers_after_grounding(shares, p)
+    methods["direct_longer"] = methods.pop("direct_after_grounding")
+    methods["direct_longer"]["final"] |= {"low": min(shares), "high": max(shares)}
+    (lines,) = verdict(result).values()
+    assert said in lines[-1]
 
 
 def test_nothing_is_said_of_what_blocks_taught_where_nothing_shows_that_they_did():

@@ -13,11 +13,13 @@ from typing import Any
 #: A chance below this is called sure.
 LEVEL = 0.05
 _AFTER = "direct_after_grounding"
+_LONGER = "direct_longer"
 _WORDS = {
     "direct": "direct",
     "cot": "chain of thought",
     "rim": "RiM",
     _AFTER: "direct answers after RiM's first stage",
+    _LONGER: "direct answers trained longer",
 }
 #: Where no method gets as much right, the training was too short or the base too weak.
 _LEARNED = 0.05
@@ -189,6 +191,12 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
         return (
             f"So not shown to be worth it: {name} is not surely better than direct answers{few}. "
             "More training steps, more examples or a larger base may change that."
+        )
+    if _LONGER in methods and _against(methods, _LONGER, reference) <= 0:
+        return (
+            f"So not shown to be worth it: {name} is surely better than direct answers after as "
+            f"many steps, but not than those trained longer ({_share(methods[_LONGER]['final'])})"
+            f"{few}."
         )
     if "cot" not in methods:
         return f"So worth it over direct answers: {name} is surely better."

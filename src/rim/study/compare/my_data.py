@@ -88,12 +88,15 @@ def compare_my_data(
     # What a trial leaves behind is not in the way of the whole.
     raw["name"] = f"{raw['name']}{trial}"
     settings = settings_from_dict(Comparison, raw, str(recipe))
+    exempt = settings.budget.exempt
     count = settings.common["memory"].get("blocks", count)  # overrides may have changed it
     lines = [
         *lines,
         f"{len(train)} training, {len(validation)} validation and {len(tested)} test questions; "
         "no question is on two sides",
-        f"{count} memory blocks; {steps} training steps for each of {', '.join(settings.methods)}; "
+        f"{count} memory blocks; {steps} training steps for each of "
+        f"{', '.join(n for n in settings.methods if n not in exempt)}"
+        f"{''.join(f'; {name}: {why}' for name, why in exempt.items())}; "
         f"seeds {', '.join(map(str, settings.seeds))}; answers of up to {room} tokens",
     ]
     if longer := sum(len(example.steps) >= count for example in train):
@@ -104,10 +107,15 @@ def compare_my_data(
 
 
 def _leave_out(raw: dict[str, Any]) -> list[str]:
-    """Methods that begin with an adapter cannot with a base of 4 bits: left out, and said so."""
+    """Methods that begin with an adapter cannot with a base of 4 bits: left out, and said so. A
+    method that an override leaves out needs no exemption from the budget.
+    """
+    methods, budget = raw.get("methods", {}), raw.get("budget")
+    if isinstance(budget, dict) and isinstance(budget.get("exempt"), dict):
+        kept = {n: why for n, why in budget["exempt"].items() if methods.get(n, why)}
+        budget["exempt"] = kept
     if not raw["common"]["model"].get("quantize"):
         return []
-    methods = raw.get("methods", {})
     lost = [n for n, m in methods.items() if isinstance(m, dict) and stage_of(m.get("from"))]
     methods |= dict.fromkeys(lost)
     return [
@@ -155,11 +163,31 @@ def _quantile(counts: Sequence[int], share: float) -> int:
 
 
 def _share_steps(raw: dict[str, Any], steps: int) -> None:
-    """Give every method so many optimizer steps, its stages in the proportion that is written."""
+    """Give every method so many optimizer steps, its stages in the proportion that is written; more
+    to one that is written with more than the reference.
+    """
     methods = {n: m for n, m in raw.get("methods", {}).items() if isinstance(m, dict)}
     written = {name: (m.get("from"), m.get("stages")) for name, m in methods.items()}
-    for name, stages in share_steps(written, steps, divide_steps).items():
+    whole = _written_steps(methods.get(raw.get("reference"), {}))
+
+    def divide(stages: Any, left: int, name: str) -> list[dict[str, Any]]:
+        own = _written_steps(methods[name])
+        times = 1 if stage_of(methods[name].get("from")) or not whole or not own else own / whole
+        return divide_steps(stages, round(left * max(times, 1)), name)
+
+    for name, stages in share_steps(written, steps, divide).items():
         methods[name]["stages"] = stages
+
+
+def _written_steps(method: dict[str, Any]) -> int:
+    """Steps of a method's stages; 0 where they are counted in epochs, or not written here."""
+    stages = method.get("stages")
+    counts = (
+        [s.get("max_steps") for s in stages if isinstance(s, dict)]
+        if isinstance(stages, list)
+        else []
+    )
+    return sum(counts) if counts and all(isinstance(c, int) for c in counts) else 0
 
 
 def _longest_answer(base: str, examples: Sequence[Example]) -> int:
