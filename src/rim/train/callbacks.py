@@ -116,17 +116,6 @@ def draw_curves(run: RunFolder) -> None:
         write_text(run.curves_file, picture)
 
 
-class EvaluateAtEnd(TrainerCallback):
-    """The last step is validated (and so can be the best) even where the interval does not divide
-    the stage.
-    """
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-            control.should_save = True
-
-
 class MetricsFile(TrainerCallback):
     """Appends every log record to a JSONL file, with its stage and step."""
 
