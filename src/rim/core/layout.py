@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 TRUNK_SEGMENT = 0
 PADDING = -1  # in every field; also "no target here" and "belongs to no read-out"
 
-#: Field order of `Layout.fields_TF`, the names under which a batch carries them.
+#: Field order of `LaidOut.fields_TF`, the names under which a batch carries them.
 FIELDS = (
     "input_ids",
     "position_ids",
@@ -112,37 +112,29 @@ class Trunk:
         return range(end - self.block_length, end) if block else range(end)
 
 
-class LaidOut(Protocol):
-    """What `rim.core.collate` needs of an example; a `Layout`, or one read from disk."""
-
-    @property
-    def fields_TF(self) -> np.ndarray: ...
-    @property
-    def trunk_length(self) -> int: ...
-    @property
-    def num_readouts(self) -> int: ...
-    @property
-    def num_step_readouts(self) -> int: ...
-
-
 @dataclass(frozen=True)
-class Layout:
+class LaidOut:
     """One example, ready to be padded into a batch.
 
     `fields_TF` has the columns of `FIELDS`, int32. `num_step_readouts` counts the leading read-outs
-    whose target is a reasoning step: the only ones that a schedule anneals. `starts` has for every
-    read-out the flat index of the token that predicts its first token.
+    whose target is a reasoning step: the only ones that a schedule anneals.
     """
 
     fields_TF: np.ndarray
-    trunk: Trunk
+    trunk_length: int
     num_readouts: int
     num_step_readouts: int
-    starts: tuple[int, ...]
 
-    @property
-    def trunk_length(self) -> int:
-        return len(self.trunk.ids)
+
+@dataclass(frozen=True)
+class Layout(LaidOut):
+    """An example that was laid out just now, and how it came about.
+
+    `starts` has for every read-out the flat index of the token that predicts its first token.
+    """
+
+    trunk: Trunk
+    starts: tuple[int, ...]
 
     def next_position(self, readout: int) -> int:
         """The position behind the token that predicts a read-out's first token."""
@@ -191,7 +183,7 @@ def build_layout(trunk: Trunk, readouts: Sequence[Readout]) -> Layout:
         _write_targets(rows, r, readout, predictors)
     steps = sum(readout.is_step for readout in readouts)
     fields_TF = np.asarray(rows, dtype=np.int32)
-    return Layout(fields_TF, trunk, len(readouts), steps, tuple(starts))
+    return Layout(fields_TF, len(trunk.ids), len(readouts), steps, trunk, tuple(starts))
 
 
 def _in_place(trunk: Trunk, r: int, readout: Readout) -> Sequence[int]:
