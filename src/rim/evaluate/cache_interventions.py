@@ -36,9 +36,9 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
+from rim.core.layers import unwrap
 from rim.core.layout import PADDING
 from rim.core.tokens import Prompt
-from rim.core.unwrap import unwrap
 from rim.infer.prefill import Between, Filled, Slot, prefill
 
 

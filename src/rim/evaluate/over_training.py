@@ -15,8 +15,7 @@ import numpy as np
 
 from rim.config import ConfigError
 from rim.config.recipe_yaml import load_recipe
-from rim.core.layers import text_config
-from rim.core.unwrap import unwrap
+from rim.core.layers import text_config, unwrap
 from rim.evaluate.geometry import POINTS, over_checkpoints, shown_layers
 from rim.evaluate.states import block_states
 from rim.infer.reasoner import Reasoner, load

@@ -27,8 +27,8 @@ from rim.config import ConfigError
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_batch
+from rim.core.layers import unwrap
 from rim.core.layout import build_layout
-from rim.core.unwrap import unwrap
 from rim.infer.reasoner import Reasoner
 from rim.methods import Readout
 from rim.models.folder import weight_files

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.config.stages import TRAINER_OWN
-from rim.core.unwrap import unwrap
+from rim.core.layers import unwrap
 from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
 from rim.train.sharded_weights import refuse_stages, with_sharding

@@ -26,9 +26,9 @@ from torch import Tensor
 from rim.config import StageConfig
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts, head_makes_logits, logits_chunk
+from rim.core.layers import unwrap
 from rim.core.layout import LaidOut
 from rim.core.tokens import PromptEncoder
-from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.arguments import CHECKPOINTING, mixed_precision, weights_type
 from rim.train.layout_store import lengths
