@@ -1,9 +1,10 @@
-"""Text of a model, a server or a file as a screen may have it."""
+"""Texts of others as a screen may have them, and how numbers are written."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
+from typing import Any
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
@@ -28,3 +29,22 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def percent(row: dict[str, Any], digits: int = 1, unit: str = " %") -> str:
+    """`97.4 % (96.0-98.3)`: a share with the interval from `low` to `high`. A spread over seeds has
+    `mean`, the accuracy of one run `accuracy`.
+    """
+    share = "mean" if "mean" in row else "accuracy"
+    value, low, high = (f"{100 * row[key]:.{digits}f}" for key in (share, "low", "high"))
+    return f"{value}{unit} ({low}-{high})"
+
+
+def p_cell(p: float | None) -> str:
+    """`0.012`, `< 0.001`, or `-` where there is none."""
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_text(p: float) -> str:
+    """`p = 0.012` or `p < 0.001`."""
+    return f"p {'= ' if p >= 0.001 else ''}{p_cell(p)}"

@@ -25,7 +25,7 @@ from rim.config import ConfigError, DataSource
 from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS
 from rim.evaluate.accuracy import Evaluation, score
-from rim.evaluate.faithfulness.lines import lines_of, p_text
+from rim.evaluate.faithfulness.lines import lines_of
 from rim.evaluate.faithfulness.readers import (
     Held,
     Reader,
@@ -38,6 +38,7 @@ from rim.evaluate.faithfulness.transplants import step_transplants
 from rim.evaluate.statistics import fisher_p, mcnemar, share
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner
+from rim.report.text import p_text
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,6 @@ def _cost(name: str, readable: str, other_name: str, other: str) -> dict[str, An
     values = [100 * s["accuracy"] for s in shares]
     line = (
         f"cost: {name} answers {values[0]:.1f} % right, {other_name} {values[1]:.1f} % "
-        f"({len(readable)} questions, McNemar p {p_text(test.p)})"
+        f"({len(readable)} questions, McNemar {p_text(test.p)})"
     )
     return {"readable": shares[0], "other": shares[1], "p": test.p, "line": line}

@@ -7,8 +7,9 @@ from typing import Any
 from rim.report.charts import bars_chart
 from rim.report.heat_map import protocol_chart
 from rim.report.page.gather import Run, made_on, main_protocols
-from rim.report.page.section import Section, command, percent
+from rim.report.page.section import Section, accuracy_points, command
 from rim.report.page.words import TASKS, UNREAD
+from rim.report.text import percent
 
 #: Of each protocol: the title, what it asks, how its picture is read.
 _PROTOCOLS = {
@@ -101,10 +102,7 @@ def _content_figure(result: dict[str, Any]) -> str:
     rows = result["accuracy"]
     series = {
         "name": "right",
-        **{
-            ours: [100 * row[theirs] for row in rows.values()]
-            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
-        },
+        **accuracy_points(rows.values()),
     }
     return bars_chart(
         ["\n".join(wrap(name, 14)) for name in rows],
@@ -167,12 +165,7 @@ def _moved_figure(reader: dict[str, Any]) -> tuple[str, str]:
     kinds |= {"both": "both", "sources_answer": "the answer is the other's own"}
     series = []
     for key, name in kinds.items():
-        shares = [part[key] for part in parts.values()]
-        line = {
-            ours: [100 * s[theirs] for s in shares]
-            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
-        }
-        series.append({"name": name, **line})
+        series.append({"name": name, **accuracy_points([p[key] for p in parts.values()])})
     title = f"Blocks of another question, read by {reader['kind']}"
     figure = bars_chart(
         list(parts), series, title, "what was exchanged", ylabel="of pairs, %", size=(7.0, 3.4)

@@ -13,8 +13,8 @@ from rim.report.page.gather import (
     main_evaluation,
     main_protocols,
 )
-from rim.report.page.section import percent
 from rim.report.page.words import METHODS
+from rim.report.text import percent
 from rim.report.verdict import LEVEL, lead, seeds_in_words, timed_together, verdict
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from rim.report.analysis import checkpoint_sentences, trust_sentence, value_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
 from rim.report.page.gather import Run, made_on, main_controls
-from rim.report.page.section import Section, command, percent
+from rim.report.page.section import Section, command
 from rim.report.selectors import ONE_ANSWER, thresholds_sentence
+from rim.report.text import percent
 
 
 def selectors(run: Run) -> Section:

@@ -13,7 +13,7 @@ from rim.report.charts import bars_chart, lines_chart
 from rim.report.page.causal import faithfulness, protocols
 from rim.report.page.gather import Run, by_blocks, main_evaluation, stages_of, wrong_answers
 from rim.report.page.inside import controls, geometry_and_attention, probes, selectors, walk
-from rim.report.page.section import Section, command
+from rim.report.page.section import Section, accuracy_points, command
 
 #: More wrong answers than this are not put on the page.
 MOST_WRONG = 300
@@ -123,10 +123,7 @@ def _accuracy_line(name: str, rows: Sequence[tuple[int, dict[str, Any]]]) -> dic
     return {
         "name": name,
         "x": [x for x, _ in rows],
-        **{
-            ours: [100 * row[theirs] for _, row in rows]
-            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
-        },
+        **accuracy_points([row for _, row in rows]),
     }
 
 
