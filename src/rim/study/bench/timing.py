@@ -9,7 +9,6 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,20 +24,13 @@ MemoryKind = Literal["device_allocated", "process_resident"]
 _MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Spread:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Median of repeats with the quartiles: half of the repeats lie between `low` and `high`."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        if len(values) < 2:
-            return cls(values[0], values[0], values[0])
+    if len(values) < 2:
+        low = median = high = values[0]
+    else:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
+    return {"median": round(median, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
 def synchronise(device: torch.device) -> None:
