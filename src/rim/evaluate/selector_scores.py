@@ -24,15 +24,14 @@ def compare_selectors(
     Args:
         fallback_right: for every question whether the fall-back answers it rightly.
     """
+    chosen = {name: [SELECTORS[name](row, thresholds) for row in rows] for name in names}
     return {
         "oracle": share([any(bool(a.right) for a in row) for row in rows]),
         "thresholds": dict(thresholds),
         "selectors": {
-            name: _measure(name, [SELECTORS[name](row, thresholds) for row in rows], thresholds)
-            | _with_fallback(
-                name, [SELECTORS[name](row, thresholds) for row in rows], thresholds, fallback_right
-            )
-            for name in names
+            name: _measure(name, choices, thresholds)
+            | _with_fallback(name, choices, thresholds, fallback_right)
+            for name, choices in chosen.items()
         },
     }
 

@@ -57,13 +57,12 @@ def run_content(
     config: GeneratorConfig,
     *,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """All conditions and the rewritten questions, as JSON has them.
 
     Questions without another of their length are left out: nobody else's blocks fit them.
     """
-    progress = progress or (lambda done: None)
     asking = replace(asking, batch_size=max(3, asking.batch_size))  # a mean needs neighbours
     given = len(known)
     known = _with_company(asking, known)

@@ -4,6 +4,7 @@ does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +61,7 @@ def run_protocol(
     pairs: int = PAIRS,
     seed: int = 0,
     batch_size: int = 256,
-    progress: Callable[..., None] | None = None,
+    progress: Callable[..., None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """A protocol's result as JSON has it.
 
@@ -87,11 +88,7 @@ def run_protocol(
         "transplant": transplant.num_rounds,
     }[protocol](asking)
 
-    def tell(done: int) -> None:
-        if progress is not None:
-            progress(done, total=total)
-
-    options: dict[str, Any] = {"seed": seed, "progress": tell}
+    options: dict[str, Any] = {"seed": seed, "progress": functools.partial(progress, total=total)}
     if protocol == "content":
         result = content.run_content(asking, known[:pairs], source.format, source.task, **options)
     else:
