@@ -35,13 +35,6 @@ _LESS_MEMORY = (
 )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was not enough, outside of training's own steps."""
-    from rim.train.out_of_memory import is_out_of_memory
-
-    return is_out_of_memory(error)
-
-
 @contextlib.contextmanager
 def clear_errors(after_interrupt: str = "") -> Generator[None]:
     """Turn the library's own errors into one line; anything else is a bug: its traceback stays.
@@ -68,7 +61,9 @@ def clear_errors(after_interrupt: str = "") -> Generator[None]:
     except (RuntimeError, MemoryError) as error:
         if type(error).__name__ in _STOPPED:
             _fail("Training stopped:", str(error), 3)
-        if not _is_out_of_memory(error):
+        from rim.train.out_of_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         _fail("Out of memory:", f"{first_line(error)}. {_LESS_MEMORY}", 3)
 

@@ -77,6 +77,7 @@ def analyze(
         from rim.evaluate.analysis import analyze, work
         from rim.evaluate.over_training import own_checkpoints
         from rim.evaluate.states import fingerprint
+        from rim.report.analysis import sentences
         from rim.results import environment, write_json
 
         person = common.console_for(json_)
@@ -112,7 +113,8 @@ def analyze(
         write_json(folder / "analysis.json", record)
         for name, reason in found["checkpoints"].get("left_out", {}).items():
             common.say(f"{name} is not shown: {reason}", person)
-        _say_found(found, person)
+        for line in sentences(found):
+            common.say(line, person)
         common.say(f"Result: {folder / 'analysis.json'}", person)
         if json_:
             common.print_json(record)
@@ -130,13 +132,6 @@ def _base(reasoner: Any, model_dir: Path, person: Any) -> Any:
         common.say(f"Not compared with the base: {error}", person)
         return None
     return Reasoner(model, reasoner.encoder)
-
-
-def _say_found(found: dict[str, Any], person: Any) -> None:
-    from rim.report.analysis import sentences
-
-    for line in sentences(found):
-        common.say(line, person)
 
 
 def explain(

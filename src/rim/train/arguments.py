@@ -112,7 +112,7 @@ def training_arguments(
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
         bf16=mixed_precision(stage, weights),
-        **_checkpointing(stage),
+        **({CHECKPOINTING: True} if stage.gradient_checkpointing else {}),
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -163,7 +163,3 @@ def mixed_precision(stage: StageConfig, weights: str) -> bool:
     if stage.bf16 == "auto":
         return weights == "float32" and multiplies_bfloat16()
     return stage.bf16
-
-
-def _checkpointing(stage: StageConfig) -> dict[str, Any]:
-    return {CHECKPOINTING: True} if stage.gradient_checkpointing else {}

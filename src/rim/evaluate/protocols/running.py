@@ -106,18 +106,11 @@ def run_protocol(
     }
 
 
-def decides_lines(result: dict[str, Any]) -> list[str]:
-    """Of a transplant: who decides. (Earlier results lack it.)"""
-    return [result["decides"]["line"]] if "decides" in result else []
-
-
-def step_lines(result: dict[str, Any]) -> list[str]:
-    """Of a transplant: the value of each step. (Earlier results lack it.)"""
-    return [v["step_line"] for v in result.get("verdicts") or [] if "step_line" in v]
-
-
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """What a result says, one sentence a line."""
-    lines = [part["line"] for part in result.get("verdicts") or result["steps"]]
-    lines = [*decides_lines(result), *lines, *step_lines(result)]
+    """What a result says, one sentence a line: of a transplant who decides, the verdicts, and the
+    value of each step (earlier results lack the first and the last).
+    """
+    lines = [result["decides"]["line"]] if "decides" in result else []
+    lines += [part["line"] for part in result.get("verdicts") or result["steps"]]
+    lines += [v["step_line"] for v in result.get("verdicts") or [] if "step_line" in v]
     return lines or ["no step has enough pairs to say anything: ask for more pairs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from rim.report.charts import bars_chart
@@ -97,13 +98,8 @@ def verdict_call(verdict: dict[str, Any]) -> str:
 
 
 def _content_figure(result: dict[str, Any]) -> str:
-    from textwrap import wrap
-
     rows = result["accuracy"]
-    series = {
-        "name": "right",
-        **accuracy_points(rows.values()),
-    }
+    series = {"name": "right", **accuracy_points(rows.values())}
     return bars_chart(
         ["\n".join(wrap(name, 14)) for name in rows],
         [series],
