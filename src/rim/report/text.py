@@ -1,9 +1,10 @@
-"""Texts of others as a screen may have them, and how numbers are written."""
+"""Texts of others as a screen may have them, files of theirs, and how numbers are written."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 
@@ -20,6 +21,29 @@ def printable(text: str, keep: str = "\n\t") -> str:
         else character
         for character in text
     )
+
+
+def json_lines(file: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """The records of a JSONL; none where there is no file.
+
+    Args:
+        problems: is told of every broken line, such as a half-written last one.
+    """
+    if not file.exists():
+        return []
+    rows = []
+    # Other line breaks of Unicode may stand in a line of JSON.
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            problems.append(f"{file} has a broken line")
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
 
 
 def duration(seconds: float) -> str:

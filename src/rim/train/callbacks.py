@@ -111,7 +111,7 @@ class Curves(TrainerCallback):
 
 def draw_curves(run: RunFolder) -> None:
     """Write the learning curves of what is done of a run."""
-    picture = curves_svg(run.path.name, run.metrics_file) if run.metrics_file.exists() else None
+    picture = curves_svg(run.path.name, run.metrics_file)
     if picture is not None:
         write_text(run.curves_file, picture)
 
