@@ -72,7 +72,6 @@ def controls(
         return
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
-        from rim.config import ConfigError
         from rim.data.sources import open_file
         from rim.models.folder import read_prompt_format
         from rim.results import write_json
@@ -81,9 +80,7 @@ def controls(
         asked = block_counts(blocks, least=1)
         examples = open_file(data, format_, limit, reading(column, separator))
         own = read_prompt_format(check_model(run, asked, device))
-        if own.trained_blocks == 0:
-            raise ConfigError(f"method {own.method!r} has no memory blocks to control")
-        counts = [own.trained_blocks if count is None else count for count in asked]
+        counts = [own.blocks_to("control", count) for count in asked]
         files = targets(out, counts) or [
             run / "controls" / f"{data.stem}-k{count}.json" for count in counts
         ]

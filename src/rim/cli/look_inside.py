@@ -58,8 +58,7 @@ def analyze(
             raise ConfigError("rim analyze takes one number of --blocks")
         model_dir = check_model(run, counts, device)
         own = read_prompt_format(model_dir)
-        if own.trained_blocks == 0:
-            raise ConfigError(f"method {own.method!r} has no memory blocks to look into")
+        count = own.blocks_to("look into", counts[0])
         for other in beside or ():
             check_model(other, (), device)
         examples = open_file(data, format_, limit, reading(column, separator))
@@ -82,7 +81,6 @@ def analyze(
 
         person = common.console_for(json_)
         start = None if no_base else _base(reasoner, model_dir, person)
-        count = own.trained_blocks if counts[0] is None else counts[0]
         shown = own_checkpoints(run, str(reasoner.model.device))
         for other in beside or ():
             name = other.name if other.name not in shown else str(other)
@@ -192,15 +190,13 @@ def explain(
             own = ("format_", "column", "separator", "limit", "pairs", "seed", "task", "set_")
             refuse_unused("only with --data", *own, "against", "batch_size", "out", "overwrite")
         own = read_prompt_format(check_model(run, counts, device))
-        if own.trained_blocks == 0:
-            raise ConfigError(f"method {own.method!r} has no blocks to explain")
+        count = own.blocks_to("explain", counts[0])
         settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         if data is not None:
             if task is None:
                 refuse_unused("goes with --task", "set_")
             read = (data, format_, limit, reading(column, separator))
             chosen = (task, tuple(set_ or ()))
-            count = own.trained_blocks if counts[0] is None else counts[0]
             asked = {"blocks": count, "pairs": pairs, "seed": seed, **settings}
             out = out or run / "explain" / f"{data.stem}-k{count}.json"
             check_target(out, overwrite=overwrite)
@@ -212,7 +208,7 @@ def explain(
         from rim.evaluate.explain import explain
         from rim.report.analysis import explain_table
 
-        result = explain(reasoner, run, question, blocks=counts[0], max_new_tokens=max_new_tokens)
+        result = explain(reasoner, run, question, blocks=count, max_new_tokens=max_new_tokens)
         if json_:
             common.print_json(result)
             return

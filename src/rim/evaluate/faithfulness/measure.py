@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rim.config import ConfigError, DataSource
+from rim.config import DataSource
 from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS
 from rim.evaluate.accuracy import Evaluation, score
@@ -76,9 +76,7 @@ def faithfulness(
         ConfigError: a model without blocks, or a run that nothing reads.
         DataError: no question has steps.
     """
-    blocks = reasoner.trained_blocks if blocks is None else blocks
-    if blocks < 1:
-        raise ConfigError(f"method {reasoner.encoder.format.method!r} has no blocks to explain")
+    blocks = reasoner.encoder.format.blocks_to("explain", blocks)
     chosen = [example for example in examples if example.steps]
     if not chosen:
         raise DataError("no question of these data has steps, so no decoded step can be checked")

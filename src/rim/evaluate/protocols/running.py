@@ -74,11 +74,7 @@ def run_protocol(
         ConfigError: a model without blocks, a task without known intermediate values.
         DataError: data of another task, or too few for so many pairs.
     """
-    if reasoner.trained_blocks == 0:
-        raise ConfigError(
-            f"method {reasoner.encoder.format.method!r} has no memory blocks to intervene on"
-        )
-    count = reasoner.trained_blocks if blocks is None else blocks
+    count = reasoner.encoder.format.blocks_to("intervene on", blocks)
     assert source.task is not None
     known = read_questions(source.format, source.task, examples)
     asking = Asking(reasoner, count, closed_set(known), batch_size)
