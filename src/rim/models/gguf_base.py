@@ -27,7 +27,7 @@ from transformers import (
 
 from rim.config import ConfigError
 from rim.models.scratch import digits_alone
-from rim.results import cache_folder
+from rim.results import cache_folder, file_sha256
 
 #: Splitting rules that transformers does not set from a file's name for them: it would leave
 #: GPT-2's, under which digits can end up in one token.
@@ -37,8 +37,7 @@ _HASH_DIGITS, _MAKER_DIGITS = 16, 6
 
 def file_hash(file: Path) -> str:
     """The first digits of a file's SHA-256."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:_HASH_DIGITS]
+    return file_sha256(file)[:_HASH_DIGITS]
 
 
 @functools.cache

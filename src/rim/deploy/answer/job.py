@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -28,7 +27,7 @@ from rim.config import ConfigError
 from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.readers import question_of
-from rim.results import write_json
+from rim.results import file_sha256, write_json
 
 Chunk = list[str]
 Row = dict[str, Any]
@@ -204,8 +203,7 @@ def _answered(
 
 def _job(questions: Path, engine: Engine, shard: Shard) -> dict[str, Any]:
     """What a continued job must share with the one that began."""
-    with questions.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    digest = file_sha256(questions)[:16]
     return {"input_sha256": digest, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
 
 
