@@ -31,14 +31,12 @@ def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[fl
     return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float]:
-    """95 % percentile interval of a mean, by drawing the values again with replacement."""
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of a mean, by drawing the values 2,000 times with replacement."""
     import numpy as np
 
     array = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
+    drawn = np.random.default_rng(0).integers(len(array), size=(2000, len(array)))
     low, high = np.quantile(array[drawn].mean(1), [0.025, 0.975])
     return float(low), float(high)
 

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 
-def best_place(rows: list[list[float | None]] | None, start: int = 1) -> tuple[float, int, int]:
-    """The largest value of a map from block `start` on, its block and its layer; zeros where no
-    place has a value.
+def best_place(rows: list[list[float | None]] | None) -> tuple[float, int, int]:
+    """The largest value of a map from block 1 on, its block and its layer; zeros where no place has
+    a value.
     """
     places = [
         (value, block, layer)
         for block, own in enumerate(rows or [])
         for layer, value in enumerate(own)
-        if value is not None and block >= start
+        if value is not None and block >= 1
     ]
     return max(places, default=(0.0, 0, 0))
 

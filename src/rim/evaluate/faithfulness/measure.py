@@ -117,7 +117,7 @@ def faithfulness(
         "questions": len(chosen),
         "accuracy": finished.summary["final"],
         "readers": measured,
-        "costs": _costs(readers, asked, finished, against, blocks, settings),
+        "costs": _costs(readers, asked, finished, against, settings),
     }
 
 
@@ -229,7 +229,6 @@ def _costs(
     asked: _Asked,
     finished: Evaluation,
     against: Reasoner | None,
-    blocks: int,
     settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Answers of the model that can be read, beside those of the one that is not."""

@@ -104,7 +104,6 @@ def time_answers(
     reasoner: Reasoner,
     questions: Sequence[str],
     *,
-    blocks: int | None = None,
     max_new_tokens: int = 64,
     warmup: int = 3,
 ) -> dict[str, float]:
@@ -115,10 +114,10 @@ def time_answers(
     the same machine.
     """
     for question in list(questions)[:warmup]:
-        reasoner.ask(question, blocks=blocks, max_new_tokens=max_new_tokens)
+        reasoner.ask(question, max_new_tokens=max_new_tokens)
 
     def ask(question: str, limit: int) -> tuple[float, Answer]:
-        call = functools.partial(reasoner.ask, question, blocks=blocks, max_new_tokens=limit)
+        call = functools.partial(reasoner.ask, question, max_new_tokens=limit)
         return timed(call, reasoner.model.device)
 
     first, whole, tokens = [], [], []
