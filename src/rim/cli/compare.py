@@ -175,7 +175,7 @@ def _show(result: dict[str, Any], person: Any) -> None:
 
 
 def _write_plots(result: dict[str, Any], target: Path) -> list[Path]:
-    """Of every task accuracy against latency, if it was timed, and the learning curves."""
+    """Write plots of every task: accuracy against latency, if timed, and the learning curves."""
     from rim.report.charts import standalone
     from rim.report.curves import learning_chart
     from rim.report.plot import accuracy_latency_svg

@@ -74,7 +74,7 @@ QUESTION, BLOCKS, EVERYWHERE = Part("question"), Part("blocks"), Part("everythin
 
 @dataclass(frozen=True)
 class Slice:
-    """What of the columns is written: keys, values, and which layers (None: all)."""
+    """The part of a column to write: keys, values or both, and in which layers (None: all)."""
 
     keys: bool = True
     values: bool = True

@@ -153,6 +153,6 @@ def collect_states(
 
 
 def fingerprint(folder: Path) -> str:
-    """Of a model folder: names, sizes and times of its weights (hashing them would read them)."""
+    """Hash the names, sizes and times of a model folder's weights, which are not read for it."""
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder)]
     return hashlib.sha256(json.dumps(sorted(stats)).encode()).hexdigest()[:16]

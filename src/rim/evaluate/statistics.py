@@ -13,7 +13,7 @@ from typing import Any
 
 
 def share(right: Sequence[bool]) -> dict[str, Any]:
-    """Of marks the share that is right, with its 95 % Wilson interval, as JSON has it."""
+    """Return the share of marks that are right, with its 95 % Wilson interval, as JSON has it."""
     count, total = sum(right), len(right)
     low, high = wilson_interval(count, total)
     accuracy = count / total if total else 0.0

@@ -42,7 +42,7 @@ def file_hash(file: Path) -> str:
 
 @functools.cache
 def _maker() -> str:
-    """What reads a file: this code and transformers'. Another one may read it otherwise."""
+    """Hash the code that reads a file, ours and transformers': another may read it otherwise."""
     code = Path(__file__).read_text(encoding="utf-8") + inspect.getsource(digits_alone)
     return hashlib.sha256((code + transformers.__version__).encode()).hexdigest()[:_MAKER_DIGITS]
 

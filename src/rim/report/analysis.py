@@ -58,7 +58,7 @@ def value_sentence(name: str, row: dict[str, Any]) -> str:
 
 
 def checkpoint_sentences(panels: list[dict[str, Any]]) -> list[str]:
-    """What the variance of the last layer's states goes with, checkpoint by checkpoint."""
+    """Say of each checkpoint what the variance of the last layer's states goes with."""
     last = max((panel["layer"] for panel in panels), default=0)
     shown = [panel for panel in panels if panel["layer"] == last]
     if len(shown) < 2:

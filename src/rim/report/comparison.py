@@ -96,7 +96,7 @@ def selection_table(task: str, groups: dict[str, Any]) -> Table:
 
 
 def notes(result: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the numbers."""
+    """Write the sentences that explain a comparison's tables and warn of what limits them."""
     budget = result["budget"]
     equal = "optimizer steps and examples" if budget["kind"] == "steps" else "trained tokens"
     rows = [row for content in result["tasks"].values() for row in content["methods"].values()]

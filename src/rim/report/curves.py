@@ -60,7 +60,7 @@ def curves_chart(title: str, curves: Curves) -> str | None:
 
 
 def curves_svg(run: str, metrics: Path) -> str | None:
-    """The same as a file of its own."""
+    """The picture of `curves_chart` as a file of its own."""
     element = curves_chart(f"{run}: learning curves", read_curves(metrics))
     return None if element is None else standalone(element)
 

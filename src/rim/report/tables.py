@@ -74,7 +74,7 @@ def demo_table(methods: dict[str, dict[str, Any]]) -> Table:
 
 
 def stats_table(name: str, stats: dict[str, Any]) -> Table:
-    """What `rim data stats` shows."""
+    """The table of `rim data stats`."""
     rows = Table(title=name, title_justify="left", show_header=False)
     for key, value in stats.items():
         if key == "steps_histogram":

@@ -175,7 +175,7 @@ def _against(methods: dict[str, Any], name: str, reference: str) -> int:
 
 
 def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
-    """What follows from it."""
+    """Say whether the reference is worth it, beside direct answers and chain of thought."""
     name = _word(reference)
     over_direct = _against(methods, "direct", reference)
     few = _few(questions)

@@ -28,7 +28,7 @@ CHECKPOINTING = next(
 
 
 def _free_settings(evaluate_every: int) -> dict[str, Any]:
-    """Ours, unless a stage's `trainer` says otherwise."""
+    """Return the settings that are ours unless a stage's `trainer` says otherwise."""
     return {
         "logging_steps": max(1, min(10, evaluate_every)),
         "save_total_limit": 2,

@@ -37,7 +37,7 @@ def progress_bar(console: Console) -> Progress:
 
 @contextlib.contextmanager
 def counted(console: Console, title: str, total: int) -> Generator[Callable[[int], None]]:
-    """A bar; what it gives is called with how much more is done."""
+    """Yield a callback that advances a bar by so much."""
     with progress_bar(console) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda done: bar.advance(task, done)
@@ -90,7 +90,7 @@ class StageProgress(TrainerCallback):
         self.stop()
 
     def stop(self) -> None:
-        """Also called when training ends by an error, so that the terminal is left in order."""
+        """Take the bar away, also after an error, so that the terminal is left in order."""
         if self.bar:
             self.bar.stop()
             self.bar = None

@@ -143,7 +143,7 @@ def decide_readouts(
 def _measure_parallel(
     model: Any, layout: LaidOut, tolerance: float, errors: dict[Way, float]
 ) -> tuple[Way, str]:
-    """The way to go, and why; adds what was measured to `errors`."""
+    """Decide which way read-outs run, and why; adds what was measured to `errors`."""
     try:
         error = errors["parallel"] = readout_error(model, layout, "parallel")
     except torch.OutOfMemoryError:

@@ -44,7 +44,7 @@ class Engine(Protocol):
     answered: bool
 
     def describe(self) -> dict[str, Any]:
-        """What the answers depend on; a continued job must have the same."""
+        """Return all that the answers depend on; a continued job must have the same."""
         ...
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]: ...
@@ -202,7 +202,7 @@ def _answered(
 
 
 def _job(questions: Path, engine: Engine, shard: Shard) -> dict[str, Any]:
-    """What a continued job must share with the one that began."""
+    """Return all that a continued job must share with the one that began."""
     digest = file_sha256(questions)[:16]
     return {"input_sha256": digest, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
 
@@ -261,7 +261,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextlib.contextmanager
 def _alone(file: BinaryIO, out: Path) -> Generator[None]:
-    """Nobody else writes the output meanwhile, where the system can say so."""
+    """Lock the output against a second job, where the system can."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -8,7 +8,7 @@ from rim.report.text import p_text, percent
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """Of one reader's record, one sentence each."""
+    """Say what one reader's record shows, one sentence a line."""
     kind, right, wrong = result["kind"], result["answers_if_right"], result["answers_if_wrong"]
     each = ", ".join(
         f"block {row['block']} {100 * row['accuracy']['accuracy']:.0f}"

@@ -96,7 +96,7 @@ def run_content(
 
 
 def _with_company(asking: Asking, known: Sequence[Known]) -> list[Known]:
-    """Those of whose length there are others with another answer.
+    """Keep the questions beside which there is another of their length with another answer.
 
     Raises:
         DataError: there are none.
@@ -167,7 +167,7 @@ def _among_batch(
 
 
 def _mean(states_BHCD: Tensor, name: str, layer: int) -> Tensor:
-    """Of the others: with its own among them a question would keep a part of its blocks."""
+    """Average the other questions' states: with its own it would keep a part of its blocks."""
     others = states_BHCD.shape[0] - 1
     return (states_BHCD.sum(0, keepdim=True) - states_BHCD) / others
 

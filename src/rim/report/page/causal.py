@@ -89,7 +89,7 @@ def _sentence(text: str) -> str:
 
 
 def verdict_call(verdict: dict[str, Any]) -> str:
-    """Of a transplant's verdict, what it calls."""
+    """Say whether a transplant's verdict holds, and which thresholds it misses."""
     what = "the intermediate value" if verdict["aim"] == "intermediate" else "the answer"
     if verdict["holds"]:
         return f"the blocks carry {what}"
@@ -110,7 +110,7 @@ def _content_figure(result: dict[str, Any]) -> str:
 
 
 def faithfulness(run: Run) -> list[Section]:
-    """What `rim explain --data` measured, a section for each reader."""
+    """Show what `rim explain --data` measured, a section for each reader."""
     found = run.of("faithfulness")
     if not found:
         section = Section("faithfulness", "Can the blocks be read?")

@@ -206,7 +206,7 @@ def main_evaluation(run: Run) -> dict[str, Any] | None:
 
 
 def wrong_answers(run: Run) -> list[dict[str, Any]]:
-    """Those of the main evaluation."""
+    """Return the wrong answers of the main evaluation."""
     return run.wrong.get(id(main_evaluation(run)), [])
 
 

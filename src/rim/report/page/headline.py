@@ -19,7 +19,7 @@ from rim.report.verdict import LEVEL, lead, seeds_in_words, timed_together, verd
 
 
 def headline(material: Material) -> list[str]:
-    """What a reader who reads nothing else should know."""
+    """Write the sentences for a reader who reads nothing else."""
     lines = []
     for comparison in material.comparisons:
         for task, content in comparison["tasks"].items():

@@ -21,7 +21,7 @@ MOST_WRONG = 300
 
 
 def run_sections(run: Run) -> list[Section]:
-    """Of one run, in the order in which a stranger asks."""
+    """Return the sections of one run, in the order in which a stranger asks."""
     return [
         learning(run),
         blocks(run),

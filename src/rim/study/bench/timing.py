@@ -51,7 +51,7 @@ def timed(
 
 
 def memory_kind(device: torch.device) -> MemoryKind | None:
-    """What `peak_memory` measures here; None where nothing can be measured."""
+    """Name the memory that `peak_memory` measures here; None where nothing can be measured."""
     if device.type == "cuda":
         return "device_allocated"
     return "process_resident" if device.type == "cpu" and _reset_peak_resident() else None
