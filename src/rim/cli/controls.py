@@ -95,11 +95,11 @@ def controls(
             options: dict[str, Any] = {"blocks": count, "batch_size": batch_size}
             if protocol is None:
                 options["max_new_tokens"] = max_new_tokens
-                record, lines = _controlled(reasoner, examples, options, name, person)
+                found, lines = _controlled(reasoner, examples, options, name, person)
             else:
                 options |= {"pairs": pairs, "seed": seed}
-                record, lines = _exchanged(protocol, reasoner, examples, source, options, person)
-            record = {"run": name, **record}
+                found, lines = _exchanged(protocol, reasoner, examples, source, options, person)
+            record: dict[str, Any] = {"run": name, **found}
             record["data"]["name"] = data.name
             results.append(record)
             if len(counts) > 1:

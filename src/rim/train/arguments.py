@@ -96,6 +96,7 @@ def training_arguments(
     transformers_logging.disable_progress_bar()
     processes = process_count()
     micro = micro_batch(stage, processes)
+    checkpointing: dict[str, Any] = {CHECKPOINTING: True} if stage.gradient_checkpointing else {}
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.max_steps or -1,
@@ -112,7 +113,7 @@ def training_arguments(
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
         bf16=mixed_precision(stage, weights),
-        **({CHECKPOINTING: True} if stage.gradient_checkpointing else {}),
+        **checkpointing,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
