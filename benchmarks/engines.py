@@ -32,7 +32,7 @@ from rim.data.sources import data_hash, open_file
 from rim.infer.answers import grade
 from rim.infer.reasoner import load
 from rim.results import environment, write_json
-from rim.study.bench.timing import Spread, limited_threads, timed
+from rim.study.bench.timing import limited_threads, spread, timed
 from rim.train.callbacks import progress_bar
 
 PACKAGES = ("ctranslate2", "onnxruntime", "onnxruntime-genai")
@@ -137,7 +137,7 @@ def summary(
         "compared": "text" if texts else "tokens",
         "answers": len(asked),
         "equal_answers": len(asked) - len(other),
-        "milliseconds": vars(Spread.of([ms for ms, _ in answers])),
+        "milliseconds": spread([ms for ms, _ in answers]),
         "tokens_mean": sum(counts) / len(counts) if counts else None,
         "first_differences": other[:3],
     }

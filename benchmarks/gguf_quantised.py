@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ from rim.evaluate.statistics import share
 from rim.infer.answers import grade
 from rim.infer.reasoner import Reasoner, load
 from rim.results import environment, write_json
-from rim.study.bench.timing import Spread, limited_threads
+from rim.study.bench.timing import limited_threads, spread
 from rim.train.callbacks import progress_bar
 
 #: A question and its answer.
@@ -122,9 +121,7 @@ def measure(
         name: {
             **_accuracy(texts, examples, reasoner),
             "equal_to_rim": sum(a.strip() == b.strip() for a, b in zip(texts, own, strict=True)),
-            "milliseconds": {
-                key: round(value, 3) for key, value in asdict(Spread.of(milliseconds[name])).items()
-            },
+            "milliseconds": spread(milliseconds[name]),
         }
         for name, texts in answers.items()
     }

@@ -39,7 +39,7 @@ from rim.deploy.serve import Client
 from rim.deploy.serve.engines import find_llama
 from rim.infer.reasoner import load
 from rim.results import environment, write_json
-from rim.study.bench.timing import Spread
+from rim.study.bench.timing import spread
 from rim.train.callbacks import progress_bar
 
 #: Every question pays for its own prompt.
@@ -108,10 +108,6 @@ def rows(
         }
         for (name, case), times in found.items()
     ]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(Spread.of(values)).items()}
 
 
 def arguments() -> argparse.Namespace:

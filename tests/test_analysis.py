@@ -230,8 +230,9 @@ def test_checkpoints_of_other_sizes_are_left_out_with_a_reason(plain_tokenizer, 
         ["2", "3", "4"],
         2,
     )
-    assert {panel["checkpoint"] for panel in found.panels} == {"same"}
-    assert found.left_out["gone"] == "its files are gone" and "width 16" in found.left_out["narrow"]
+    assert {panel["checkpoint"] for panel in found["panels"]} == {"same"}
+    left_out = found["left_out"]
+    assert left_out["gone"] == "its files are gone" and "width 16" in left_out["narrow"]
     assert own_checkpoints(run / "model", "cpu") == {}
 
 

@@ -22,7 +22,7 @@ from rim.report.latency import latency_tables
 from rim.study.bench.measure import run_benchmark
 from rim.study.bench.settings import FULL_GRID, BenchmarkSettings
 from rim.study.bench.subject import Subject, scratch_subject, trained_subject
-from rim.study.bench.timing import Spread, memory_kind, peak_memory, timed
+from rim.study.bench.timing import memory_kind, peak_memory, spread, timed
 
 TINY = ScratchConfig(family="gpt2", layers=1, width=16, heads=2, max_positions=128, vocab_size=300)
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ def test_ratios_are_formed_within_a_repeat_and_parts_add_up(subject, monkeypatch
         return machine.milliseconds[method, tokens][-5:]  # without the warm-up
 
     def spread_of(values) -> dict[str, float]:
-        return {k: pytest.approx(v, abs=1e-3) for k, v in vars(Spread.of(list(values))).items()}
+        return {k: pytest.approx(v, abs=1e-3) for k, v in spread(list(values)).items()}
 
     for row, (method, steps) in zip(rows, {"direct": 0, "cot": 5, "rim": 0}.items(), strict=True):
         prefill, first, whole = (taken(method, n) for n in (1, steps + 1, steps + 3))
@@ -209,8 +209,8 @@ def test_timing_waits_for_the_device_on_both_sides(monkeypatch):
 
 
 def test_spread_is_median_and_quartiles():
-    assert Spread.of([5, 1, 2, 4, 3]) == Spread(3, 2, 4)
-    assert Spread.of([7]) == Spread(7, 7, 7)
+    assert spread([5, 1, 2, 4, 3]) == {"median": 3, "low": 2, "high": 4}
+    assert spread([7]) == {"median": 7, "low": 7, "high": 7}
 
 
 def test_peak_memory_sees_what_a_call_held_and_gave_back():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from conftest import tiny_model
 from export_models import checked_in_process, make_run
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 import rim.cli.common
 from rim.cli import app
+from rim.cli.help import add_command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +108,14 @@ def test_every_command_explains_itself(command):
     output = rim_command(*command, "--help")
     assert "Usage" in output
     assert len(output.splitlines()) > 5
+
+
+def test_a_parameter_that_nobody_described_is_named():
+    def odd(run: Path, *, wordless: bool = False) -> None:
+        """Do something odd."""
+
+    with pytest.raises(LookupError, match="parameter wordless of `rim odd` has no line in Args or"):
+        add_command(typer.Typer(), odd)
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():

@@ -194,7 +194,7 @@ def test_mistakes_are_told_before_anything_trains(tmp_path, base):
     assert "--data needs --base" in rim_command("compare", "--data", path, code=2)
     assert "--data FILE --base MODEL" in rim_command("compare", code=2)
     recipe = ROOT / "recipes" / "compare_my_data.yaml"
-    assert "--blocks goes with --data" in rim_command("compare", recipe, "--blocks", 3, code=2)
+    assert "--blocks: only with --data" in rim_command("compare", recipe, "--blocks", 3, code=2)
     no_steps = ["--column", "question=Problem", "--column", "answer=Result"]
     told = rim_command("compare", "--data", path, *no_steps, "--base", base, code=2)
     assert "rim data distill" in told

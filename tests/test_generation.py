@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from rim.config import ConfigError, MemoryConfig, PromptFormat
 from rim.core.layers import Window, layer_windows
-from rim.core.layout import FIELDS, lay_out
+from rim.core.layout import SEGMENT, TOKEN, lay_out
 from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.infer.decode import generate
 from rim.infer.sampling import Sampling, TokenChooser
@@ -201,8 +201,8 @@ def test_an_answer_ends_where_the_positions_end(encoder):
 def test_prompt_ids_at_inference_equal_the_trunk_ids_of_training(encoder):
     for example in EXAMPLES:
         layout = lay_out(METHODS["rim"], example, stage(objective="answer"), encoder)
-        is_trunk = layout.fields_TF[:, FIELDS.index("segment_ids")] == 0
-        trunk = layout.fields_TF[is_trunk, FIELDS.index("input_ids")].tolist()
+        is_trunk = layout.fields_TF[:, SEGMENT] == 0
+        trunk = layout.fields_TF[is_trunk, TOKEN].tolist()
         assert trunk == encoder.prompt_ids(example.question, 4)
 
 

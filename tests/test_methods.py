@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import EXAMPLES, stage
 
-from rim.core.layout import Trunk, build_layout, lay_out
+import rim.core.layout
+from rim.core.layout import FIELDS, Trunk, build_layout, lay_out
 from rim.data.examples import DataError, Example
 from rim.methods import METHODS, Readout
 
@@ -70,6 +71,14 @@ def test_an_example_without_steps_is_refused_where_steps_are_needed(encoder):
 def test_impossible_layouts_are_refused(question, readouts, message):
     with pytest.raises(ValueError, match=message):
         build_layout(Trunk.build(question, [5, 6, 7], 2), readouts)
+
+
+def test_the_matrix_in_the_module_s_words_is_the_one_that_it_makes():
+    written = [line.split() for line in str(rim.core.layout.__doc__).splitlines()]
+    printed = {words[0]: words[1:] for words in written if words and words[0] in FIELDS}
+    readouts = [Readout(1, (21, 22, 9)), Readout(2, (31, 9))]
+    made = build_layout(Trunk.build([11, 12], [1, 2, 3], 2), readouts).fields_TF.T.tolist()
+    assert printed == {name: list(map(str, row)) for name, row in zip(FIELDS, made, strict=True)}
 
 
 def test_layout_in_numbers():

@@ -16,7 +16,7 @@ from rim.report import style
 from rim.report.charts import lines_chart
 from rim.report.page.build import build_page, write_report
 from rim.report.page.compared import _control_line, comparison_sections
-from rim.report.page.gather import Material, Run, gather, kind_of, main_protocols, stages_of
+from rim.report.page.gather import Material, Run, gather, kind_of, main_protocols
 from rim.report.page.headline import headline
 from rim.report.page.inside import controls as controls_section
 from rim.report.page.sections import run_sections
@@ -182,14 +182,25 @@ def test_a_page_shows_the_controls_of_the_trained_number_of_blocks_and_rises_as_
     assert main_protocols(run) == {"transplant": asked[0]}
 
 
-def test_a_resumed_run_s_curve_does_not_run_backwards():
+def test_a_run_s_curves_are_shown_and_broken_records_of_them_are_told(tmp_path):
     rows = [{"stage": "one", "step": s, "eval_accuracy": a} for s, a in ((5, 0.1), (10, 0.2))]
     rows += [{"stage": "one", "step": 5, "eval_accuracy": 0.3, "token_loss": 1.0}]
-    (stage,) = stages_of([*rows, {"stage": "one", "step": 10, "token_loss": 2.0}])
-    assert [(row["step"], row["eval_accuracy"], row["token_loss"]) for row in stage[1]] == [
-        (5, 0.3, 1.0),
-        (10, 0.2, 2.0),
-    ]
+    rows += [{"stage": "two\u2028lines", "step": 10, "token_loss": 2.0}]
+    rows += [{"stage": 3, "step": 5}, {"eval_accuracy": 0.9}, {"stage": "two", "step": "5"}, [1]]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"half')
+    (tmp_path / "config.yaml").write_text("method: rim\n")
+    material = gather([tmp_path])
+    assert material.problems == [f"{tmp_path / 'metrics.jsonl'} has a broken line"]
+    (run,) = material.runs
+    (section,) = [s for s in run_sections(run) if s.id == "learning"]
+    assert section.lines == ["Validation accuracy ended at 20.0 %."]
+    ((figure, caption),) = section.figures
+    assert figure.startswith("<svg ") and 'class="chart"' in figure and "var(--muted)" in figure
+    for name in ("one", "two", "training", "validation accuracy, %", "loss a token"):
+        assert name in figure, name
+    assert figure.count("stroke-dasharray") >= 2, "where the second stage begins, in both parts"
+    assert "Dotted lines" in caption
 
 
 def test_a_result_of_one_of_several_runs_of_a_name_stands_by_itself(tmp_path):

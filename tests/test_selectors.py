@@ -134,7 +134,7 @@ def test_calibration_error_and_risk_by_hand():
     assert calibration_error([0.95, 0.95, 0.25, 0.25], [True, False, False, False]) == (
         pytest.approx(0.5 * 0.45 + 0.5 * 0.25)
     )
-    curve = risk_coverage([0.9, 0.8, 0.5, 0.5], [True, False, True, False], points=4)
+    curve = risk_coverage([0.9, 0.8, 0.5, 0.5], [True, False, True, False])
     assert [(p["coverage"], p["risk"]) for p in curve] == [
         (0.25, 0.0),
         (0.5, 0.5),

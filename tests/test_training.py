@@ -457,6 +457,14 @@ def test_the_best_checkpoint_is_kept_not_the_last(tmp_path, monkeypatch):
     assert not all(torch.equal(final[name], kept[4][name]) for name in final)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 5]), (5, [5]), (100, [5])])
+def test_the_last_step_is_validated_once_whatever_the_interval(tmp_path, every, steps):
+    raw = raw_recipe(tmp_path)
+    raw["stages"] = [raw["stages"][0] | {"max_steps": 5, "evaluate_every": every}]
+    assert [step for _, step, _ in losses(run(raw), "eval_accuracy")] == steps
+
+
 def test_equal_accuracy_is_decided_by_loss(finished):
     _, folder = finished
     selections = losses(folder, "eval_selection")

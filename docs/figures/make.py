@@ -25,7 +25,7 @@ from matplotlib.ticker import PercentFormatter
 
 from rim.core.collate import collate
 from rim.core.layout import Trunk, build_layout
-from rim.core.masks import dense_mask, get_readout_mask_mod
+from rim.core.masks import build_attention_mask, get_readout_mask_mod
 from rim.core.readout_weights import readout_weights
 from rim.evaluate.statistics import value_spread
 from rim.methods import Readout
@@ -60,7 +60,7 @@ def draw_layout(figure: Figure) -> None:
     batch = collate([build_layout(trunk, readouts)])
     segments, blocks = batch["segment_ids"][0].tolist(), batch["block_ids"][0].tolist()
     rule = get_readout_mask_mod(batch["segment_ids"], batch["block_ids"])
-    mask = dense_mask(rule, 1, range(len(names)), len(names), "cpu")[0, 0].tolist()
+    mask = build_attention_mask("sdpa", rule, batch["segment_ids"], torch.bool)[0, 0].tolist()
     said = {i: name for name, i in ids.items()}
     targets = [said.get(t) for t in batch["targets"][0].tolist()]
     fills = [

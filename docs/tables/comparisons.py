@@ -195,7 +195,8 @@ def _seeds_of(result: dict[str, Any]) -> list[str]:
     for method, row in result["methods"].items():
         own = ", ".join(f"{100 * seed['accuracy']:.1f}" for seed in row["per_seed"])
         starts = [s["tokens"]["mean"] for s in result["starts"].values() if method in s["methods"]]
-        trained = f"{row['tokens']['mean'] / 1e6:.1f}" + f" + {sum(starts) / 1e6:.1f}" * bool(starts)
+        trained = f"{row['tokens']['mean'] / 1e6:.1f}"
+        trained += f" + {sum(starts) / 1e6:.1f}" * bool(starts)
         hidden = by_name.get(f"{method}, question hidden from the read-out")
         swap = by_name.get(f"{method}, blocks of another question")
         unseen = ", ".join(f"{100 * s['to']:.0f}" for s in hidden["per_seed"]) if hidden else "-"

@@ -1,10 +1,11 @@
-"""What every results file states (versions, commit, machine); how JSON is written and read; where
-files lie that can be made again.
+"""What every results file states (versions, commit, machine); how JSON is written and read, files
+are hashed; where files lie that can be made again.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -80,6 +81,11 @@ def cache_folder(name: str) -> Path:
     """Where files lie that can be made again; not created."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "rim" / name
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

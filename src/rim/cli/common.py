@@ -35,13 +35,6 @@ _LESS_MEMORY = (
 )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was not enough, outside of training's own steps."""
-    from rim.train.out_of_memory import is_out_of_memory
-
-    return is_out_of_memory(error)
-
-
 @contextlib.contextmanager
 def clear_errors(after_interrupt: str = "") -> Generator[None]:
     """Turn the library's own errors into one line; anything else is a bug: its traceback stays.
@@ -68,7 +61,9 @@ def clear_errors(after_interrupt: str = "") -> Generator[None]:
     except (RuntimeError, MemoryError) as error:
         if type(error).__name__ in _STOPPED:
             _fail("Training stopped:", str(error), 3)
-        if not _is_out_of_memory(error):
+        from rim.train.out_of_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         _fail("Out of memory:", f"{first_line(error)}. {_LESS_MEMORY}", 3)
 
@@ -115,8 +110,8 @@ def printable_tree(content: Any) -> Any:
 
 @contextlib.contextmanager
 def progress(title: str, total: int, on: Console) -> Generator[Callable[..., None]]:
-    """A bar; what it gives is called with how much more is done, and perhaps a note, or a total
-    that is known by then. It leaves the screen if the work fails.
+    """Yield a callback that advances a bar: by how much, and perhaps a note, or a total that is
+    known by then. The bar leaves the screen if the work fails.
     """
     from rim.train.callbacks import progress_bar
 
@@ -133,7 +128,7 @@ def progress(title: str, total: int, on: Console) -> Generator[Callable[..., Non
 
 
 def tell_of_more(counts: Sequence[int | None], trained: Any) -> None:
-    """More blocks than in training are answered, and seldom well."""
+    """Note on stderr that more blocks are asked for than in training: few such answers are good."""
     most = max((count or 0 for count in counts), default=0)
     if most > trained.trained_blocks:
         say(
@@ -143,7 +138,7 @@ def tell_of_more(counts: Sequence[int | None], trained: Any) -> None:
 
 
 def quiet_libraries() -> None:
-    """Libraries' progress bars and advice would drown our own lines; errors still show."""
+    """Switch off other libraries' progress bars and advice; errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
@@ -196,7 +191,7 @@ def available_device(word: str | None) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What another library says, without its advice and advertisements."""
+    """Return the first line of another library's message, without its advice."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rim.cli import common
 from rim.cli.columns import reading
-from rim.cli.help import MinutesOrNone, Positive, PositiveOrNone
+from rim.cli.help import MinutesOrNone, Positive, PositiveOrNone, refuse_unused
 
 
 def compare(
@@ -62,7 +62,11 @@ def compare(
     """
     with common.clear_errors("The same command continues."):
         from rim.cli.checks import check_target, comma_separated
+        from rim.cli.hub import check_base
         from rim.config import ConfigError
+        from rim.data.sources import file_source
+        from rim.study import COMPARE_MY_DATA
+        from rim.study.compare.my_data import compare_my_data
         from rim.study.compare.settings import load_comparison
         from rim.study.compare.trial import trial
 
@@ -76,16 +80,25 @@ def compare(
         chosen = [] if numbers is None else [f"seeds={numbers}"]
         overrides, person = (*(set_ or ()), *chosen), common.console_for(json_)
         if data is not None:
+            if base is None:
+                raise ConfigError("--data needs --base, the model that every method begins with")
+            check_base(base)
             read = (format_, reading(column, separator))
-            mine = _my_data(recipe, data, base, test, (steps, blocks), read, overrides)
+            mine = compare_my_data(
+                recipe or COMPARE_MY_DATA,
+                file_source(data, *read),
+                base,
+                test=None if test is None else file_source(test, *read),
+                steps=steps,
+                blocks=blocks,
+                overrides=overrides,
+            )
             settings = mine.settings
             for line in mine.told:
                 common.say(line, person)
         elif recipe is not None:
-            given = {"base": base, "test": test, "blocks": blocks, "column": column}
-            for name, value in (given | {"format": format_, "separator": separator}).items():
-                if value is not None:
-                    raise ConfigError(f"--{name} goes with --data; a recipe says it itself")
+            own = ("base", "test", "blocks", "column", "format_", "separator")
+            refuse_unused("only with --data; a recipe says it itself", *own)
             settings = load_comparison(recipe, overrides)
             if steps is not None:
                 settings = trial(settings, steps)
@@ -96,6 +109,8 @@ def compare(
         if not table_only:
             check_runs(settings, only or ())
         common.quiet_libraries()
+        from rim import __version__
+        from rim.report.page.build import write_report
         from rim.report.verdict import verdict
         from rim.results import write_json
         from rim.study.compare.runner import run_comparison, sum_up
@@ -113,51 +128,15 @@ def compare(
         plots = _write_plots(result, target)
         written = [f"Result: {target}", *(f"Plot: {plot}" for plot in plots)]
         if data is not None:
-            written.append(f"All of it on one page: {_write_page(target, data)}")
+            page = target.with_suffix(".html")
+            write_report([target], page, __version__, f"Is it worth it for {data.name}?")
+            written.append(f"All of it on one page: {page}")
         common.say("\n".join(written), person)
         for line in (line for lines in result["verdict"].values() for line in lines):
             common.say(line, person, style="bold")
         if json_:
             common.print_json(result)
         fail_for(failures)
-
-
-def _my_data(
-    recipe: Path | None,
-    data: Path,
-    base: str | None,
-    test: Path | None,
-    counts: tuple[int | None, int | None],
-    read: tuple[str | None, Any],
-    overrides: Sequence[str],
-) -> Any:
-    from rim.cli.hub import check_base
-    from rim.config import ConfigError
-    from rim.data.sources import file_source
-    from rim.study import COMPARE_MY_DATA
-    from rim.study.compare.my_data import compare_my_data
-
-    if base is None:
-        raise ConfigError("--data needs --base, the model that every method begins with")
-    check_base(base)
-    return compare_my_data(
-        recipe or COMPARE_MY_DATA,
-        file_source(data, *read),
-        base,
-        test=None if test is None else file_source(test, *read),
-        steps=counts[0],
-        blocks=counts[1],
-        overrides=overrides,
-    )
-
-
-def _write_page(target: Path, data: Path) -> Path:
-    from rim import __version__
-    from rim.report.page.build import write_report
-
-    page = target.with_suffix(".html")
-    write_report([target], page, __version__, f"Is it worth it for {data.name}?")
-    return page
 
 
 def fail_for(failures: Sequence[Any]) -> None:
@@ -196,7 +175,7 @@ def _show(result: dict[str, Any], person: Any) -> None:
 
 
 def _write_plots(result: dict[str, Any], target: Path) -> list[Path]:
-    """Of every task accuracy against latency, if it was timed, and the learning curves."""
+    """Write plots of every task: accuracy against latency, if timed, and the learning curves."""
     from rim.report.charts import standalone
     from rim.report.curves import learning_chart
     from rim.report.plot import accuracy_latency_svg

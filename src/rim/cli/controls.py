@@ -56,20 +56,6 @@ def controls(
         task (TASK): The task that DATA has; the one RUN was trained on if left out.
         set_ (KNOB=VALUE): A knob of --task; repeatable.
     """
-    if protocol is not None:
-        with common.clear_errors():
-            _protocol(
-                protocol,
-                run,
-                (data, format_, limit, reading(column, separator)),
-                (blocks, pairs, seed, batch_size),
-                (task, tuple(set_ or ())),
-                (out, overwrite),
-                common.console_for(json_),
-                (device, dtype),
-                json_,
-            )
-        return
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target, targets
         from rim.config import ConfigError
@@ -77,128 +63,108 @@ def controls(
         from rim.models.folder import read_prompt_format
         from rim.results import write_json
 
-        refuse_unused("only with --protocol", "pairs", "seed", "task", "set_")
         asked = block_counts(blocks, least=1)
+        if protocol is None:
+            refuse_unused("only with --protocol", "pairs", "seed", "task", "set_")
+        else:
+            why = "not with --protocol, whose answers are chosen, not written"
+            refuse_unused(why, "max_new_tokens")
+            if task is None:
+                refuse_unused("goes with --task", "set_")
+            if len(asked) > 1:
+                raise ConfigError("a protocol asks with one number of blocks")
+            if out is not None and out.suffix != ".json":
+                why = "results are JSON; give a .json file (a picture goes beside it)"
+                raise ConfigError(f"{out}: {why}")
         examples = open_file(data, format_, limit, reading(column, separator))
         own = read_prompt_format(check_model(run, asked, device))
-        if own.trained_blocks == 0:
-            raise ConfigError(f"method {own.method!r} has no memory blocks to control")
-        counts = [own.trained_blocks if count is None else count for count in asked]
-        files = targets(out, counts) or [
-            run / "controls" / f"{data.stem}-k{count}.json" for count in counts
-        ]
+        counts = [own.blocks_to("control", count) for count in asked]
+        stem = data.stem if protocol is None else f"{protocol}-{data.stem}"
+        files = targets(out, counts) or [run / "controls" / f"{stem}-k{k}.json" for k in counts]
         for file in files:
             check_target(file, overwrite=overwrite)
+        source = None
+        if protocol is not None:
+            from rim.evaluate.protocols.running import task_of
+
+            source = task_of(run, task, set_ or ())
         reasoner = common.load(run, device, dtype)
-        settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-        person = common.console_for(json_)
+        name, person = run.resolve().name, common.console_for(json_)
         results = []
         for count in counts:
-            content = _controlled(reasoner, count, examples, settings, run.resolve().name, person)
-            content["data"]["name"] = data.name
-            results.append(content)
+            options: dict[str, Any] = {"blocks": count, "batch_size": batch_size}
+            if protocol is None:
+                options["max_new_tokens"] = max_new_tokens
+                found, lines = _controlled(reasoner, examples, options, name, person)
+            else:
+                options |= {"pairs": pairs, "seed": seed}
+                found, lines = _exchanged(protocol, reasoner, examples, source, options, person)
+            record: dict[str, Any] = {"run": name, **found}
+            record["data"]["name"] = data.name
+            results.append(record)
             if len(counts) > 1:
                 common.say(f"{count} blocks:", person)
-            for verdict in content["verdicts"]:
-                common.say(verdict["line"], person)
-            common.say(content["note"], person)
-        for content, file in zip(results, files, strict=False):
-            write_json(file, content)
+            for line in lines:
+                common.say(line, person)
+        for record, file in zip(results, files, strict=True):
+            write_json(file, record)
             common.say(f"Result: {file}", person)
+            if protocol is not None:
+                _draw(record, file.with_suffix(".svg"), f"{name}, {protocol}", person)
         if json_:
-            common.print_json(results)
+            common.print_json(results if protocol is None else results[0])
 
 
 def _controlled(
-    reasoner: Any, blocks: int, examples: Any, settings: dict[str, Any], run: str, person: Any
-) -> dict[str, Any]:
-    """Accuracy with so many blocks, and every control of it, as JSON has them."""
+    reasoner: Any, examples: Any, options: dict[str, Any], run: str, person: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """Accuracy as it is and every control of it, as JSON has them; what to say of them."""
     from rim.data.sources import data_hash
     from rim.evaluate.accuracy import score
     from rim.evaluate.controls import num_answers, run_controls, what_stays_alive
     from rim.evaluate.verdicts import control_verdicts
     from rim.results import environment
 
-    total = num_answers(blocks, len(examples)) + len(examples)
+    total = num_answers(options["blocks"], len(examples)) + len(examples)
     with common.progress("answering", total, person) as advance:
-        options: dict[str, Any] = {"blocks": blocks, "progress": advance, **settings}
-        result = score(reasoner, examples, all_blocks=False, **options)
+        result = score(reasoner, examples, all_blocks=False, progress=advance, **options)
         refused: dict[str, str] = {}
-        outcomes = run_controls(reasoner, examples, refused=refused, **options)
+        outcomes = run_controls(reasoner, examples, refused=refused, progress=advance, **options)
     for name, reason in refused.items():
         common.say(f"No control {name!r}: {reason}", person)
     records = [outcome.as_record() for outcome in outcomes]
     right = result.right["final"]
-    return {
-        "run": run,
+    verdicts = control_verdicts(run, [right], [records])
+    note = what_stays_alive(reasoner)
+    record = {
         "data": {"examples": len(examples), "hash": data_hash(examples)},
-        "settings": {"blocks": blocks, **settings},
+        "settings": options,
         "right": right,
         "controls": records,
         "refused": refused,
-        "verdicts": control_verdicts(run, [right], [records]),
-        "note": what_stays_alive(reasoner),
+        "verdicts": verdicts,
+        "note": note,
         "environment": environment(),
     }
+    return record, [*(verdict["line"] for verdict in verdicts), note]
 
 
-def _protocol(
-    protocol: Any,
-    run: Path,
-    read: tuple[Path, Any, int | None, Any],
-    asked: tuple[str | None, int, int, int],
-    task: tuple[str | None, tuple[str, ...]],
-    target: tuple[Path | None, bool],
-    person: Any,
-    where: tuple[str | None, Any],
-    json_: bool,
-) -> None:
-    from rim.cli.checks import block_counts, check_model, check_target
-    from rim.config import ConfigError
-    from rim.data.sources import open_file
-    from rim.evaluate.protocols.running import lines_of, run_protocol, task_of
-    from rim.models.folder import read_prompt_format
-    from rim.report.heat_map import protocol_svg
-    from rim.results import write_json
+def _exchanged(
+    protocol: Any, reasoner: Any, examples: Any, source: Any, options: dict[str, Any], person: Any
+) -> tuple[dict[str, Any], list[str]]:
+    """A protocol's result, as JSON has it; what to say of it."""
+    from rim.evaluate.protocols.running import lines_of, run_protocol
 
-    refuse_unused("not with --protocol, whose answers are chosen, not written", "max_new_tokens")
-    if task[0] is None:
-        refuse_unused("goes with --task", "set_")
-    data, format_, limit, names = read
-    text, pairs, seed, batch_size = asked
-    counts = block_counts(text, least=1)
-    if len(counts) > 1:
-        raise ConfigError("a protocol asks with one number of blocks")
-    own = read_prompt_format(check_model(run, counts, where[0])).trained_blocks
-    count = own if counts[0] is None else counts[0]
-    out = target[0] or run / "controls" / f"{protocol}-{data.stem}-k{count}.json"
-    if out.suffix != ".json":
-        raise ConfigError(f"{out}: results are JSON; give a .json file (a picture goes beside it)")
-    check_target(out, overwrite=target[1])
-    source = task_of(run, *task)
-    examples = open_file(data, format_, limit, names)
-    reasoner = common.load(run, *where)
     with common.progress(f"{protocol}: asking", 1, person) as advance:
-        found = run_protocol(
-            protocol,
-            reasoner,
-            examples,
-            source,
-            blocks=count,
-            pairs=pairs,
-            seed=seed,
-            batch_size=batch_size,
-            progress=advance,
-        )
-    result: dict[str, Any] = {"run": run.resolve().name, **found}
-    result["data"]["name"] = data.name
-    for line in lines_of(result):
-        common.say(line, person)
-    write_json(out, result)
-    common.say(f"Result: {out}", person)
-    picture = protocol_svg(result, f"{run.resolve().name}, {protocol}: per cent of pairs")
-    if picture is not None:
-        out.with_suffix(".svg").write_text(picture, encoding="utf-8")
-        common.say(f"Picture: {out.with_suffix('.svg')}", person)
-    if json_:
-        common.print_json(result)
+        found = run_protocol(protocol, reasoner, examples, source, progress=advance, **options)
+    return found, lines_of(found)
+
+
+def _draw(result: dict[str, Any], picture: Path, title: str, person: Any) -> None:
+    """Beside a protocol's result its picture, if it has one."""
+    from rim.report.heat_map import protocol_svg
+
+    drawn = protocol_svg(result, f"{title}: per cent of pairs")
+    if drawn is not None:
+        picture.write_text(drawn, encoding="utf-8")
+        common.say(f"Picture: {picture}", person)

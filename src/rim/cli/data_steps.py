@@ -126,6 +126,7 @@ def distill(
     with common.clear_errors("The same command with --resume continues."):
         from rim.cli.checks import check_target
         from rim.config import ConfigError
+        from rim.data.files import read_text
         from rim.data.sources import open_file
         from rim.prepare.distill import Work, distill_file, estimate, samples_file
         from rim.prepare.split_file import failed_file, refuse_input
@@ -147,7 +148,7 @@ def distill(
             temperature=temperature,
             top_p=top_p,
             seed=seed,
-            prompt=PROMPT if prompt is None else _read(prompt),
+            prompt=PROMPT if prompt is None else read_text(prompt).strip(),
         )
         names = reading(column, separator)
         refuse_input(file, out)
@@ -215,12 +216,6 @@ def _local(
     reasoner = load_teacher(teacher, asking.prompt, device=device, dtype=where[1])
     options = options | {"weights": hash_of(teacher), "own": is_run(teacher)}
     return LocalTeacher(reasoner, teacher, asking, work.golds, **options)
-
-
-def _read(prompt: Path) -> str:
-    from rim.data.files import read_text
-
-    return read_text(prompt).strip()
 
 
 def _prices(text: str | None) -> tuple[float, float] | None:

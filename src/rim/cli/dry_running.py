@@ -12,7 +12,7 @@ BAR = 40
 
 
 def show(result: dict[str, Any]) -> None:
-    """The result of `rim.train.dry_run` for people."""
+    """Print the result of `rim.train.dry_run` for people."""
     data, say = result["data"], common.say
     say(f"{result['name']}: {data['train']:,} training, {data['validation']:,} validation examples")
     of = "" if data["counted"] >= data["train"] else f" (of {data['counted']:,} examples)"

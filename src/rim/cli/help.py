@@ -79,11 +79,20 @@ def refuse_unused(why: str, *names: str) -> None:
 def add_command(
     app: typer.Typer, function: Callable[..., None], name: str | None = None, **options: Any
 ) -> None:
-    """Make a function a command of an app, its parameters described as its docstring says."""
+    """Make a function a command of an app, its parameters described as its docstring says.
+
+    Raises:
+        LookupError: no words for a parameter.
+    """
     text, _, own = (inspect.getdoc(function) or "").partition("\n\nArgs:\n")
     words = {entry[1]: entry for entry in _ENTRY.finditer(f"{SHARED}\n{own}")}
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        _, metavar, described = words[parameter.name].group(0, 2, 3)
+        if parameter.name not in words:
+            command = name or function.__name__
+            raise LookupError(
+                f"parameter {parameter.name} of `rim {command}` has no line in Args or SHARED"
+            )
+        metavar, described = words[parameter.name].group(2, 3)
         kind, info = parameter.annotation, typer.Option()
         if parameter.kind is not parameter.KEYWORD_ONLY:
             info = typer.Argument()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,8 +59,7 @@ def analyze(
             raise ConfigError("rim analyze takes one number of --blocks")
         model_dir = check_model(run, counts, device)
         own = read_prompt_format(model_dir)
-        if own.trained_blocks == 0:
-            raise ConfigError(f"method {own.method!r} has no memory blocks to look into")
+        count = own.blocks_to("look into", counts[0])
         for other in beside or ():
             check_model(other, (), device)
         examples = open_file(data, format_, limit, reading(column, separator))
@@ -77,11 +77,11 @@ def analyze(
         from rim.evaluate.analysis import analyze, work
         from rim.evaluate.over_training import own_checkpoints
         from rim.evaluate.states import fingerprint
+        from rim.report.analysis import sentences
         from rim.results import environment, write_json
 
         person = common.console_for(json_)
         start = None if no_base else _base(reasoner, model_dir, person)
-        count = own.trained_blocks if counts[0] is None else counts[0]
         shown = own_checkpoints(run, str(reasoner.model.device))
         for other in beside or ():
             name = other.name if other.name not in shown else str(other)
@@ -112,7 +112,8 @@ def analyze(
         write_json(folder / "analysis.json", record)
         for name, reason in found["checkpoints"].get("left_out", {}).items():
             common.say(f"{name} is not shown: {reason}", person)
-        _say_found(found, person)
+        for line in sentences(found):
+            common.say(line, person)
         common.say(f"Result: {folder / 'analysis.json'}", person)
         if json_:
             common.print_json(record)
@@ -130,13 +131,6 @@ def _base(reasoner: Any, model_dir: Path, person: Any) -> Any:
         common.say(f"Not compared with the base: {error}", person)
         return None
     return Reasoner(model, reasoner.encoder)
-
-
-def _say_found(found: dict[str, Any], person: Any) -> None:
-    from rim.report.analysis import sentences
-
-    for line in sentences(found):
-        common.say(line, person)
 
 
 def explain(
@@ -184,6 +178,7 @@ def explain(
     with common.clear_errors():
         from rim.cli.checks import block_counts, check_model, check_target
         from rim.config import ConfigError
+        from rim.data.sources import data_hash, open_file
         from rim.models.folder import read_prompt_format
 
         counts = block_counts(blocks, least=1)
@@ -197,19 +192,44 @@ def explain(
             own = ("format_", "column", "separator", "limit", "pairs", "seed", "task", "set_")
             refuse_unused("only with --data", *own, "against", "batch_size", "out", "overwrite")
         own = read_prompt_format(check_model(run, counts, device))
-        if own.trained_blocks == 0:
-            raise ConfigError(f"method {own.method!r} has no blocks to explain")
-        settings = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        count = own.blocks_to("explain", counts[0])
         if data is not None:
             if task is None:
                 refuse_unused("goes with --task", "set_")
-            read = (data, format_, limit, reading(column, separator))
-            chosen = (task, tuple(set_ or ()))
-            count = own.trained_blocks if counts[0] is None else counts[0]
-            asked = {"blocks": count, "pairs": pairs, "seed": seed, **settings}
             out = out or run / "explain" / f"{data.stem}-k{count}.json"
             check_target(out, overwrite=overwrite)
-            _measure(run, read, chosen, asked, against, out, device, json_)
+            if against is not None:
+                check_model(against, (), device)
+            examples = open_file(data, format_, limit, reading(column, separator))
+            person = common.console_for(json_)
+            reasoner = common.load(run, device)
+            other = None if against is None else common.load(against, device)
+
+            from rim.evaluate.faithfulness.measure import faithfulness
+            from rim.results import environment, write_json
+
+            source = _source(run, task, set_ or (), person)
+            asked: dict[str, Any] = {"blocks": count, "pairs": pairs, "seed": seed}
+            asked |= {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+            with person.status("explain: asking"):
+                found = faithfulness(reasoner, run, examples, source, against=other, **asked)
+            record = {
+                "run": run.resolve().name,
+                "data": {"name": data.name, "examples": len(examples), "hash": data_hash(examples)},
+                "settings": asked | {"against": None if against is None else against.name},
+                "faithfulness": found,
+                "environment": environment(),
+            }
+            write_json(out, record)
+            for reader in found["readers"]:
+                common.say(f"{reader['kind']}: {reader['means']}", person)
+                for line in reader["lines"]:
+                    common.say(line, person)
+            for cost in found["costs"]:
+                common.say(cost["line"], person)
+            common.say(f"Result: {out}", person)
+            if json_:
+                common.print_json(record)
             return
         assert question is not None
         reasoner = common.load(run, device)
@@ -217,7 +237,7 @@ def explain(
         from rim.evaluate.explain import explain
         from rim.report.analysis import explain_table
 
-        result = explain(reasoner, run, question, blocks=counts[0], max_new_tokens=max_new_tokens)
+        result = explain(reasoner, run, question, blocks=count, max_new_tokens=max_new_tokens)
         if json_:
             common.print_json(result)
             return
@@ -227,57 +247,21 @@ def explain(
             common.say(line)
 
 
-def _measure(
-    run: Path,
-    read: tuple[Path, Any, int | None, Any],
-    task: tuple[str | None, tuple[str, ...]],
-    asked: dict[str, Any],
-    against: Path | None,
-    out: Path,
-    device: str | None,
-    json_: bool,
-) -> None:
-    """`rim explain --data`."""
-    from rim.cli.checks import check_model
-    from rim.data.sources import data_hash, open_file
+def _source(run: Path, task: str | None, knobs: Sequence[str], person: Any) -> Any:
+    """The task of the data, which knows what follows from another step; None, said so, if no task
+    does.
+    """
     from rim.data.tasks import READERS
-
-    file = read[0]
-    if against is not None:
-        check_model(against, (), device)
-    examples = open_file(*read)
-    person = common.console_for(json_)
-    reasoner = common.load(run, device)
-
-    from rim.evaluate.faithfulness.measure import faithfulness
     from rim.evaluate.protocols.running import task_of, trained_task
-    from rim.results import environment, write_json
 
-    source = task_of(run, *task) if task[0] is not None else trained_task(run)
-    if task[0] is None and (source is None or source.format not in READERS):
-        source = None
+    if task is not None:
+        return task_of(run, task, knobs)
+    source = trained_task(run)
+    if source is None or source.format not in READERS:
         common.say(
             "No transplants: what follows from another step is known to these tasks alone: "
             f"{', '.join(READERS)} (--task)",
             person,
         )
-    other = None if against is None else common.load(against, device)
-    with person.status("explain: asking"):
-        found = faithfulness(reasoner, run, examples, source, against=other, **asked)
-    record = {
-        "run": run.resolve().name,
-        "data": {"name": file.name, "examples": len(examples), "hash": data_hash(examples)},
-        "settings": asked | {"against": None if against is None else against.name},
-        "faithfulness": found,
-        "environment": environment(),
-    }
-    write_json(out, record)
-    for reader in found["readers"]:
-        common.say(f"{reader['kind']}: {reader['means']}", person)
-        for line in reader["lines"]:
-            common.say(line, person)
-    for cost in found["costs"]:
-        common.say(cost["line"], person)
-    common.say(f"Result: {out}", person)
-    if json_:
-        common.print_json(record)
+        return None
+    return source

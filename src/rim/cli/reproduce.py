@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rim.cli import common
 from rim.cli.help import MinutesOrNone, Positive, PositiveOrNone
@@ -50,6 +49,7 @@ def reproduce(
         if name is None:
             raise ConfigError("name a reproduction, such as gpt2/rim; `rim reproduce --list`")
         entry = find(name)
+        from rim.report.page.reproduced import plan_lines
         from rim.study.reproduce.running import comparison_of, planned
 
         numbers = comma_separated("--seeds", seeds)
@@ -60,7 +60,7 @@ def reproduce(
             settings = trial(settings, steps)
         plan = planned(entry, settings)
         person = common.console_for(json_)
-        _show_plan(plan, person)
+        common.say("\n".join(plan_lines(plan)), person)
         if dry_run:
             if json_:
                 common.print_json(plan)
@@ -107,9 +107,3 @@ def _show_list(as_json: bool) -> None:
         f"{marks_note()} Hours and GiB on one H100 are computed, not measured; + is the run that "
         "it starts from."
     )
-
-
-def _show_plan(plan: dict[str, Any], person: Any) -> None:
-    from rim.report.page.reproduced import plan_lines
-
-    common.say("\n".join(plan_lines(plan)), person)

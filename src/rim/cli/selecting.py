@@ -111,7 +111,7 @@ def select_on(
     calibrating: tuple[float, str, str] | None,
     max_new_tokens: int,
 ) -> dict[str, Any]:
-    """How every selector did on evaluated questions.
+    """Measure every selector on evaluated questions.
 
     Args:
         fallback_right: right-or-wrong of the fall-back run, as a string of 0 and 1.

@@ -30,19 +30,24 @@ def train(
         dry_run: Write nothing; say what would be trained, how long it would take here, and what
             looks wrong, from a few real steps.
     """
-    if dry_run:
-        _look_only(recipe, set_, steps, resume, json_)
-        return
-    with common.clear_errors("The same command with --resume continues."):
+    after = "Nothing was written." if dry_run else "The same command with --resume continues."
+    with common.clear_errors(after):
         from rim.cli.checks import check_data, check_recipe
+        from rim.config import ConfigError
         from rim.config.recipe_yaml import load_recipe
         from rim.train.run_folder import check_run_folder
 
+        if dry_run and resume:
+            raise ConfigError("--dry-run looks at a run before it begins; leave out --resume")
         settings = load_recipe(recipe, tuple(set_ or ()), steps=steps)
-        check_run_folder(settings, resume)
+        if not dry_run:
+            check_run_folder(settings, resume)
         check_recipe(settings, needs_base=not resume)  # a later stage starts from its own model
         check_data(settings)
         common.quiet_libraries()
+        if dry_run:
+            _look_only(settings, json_)
+            return
         from rim.train.curriculum import train as run_training
         from rim.train.processes import is_first
 
@@ -65,6 +70,17 @@ def train(
         common.say(f"Export it:   rim export {common.quoted(run.path)} --out exported")
 
 
+def _look_only(settings: Any, json_: bool) -> None:
+    from rim.cli import dry_running
+    from rim.train.dry_run import dry_run
+
+    result = dry_run(settings, console=common.console_for(json_))
+    if json_:
+        common.print_json(result)
+    else:
+        dry_running.show(result)
+
+
 def _summary(run: Any) -> dict[str, Any]:
     """Where a finished run lies and how its last stage validated, with Wilson's interval."""
     from rim.evaluate.statistics import wilson_interval
@@ -80,30 +96,6 @@ def _summary(run: Any) -> dict[str, Any]:
         found |= {"low": low, "high": high, "questions": questions}
     where = {"run": run.path, "model": run.model_dir, "curves": run.curves_file}
     return where | found | {"training": training["total"]}
-
-
-def _look_only(
-    recipe: Path, set_: list[str] | None, steps: int | None, resume: bool, json_: bool
-) -> None:
-    with common.clear_errors("Nothing was written."):
-        from rim.cli import dry_running
-        from rim.cli.checks import check_data, check_recipe
-        from rim.config import ConfigError
-        from rim.config.recipe_yaml import load_recipe
-
-        if resume:
-            raise ConfigError("--dry-run looks at a run before it begins; leave out --resume")
-        settings = load_recipe(recipe, tuple(set_ or ()), steps=steps)
-        check_recipe(settings)
-        check_data(settings)
-        common.quiet_libraries()
-        from rim.train.dry_run import dry_run
-
-        result = dry_run(settings, console=common.console_for(json_))
-        if json_:
-            common.print_json(result)
-        else:
-            dry_running.show(result)
 
 
 def demo(
@@ -150,12 +142,6 @@ def _demo_smollm2(seed: int, runs_dir: Path, out: Path | None, json_: bool) -> N
     compare(
         recipe=DEMO_SMOLLM2,
         set_=[f"seeds=[{seed}]", f"runs_dir={json.dumps(str(runs_dir))}"],
-        seeds=None,
-        only=None,
-        jobs=1,
-        steps=None,
-        minutes=None,
         out=out,
-        table_only=False,
         json_=json_,
     )

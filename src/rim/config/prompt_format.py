@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, model_validator
 
-from rim.config.base import PositiveInt, Settings
+from rim.config.base import ConfigError, PositiveInt, Settings
 from rim.methods import METHODS
 
 
@@ -157,6 +157,18 @@ class PromptFormat(Settings):
     def trained_blocks(self) -> int:
         """Blocks in a prompt by default: K for a memory-block method, none for the others."""
         return self.memory.blocks if METHODS[self.method].has_blocks else 0
+
+    def blocks_to(self, do: str, blocks: int | None = None) -> int:
+        """How many blocks a model is asked with in order to `do` something to them: as in training
+        if not said.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        count = self.trained_blocks if blocks is None else blocks
+        if not self.trained_blocks or count < 1:
+            raise ConfigError(f"method {self.method!r} has no memory blocks to {do}")
+        return count
 
     @property
     def feedback(self) -> Literal["none", "chain", "loop"]:

@@ -24,10 +24,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from rim.core.layers import new_cache
+from rim.core.layers import new_cache, unwrap
 from rim.core.layout import PADDING, TRUNK_SEGMENT
 from rim.core.tokens import PromptEncoder
-from rim.core.unwrap import unwrap
 
 #: The attribute of a model that a method's projection is attached under, see
 #: `rim.methods.base.Method.extra_modules`.

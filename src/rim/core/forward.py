@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rim.config import MemoryConfig
 from rim.core.feedback import Feedback, batch_embeddings
-from rim.core.layers import Window
+from rim.core.layers import Window, unwrap
 from rim.core.layout import PADDING, ROW_EXAMPLES
 from rim.core.losses import (
     ReadoutLoss,
@@ -27,7 +27,6 @@ from rim.core.losses import (
     token_loss,
 )
 from rim.core.masks import MaskMod, blind_tokens, get_readout_mask_mod, layer_masks
-from rim.core.unwrap import unwrap
 from rim.methods import ExtraLoss
 
 #: Logits (target positions times vocabulary) beyond which training makes them in chunks: 64 MB in

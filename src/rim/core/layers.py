@@ -1,4 +1,5 @@
-"""What a model's layers are, read off its config: how far they see, whether they keep a state.
+"""The model below its wrappers, and what its config says of its layers: how far they see, whether
+they keep a state.
 
 A window is one more clause of the attention rule (`rim.core.masks`), so windowed layers run all
 read-outs in one pass like any other. A state that passes from token to token (linear attention,
@@ -12,9 +13,9 @@ import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from peft import PeftModel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache
-
-from rim.core.unwrap import unwrap
 
 #: Kinds of `config.layer_types` that are attention over columns, and those without any attention.
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
@@ -29,6 +30,13 @@ class Window:
 
     size: int
     kind: Literal["sliding", "chunked"] = "sliding"
+
+
+def unwrap(model: Any) -> Any:
+    """The transformers model below the wrappers of several processes and of peft."""
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def text_config(config: Any) -> Any:

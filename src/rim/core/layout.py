@@ -6,9 +6,17 @@ tokens that open the assistant's turn) and a target text. All read-outs share on
 `rim.core.masks` turns the integers below into the attention mask that makes the pass equal to K
 separate ones.
 
-    position   0 1 2   3 4 5 6     7 8 9 10      7 8        11 12
-    tokens     q q q   <b> m m </b> <b> m m </b>  a1 a2      a1 a2
-               question  block 1     block 2     read-out 1  read-out 2
+A question 11 12, two blocks of the tokens 1 2 3, read-outs that say 21 22 and 31, and the stop
+token 9, lie side by side as
+
+                  question     block 1     block 2   read-outs
+    input_ids       11  12   1   2   3   1   2   3  21  22  31
+    position_ids     0   1   2   3   4   5   6   7   5   6   8
+    segment_ids      0   0   0   0   0   0   0   0   1   1   2
+    block_ids        0   0   1   1   1   2   2   2   1   1   2
+    targets         -1  -1  -1  -1  21  -1  -1  31  22   9   9
+    readout_ids     -1  -1  -1  -1   0  -1  -1   1   0   0   1
+    marks           -1  -1  -1  -1  -1  -1  -1  -1  -1  -1  -1
 
 The first target token of read-out k is predicted by the last token of block k (or of the prefix),
 so the target's last token, the stop token, is predicted but never fed. A read-out without a target
@@ -24,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 TRUNK_SEGMENT = 0
 PADDING = -1  # in every field; also "no target here" and "belongs to no read-out"
 
-#: Field order of `Layout.fields_TF`, the names under which a batch carries them.
+#: Field order of `LaidOut.fields_TF`, the names under which a batch carries them.
 FIELDS = (
     "input_ids",
     "position_ids",
@@ -48,6 +56,10 @@ FIELDS = (
     "readout_ids",  # the read-out that this position's target belongs to, or -1
     "marks",  # the read-out whose marked token this position predicts, or -1
 )
+#: Their columns there.
+TOKEN, POSITION, SEGMENT, BLOCK, TARGET, READOUT, MARK = range(len(FIELDS))
+#: A token that predicts nothing: the columns from `TARGET` on.
+_NO_TARGET = (PADDING,) * 3
 
 
 #: In a batch of separate read-outs, the example of every row.
@@ -112,48 +124,40 @@ class Trunk:
         return range(end - self.block_length, end) if block else range(end)
 
 
-class LaidOut(Protocol):
-    """What `rim.core.collate` needs of an example; a `Layout`, or one read from disk."""
-
-    @property
-    def fields_TF(self) -> np.ndarray: ...
-    @property
-    def trunk_length(self) -> int: ...
-    @property
-    def num_readouts(self) -> int: ...
-    @property
-    def num_step_readouts(self) -> int: ...
-
-
 @dataclass(frozen=True)
-class Layout:
+class LaidOut:
     """One example, ready to be padded into a batch.
 
     `fields_TF` has the columns of `FIELDS`, int32. `num_step_readouts` counts the leading read-outs
-    whose target is a reasoning step: the only ones that a schedule anneals. `starts` has for every
-    read-out the flat index of the token that predicts its first token.
+    whose target is a reasoning step: the only ones that a schedule anneals.
     """
 
     fields_TF: np.ndarray
-    trunk: Trunk
+    trunk_length: int
     num_readouts: int
     num_step_readouts: int
-    starts: tuple[int, ...]
 
-    @property
-    def trunk_length(self) -> int:
-        return len(self.trunk.ids)
+
+@dataclass(frozen=True)
+class Layout(LaidOut):
+    """An example that was laid out just now, and how it came about.
+
+    `starts` has for every read-out the flat index of the token that predicts its first token.
+    """
+
+    trunk: Trunk
+    starts: tuple[int, ...]
 
     def next_position(self, readout: int) -> int:
         """The position behind the token that predicts a read-out's first token."""
-        return int(self.fields_TF[self.starts[readout], FIELDS.index("position_ids")]) + 1
+        return int(self.fields_TF[self.starts[readout], POSITION]) + 1
 
     @property
     def max_position(self) -> int:
         """The largest position id: the model's position limit must exceed it (the flat length may
         not).
         """
-        return int(self.fields_TF[:, FIELDS.index("position_ids")].max())
+        return int(self.fields_TF[:, POSITION].max())
 
 
 def build_layout(trunk: Trunk, readouts: Sequence[Readout]) -> Layout:
@@ -170,9 +174,8 @@ def build_layout(trunk: Trunk, readouts: Sequence[Readout]) -> Layout:
     """
     if not readouts:
         raise ValueError("an example needs at least one read-out")
-    no_target = [PADDING] * (len(FIELDS) - 4)
     rows = [
-        [token, i, TRUNK_SEGMENT, block, *no_target]
+        [token, i, TRUNK_SEGMENT, block, *_NO_TARGET]
         for i, (token, block) in enumerate(zip(trunk.ids, trunk.blocks, strict=True))
     ]
     starts = []
@@ -191,7 +194,7 @@ def build_layout(trunk: Trunk, readouts: Sequence[Readout]) -> Layout:
         _write_targets(rows, r, readout, predictors)
     steps = sum(readout.is_step for readout in readouts)
     fields_TF = np.asarray(rows, dtype=np.int32)
-    return Layout(fields_TF, trunk, len(readouts), steps, tuple(starts))
+    return Layout(fields_TF, len(trunk.ids), len(readouts), steps, trunk, tuple(starts))
 
 
 def _in_place(trunk: Trunk, r: int, readout: Readout) -> Sequence[int]:
@@ -207,9 +210,8 @@ def _append_readout(rows: list[list[int]], r: int, readout: Readout, anchor: int
     """
     fed_ids = [*readout.prefix_ids, *readout.target_ids[:-1]]
     start, num_prefix = len(rows), len(readout.prefix_ids)
-    no_target = [PADDING] * (len(FIELDS) - 4)
     for i, token in enumerate(fed_ids):
-        rows.append([token, anchor + 1 + i, r + 1, readout.after_block, *no_target])
+        rows.append([token, anchor + 1 + i, r + 1, readout.after_block, *_NO_TARGET])
     # The predictors: the anchor (or the prefix's last token), then every fed target token.
     first = anchor if num_prefix == 0 else start + num_prefix - 1
     return [first, *range(start + num_prefix, len(rows))]
@@ -218,16 +220,14 @@ def _append_readout(rows: list[list[int]], r: int, readout: Readout, anchor: int
 def _write_targets(
     rows: list[list[int]], r: int, readout: Readout, predictors: Sequence[int]
 ) -> None:
-    target_column, readout_column = FIELDS.index("targets"), FIELDS.index("readout_ids")
     for row, target in zip(predictors, readout.target_ids, strict=bool(readout.target_ids)):
-        if rows[row][target_column] != PADDING:
+        if rows[row][TARGET] != PADDING:
             raise ValueError(
                 f"two read-outs need position {row}, after block {readout.after_block}"
             )
-        rows[row][target_column] = target
-        rows[row][readout_column] = r
+        rows[row][TARGET], rows[row][READOUT] = target, r
     if readout.marked is not None:
-        rows[predictors[readout.marked]][FIELDS.index("marks")] = r
+        rows[predictors[readout.marked]][MARK] = r
 
 
 def separate_rows(layout: LaidOut) -> list[np.ndarray]:
@@ -241,18 +241,15 @@ def separate_rows(layout: LaidOut) -> list[np.ndarray]:
         One array `[tokens, FIELDS]` a read-out.
     """
     fields_TF = layout.fields_TF
-    column = {name: i for i, name in enumerate(FIELDS)}
-    segment_T, block_T = fields_TF[:, column["segment_ids"]], fields_TF[:, column["block_ids"]]
-    readout_T = fields_TF[:, column["readout_ids"]]
+    segment_T, block_T, readout_T = (fields_TF[:, i] for i in (SEGMENT, BLOCK, READOUT))
     rows = []
     for r in range(layout.num_readouts):
         start = np.flatnonzero(readout_T == r)[0]  # it predicts the first target token
         trunk_T = (segment_T == TRUNK_SEGMENT) & (block_T <= block_T[start])
         row_TF = fields_TF[trunk_T | (segment_T == r + 1)]
-        other_T = row_TF[:, column["readout_ids"]] != r
-        for name in ("targets", "readout_ids"):
-            row_TF[other_T, column[name]] = PADDING
-        row_TF[row_TF[:, column["marks"]] != r, column["marks"]] = PADDING
+        other_T = row_TF[:, READOUT] != r
+        row_TF[other_T, TARGET] = row_TF[other_T, READOUT] = PADDING
+        row_TF[row_TF[:, MARK] != r, MARK] = PADDING
         rows.append(row_TF)
     return rows
 

@@ -29,7 +29,7 @@ class ReadoutLoss:
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """What the model makes of every target token."""
+    """How likely the model finds every target token."""
 
     nll_N: Tensor  # negative log-probability, differentiable
     correct_N: Tensor  # 1.0 where the target is the likeliest token

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.masking_utils import eager_mask, sdpa_mask
 
 from rim.core.layers import Window, layer_windows
 from rim.core.layout import TRUNK_SEGMENT
@@ -90,20 +91,9 @@ def blind_tokens(
     return blind_BT & blind_ER[example_ids_BT.clamp(min=0).long(), readout_BT]
 
 
-def dense_mask(
-    mask_mod: MaskMod, batch_size: int, queries: range, keys: int, device: torch.device | str
-) -> Tensor:
-    """The rule as a bool tensor `[B, 1, Q, T]` (what sdpa takes)."""
-    b = torch.arange(batch_size, device=device)[:, None, None]
-    q = torch.arange(queries.start, queries.stop, device=device)[None, :, None]
-    kv = torch.arange(keys, device=device)[None, None, :]
-    return mask_mod(b, torch.zeros_like(b), q, kv)[:, None]
-
-
-def additive_mask(mask_B1QT: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where attention is allowed, the dtype's minimum elsewhere (what eager attention ADDS)."""
-    zeros = torch.zeros(mask_B1QT.shape, dtype=dtype, device=mask_B1QT.device)
-    return zeros.masked_fill(~mask_B1QT, torch.finfo(dtype).min)
+#: What makes the rule a tensor `[B, 1, Q, T]`: bool for sdpa; for eager attention, which ADDS it, 0
+#: where attention is allowed and the dtype's minimum elsewhere.
+DENSE = {"sdpa": sdpa_mask, "eager": eager_mask}
 
 
 def build_attention_mask(
@@ -129,14 +119,20 @@ def build_attention_mask(
 
         rule, device = shifted if queries.start else mask_mod, segment_ids_BT.device
         return create_block_mask(rule, batch_size, None, len(queries), keys, device=device)
-    mask_B1QT = dense_mask(mask_mod, batch_size, queries, keys, segment_ids_BT.device)
-    if implementation == "sdpa":
-        return mask_B1QT
-    if implementation == "eager":
-        return additive_mask(mask_B1QT, dtype)
-    raise ValueError(
-        f"attention implementation {implementation!r} cannot express the read-out mask; "
-        "use 'sdpa', 'eager' or 'flex_attention'"
+    if implementation not in DENSE:
+        raise ValueError(
+            f"attention implementation {implementation!r} cannot express the read-out mask; "
+            "use 'sdpa', 'eager' or 'flex_attention'"
+        )
+    return DENSE[implementation](
+        batch_size,
+        len(queries),
+        keys,
+        queries.start,
+        mask_function=mask_mod,
+        allow_is_causal_skip=False,
+        dtype=dtype,
+        device=segment_ids_BT.device,
     )
 
 

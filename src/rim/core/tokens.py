@@ -45,7 +45,7 @@ class Prompt:
     suffix_ids: tuple[int, ...] = ()
 
     def prefix_ids(self, after_block: int) -> tuple[int, ...]:
-        """What is fed between block `after_block` and the answer."""
+        """Return the tokens that are fed between block `after_block` and the answer."""
         return (*(self.closing_ids if after_block else ()), *self.suffix_ids)
 
     @property

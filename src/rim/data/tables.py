@@ -92,7 +92,7 @@ def _header(path: Path) -> tuple[str, list[str]]:
 
 
 def _split_header(path: Path, lines: Callable[[], Iterator[str]]) -> tuple[str, list[str]]:
-    """What parts the cells, and the first row: the separator that parts it into most cells."""
+    """Return the separator that parts the first row into the most cells, and these cells."""
     found: dict[str, list[str]] = {}
     for delimiter in _DELIMITERS:
         rows = csv.reader(lines(), delimiter=delimiter, strict=True)

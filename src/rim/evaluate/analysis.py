@@ -116,7 +116,6 @@ def analyze(
     if base is not None:
         shown = {"before training": lambda: base} | shown
     shown["finished"] = lambda: reasoner
-    compared = beside(shown, reasoner, asked, golds, blocks, progress)
     return {
         "blocks": blocks,
         "layers": states["trained"].layers,
@@ -127,7 +126,7 @@ def analyze(
         "values": values,
         "trust": trust,
         "geometry": geometry(states["trained"], golds, test_N),
-        "checkpoints": compared.as_record(),
+        "checkpoints": beside(shown, reasoner, asked, golds, blocks, progress),
         "attention": attention_map(
             reasoner, questions[:ATTENTION_QUESTIONS], blocks, progress=progress
         ),

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rim.core.layers import text_config
-from rim.core.unwrap import unwrap
+from rim.core.layers import text_config, unwrap
 from rim.evaluate.states import forward_trunks
 from rim.infer.reasoner import Reasoner
 

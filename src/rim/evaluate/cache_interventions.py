@@ -36,9 +36,9 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
+from rim.core.layers import unwrap
 from rim.core.layout import PADDING
 from rim.core.tokens import Prompt
-from rim.core.unwrap import unwrap
 from rim.infer.prefill import Between, Filled, Slot, prefill
 
 
@@ -74,7 +74,7 @@ QUESTION, BLOCKS, EVERYWHERE = Part("question"), Part("blocks"), Part("everythin
 
 @dataclass(frozen=True)
 class Slice:
-    """What of the columns is written: keys, values, and which layers (None: all)."""
+    """The part of a column to write: keys, values or both, and in which layers (None: all)."""
 
     keys: bool = True
     values: bool = True

@@ -73,11 +73,7 @@ def run_controls(
         ConfigError: the model has no blocks; without `refused` also a control that it has none of.
         DataError: all answers are the same, so that no question's blocks are another's.
     """
-    if reasoner.trained_blocks == 0:
-        raise ConfigError(
-            f"method {reasoner.encoder.format.method!r} has no memory blocks to control"
-        )
-    blocks = reasoner.trained_blocks if blocks is None else blocks
+    blocks = reasoner.encoder.format.blocks_to("control", blocks)
     questions = [example.question for example in examples]
     partners = choose_partners(examples)
     # A prompt without blocks is that of a chain of thought to a model that was once trained on one:

@@ -12,7 +12,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rim.config import ConfigError
 from rim.evaluate.faithfulness.readers import step_stage
 from rim.evaluate.probe_files import VALUES_FILE, read_probes
 from rim.evaluate.states import block_states, fingerprint
@@ -37,9 +36,7 @@ def explain(
     Raises:
         ConfigError: a model without blocks.
     """
-    blocks = reasoner.trained_blocks if blocks is None else blocks
-    if blocks < 1:
-        raise ConfigError(f"method {reasoner.encoder.format.method!r} has no blocks to explain")
+    blocks = reasoner.encoder.format.blocks_to("explain", blocks)
     options = {"blocks": blocks, "max_new_tokens": max_new_tokens}
     rows: list[dict[str, Any]] = [
         {

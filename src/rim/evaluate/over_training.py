@@ -7,7 +7,6 @@ other runs and checkpoints can be named. One model is in memory at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import numpy as np
 
 from rim.config import ConfigError
 from rim.config.recipe_yaml import load_recipe
-from rim.core.layers import text_config
-from rim.core.unwrap import unwrap
+from rim.core.layers import text_config, unwrap
 from rim.evaluate.geometry import POINTS, over_checkpoints, shown_layers
 from rim.evaluate.states import block_states
 from rim.infer.reasoner import Reasoner, load
@@ -25,17 +23,6 @@ from rim.train.run_folder import RunFolder
 BATCH = 32
 #: Gives a model when it is its turn.
 Loader = Callable[[], Reasoner]
-
-
-@dataclass(frozen=True)
-class Beside:
-    """panels: as `over_checkpoints` has them. left_out: a reason by checkpoint."""
-
-    panels: list[dict[str, Any]]
-    left_out: dict[str, str]
-
-    def as_record(self) -> dict[str, Any]:
-        return {"panels": self.panels, "left_out": self.left_out}
 
 
 def own_checkpoints(run: Path, device: str) -> dict[str, Loader]:
@@ -59,8 +46,9 @@ def beside(
     answers: Sequence[str],
     blocks: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> Beside:
-    """The first `POINTS` questions on every checkpoint.
+) -> dict[str, Any]:
+    """The first `POINTS` questions on every checkpoint: `panels` as `over_checkpoints` has them,
+    `left_out` with a reason by checkpoint.
 
     Args:
         models: in the order of training, `reasoner` (the finished one) among them or not.
@@ -87,7 +75,7 @@ def beside(
             left_out[name] = reason
         progress(len(asked))
     panels = over_checkpoints(states, layers, answers[:POINTS]) if states else []
-    return Beside(panels, left_out)
+    return {"panels": panels, "left_out": left_out}
 
 
 def _states(

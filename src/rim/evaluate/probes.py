@@ -180,7 +180,7 @@ def try_value_probe(
 
 
 def majority(labels: Sequence[str | None], train_N: np.ndarray, test_N: np.ndarray) -> float:
-    """What always saying the commonest training label gets."""
+    """Return the accuracy on the test of always saying the commonest training label."""
     known = [labels[i] for i in train_N if labels[i] is not None]
     said = Counter(known).most_common(1)[0][0] if known else None
     test = [labels[i] for i in test_N if labels[i] is not None]

@@ -24,15 +24,14 @@ def compare_selectors(
     Args:
         fallback_right: for every question whether the fall-back answers it rightly.
     """
+    chosen = {name: [SELECTORS[name](row, thresholds) for row in rows] for name in names}
     return {
         "oracle": share([any(bool(a.right) for a in row) for row in rows]),
         "thresholds": dict(thresholds),
         "selectors": {
-            name: _measure(name, [SELECTORS[name](row, thresholds) for row in rows], thresholds)
-            | _with_fallback(
-                name, [SELECTORS[name](row, thresholds) for row in rows], thresholds, fallback_right
-            )
-            for name in names
+            name: _measure(name, choices, thresholds)
+            | _with_fallback(name, choices, thresholds, fallback_right)
+            for name, choices in chosen.items()
         },
     }
 
@@ -97,9 +96,7 @@ def calibration_error(confidence: Sequence[float], right: Sequence[bool]) -> flo
     return math.fsum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(right)
 
 
-def risk_coverage(
-    confidence: Sequence[float], right: Sequence[bool], points: int = 20
-) -> list[dict[str, float]]:
+def risk_coverage(confidence: Sequence[float], right: Sequence[bool]) -> list[dict[str, float]]:
     """Share of wrong answers among the surest 5, 10 ... 100 % (Geifman and El-Yaniv 2017, arXiv
     1705.08500). Among equals in confidence the share is that of all of them.
     """
@@ -113,5 +110,5 @@ def risk_coverage(
         before = wrong[-1] if wrong else 0.0
         wrong += [before + each * i for i in range(1, len(own) + 1)]
     total = len(order)
-    counts = sorted({max(1, round(total * i / points)) for i in range(1, points + 1)})
+    counts = sorted({max(1, round(total * i / 20)) for i in range(1, 21)})
     return [{"coverage": n / total, "risk": wrong[n - 1] / n} for n in counts]

@@ -152,7 +152,7 @@ def choose_names(text: str, *, has_probe: bool) -> list[str]:
 
 
 def _calibrations(run: Path) -> dict[str, Any]:
-    """What was calibrated with each number of blocks. Older files hold one calibration alone."""
+    """Read a run's calibrations, by number of blocks. Older files hold one calibration alone."""
     file = run / FILE
     if not file.exists():
         return {}

@@ -27,8 +27,8 @@ from rim.config import ConfigError
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_batch
+from rim.core.layers import unwrap
 from rim.core.layout import build_layout
-from rim.core.unwrap import unwrap
 from rim.infer.reasoner import Reasoner
 from rim.methods import Readout
 from rim.models.folder import weight_files
@@ -153,6 +153,6 @@ def collect_states(
 
 
 def fingerprint(folder: Path) -> str:
-    """Of a model folder: names, sizes and times of its weights (hashing them would read them)."""
+    """Hash the names, sizes and times of a model folder's weights, which are not read for it."""
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in weight_files(folder)]
     return hashlib.sha256(json.dumps(sorted(stats)).encode()).hexdigest()[:16]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
 
 def share(right: Sequence[bool]) -> dict[str, Any]:
-    """Of marks the share that is right, with its 95 % Wilson interval, as JSON has it."""
+    """Return the share of marks that are right, with its 95 % Wilson interval, as JSON has it."""
     count, total = sum(right), len(right)
     low, high = wilson_interval(count, total)
     accuracy = count / total if total else 0.0
@@ -31,14 +31,12 @@ def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[fl
     return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, seed: int = 0, resamples: int = 2000
-) -> tuple[float, float]:
-    """95 % percentile interval of a mean, by drawing the values again with replacement."""
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of a mean, by drawing the values 2,000 times with replacement."""
     import numpy as np
 
     array = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
+    drawn = np.random.default_rng(0).integers(len(array), size=(2000, len(array)))
     low, high = np.quantile(array[drawn].mean(1), [0.025, 0.975])
     return float(low), float(high)
 
@@ -88,38 +86,28 @@ def joint_p(tests: Sequence[McNemar]) -> float:
     return max(test.p for test in tests) if len(directions) == 1 else 1.0
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean over seeds with an interval of a stated kind.
-
-    wilson: one seed, 95 % over its questions; range: least and most of the seeds; t: 95 % for the
-    mean over seeds, if seeds are normally distributed.
-    """
-
-    mean: float
-    low: float
-    high: float
-    kind: Literal["wilson", "range", "t", "none"]
-    seeds: int
-
-
 def share_spread(right: Sequence[str]) -> dict[str, Any]:
-    """Accuracies of several seeds, given as strings of 0 and 1."""
+    """Accuracies of several seeds, given as strings of 0 and 1; of one seed ("wilson") with a 95 %
+    interval over its questions.
+    """
     if len(right) == 1:
         hits, total = right[0].count("1"), len(right[0])
         low, high = wilson_interval(hits, total)
-        return asdict(Spread(hits / total, low, high, "wilson", 1))
+        return {"mean": hits / total, "low": low, "high": high, "kind": "wilson", "seeds": 1}
     spread = value_spread([text.count("1") / len(text) for text in right])
     return spread | {"low": max(0.0, spread["low"]), "high": min(1.0, spread["high"])}
 
 
 def value_spread(values: Sequence[float]) -> dict[str, Any]:
-    """Any number over seeds."""
+    """The mean of any number over seeds, with the least and the most ("range"; "none" of one seed)
+    or, of enough seeds, with a 95 % interval for the mean, if they are normally distributed ("t").
+    """
     mean, count = fmean(values), len(values)
     if count < SEEDS_FOR_T:
-        kind = "none" if count == 1 else "range"
-        return asdict(Spread(mean, min(values), max(values), kind, count))
-    from scipy.stats import t
+        kind, low, high = "none" if count == 1 else "range", min(values), max(values)
+    else:
+        from scipy.stats import t
 
-    half = float(t.ppf(0.975, count - 1)) * stdev(values) / math.sqrt(count)
-    return asdict(Spread(mean, mean - half, mean + half, "t", count))
+        half = float(t.ppf(0.975, count - 1)) * stdev(values) / math.sqrt(count)
+        kind, low, high = "t", mean - half, mean + half
+    return {"mean": mean, "low": low, "high": high, "kind": kind, "seeds": count}

@@ -7,6 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from rim.evaluate.statistics import joint_p, mcnemar
+from rim.report.text import p_cell as p_cell
+from rim.report.text import p_text
 
 LEVEL = 0.05
 #: The group of `rim.evaluate.controls` that is told in one line.
@@ -152,11 +154,3 @@ def _by_steps(texts: Sequence[str], steps: Sequence[Sequence[int]]) -> dict[str,
         for mark, count in zip(text, own, strict=False):
             marks.setdefault(count, []).append(mark == "1")
     return {str(count): fmean(found) for count, found in sorted(marks.items())}
-
-
-def p_cell(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def p_text(p: float) -> str:
-    return f"p {'= ' if p >= 0.001 else ''}{p_cell(p)}"

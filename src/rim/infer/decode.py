@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
-from rim.core.layers import state_kinds, text_config
+from rim.core.layers import state_kinds, text_config, unwrap
 from rim.core.layout import PADDING
 from rim.core.tokens import Prompt, PromptEncoder
-from rim.core.unwrap import unwrap
 from rim.infer.prefill import Between, Filled, Slot, prefill
 from rim.infer.sampling import Sampling, TokenChooser
 

@@ -21,11 +21,10 @@ from transformers import DynamicCache
 
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of, fill_latents
-from rim.core.layers import Window, cache_argument, has_windows, new_cache, state_kinds
+from rim.core.layers import Window, cache_argument, has_windows, new_cache, state_kinds, unwrap
 from rim.core.layout import PADDING, TRUNK_SEGMENT, build_layout
 from rim.core.masks import MaskMod, blind_tokens, get_readout_mask_mod, layer_masks
 from rim.core.tokens import Prompt, PromptEncoder
-from rim.core.unwrap import unwrap
 from rim.methods import Readout
 
 

@@ -52,7 +52,7 @@ class Methods(Mapping[str, Method]):
         return sum(1 for _ in self)
 
     def unknown(self, name: str) -> str:
-        """What to say of a name that no method has."""
+        """Return the error message for a name that no method has."""
         near = difflib.get_close_matches(name, list(self), 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"no method {name!r}, there are {', '.join(self)}{hint}"

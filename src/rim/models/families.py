@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between architectures; looked up by `config.model_type` only."""
+    """The differences between architectures; looked up by `config.model_type` only."""
 
     dropout_fields: tuple[str, ...] = ("attention_dropout",)
     fan_in_fan_out: bool = False  # GPT-2's Conv1D stores its weight transposed

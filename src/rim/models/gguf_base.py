@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,32 +26,25 @@ from transformers import (
 )
 
 from rim.config import ConfigError
-from rim.results import cache_folder
+from rim.models.scratch import digits_alone
+from rim.results import cache_folder, file_sha256
 
 #: Splitting rules that transformers does not set from a file's name for them: it would leave
 #: GPT-2's, under which digits can end up in one token.
-_PRE_TOKENIZERS = {
-    "smollm": lambda: pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    ),
-}
+_PRE_TOKENIZERS = {"smollm": digits_alone}
 _HASH_DIGITS, _MAKER_DIGITS = 16, 6
 
 
 def file_hash(file: Path) -> str:
     """The first digits of a file's SHA-256."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:_HASH_DIGITS]
+    return file_sha256(file)[:_HASH_DIGITS]
 
 
 @functools.cache
 def _maker() -> str:
-    """What reads a file: this code and transformers'. Another one may read it otherwise."""
-    code = Path(__file__).read_bytes() + transformers.__version__.encode()
-    return hashlib.sha256(code).hexdigest()[:_MAKER_DIGITS]
+    """Hash the code that reads a file, ours and transformers': another may read it otherwise."""
+    code = Path(__file__).read_text(encoding="utf-8") + inspect.getsource(digits_alone)
+    return hashlib.sha256((code + transformers.__version__).encode()).hexdigest()[:_MAKER_DIGITS]
 
 
 def folder_of(file: Path, revision: str | None = None) -> Path:

@@ -103,7 +103,7 @@ def load_base(
 
 
 def _origin(config: ModelConfig) -> tuple[str, Path | None, dict[str, Any]]:
-    """What transformers loads a base from, its folder if it is here, and the options."""
+    """Return a base's name for transformers, its folder if it is here, and the options."""
     assert config.base is not None
     file = find_gguf(config.base)
     folder = folder_of(file, config.revision) if file else local_model_folder(Path(config.base))

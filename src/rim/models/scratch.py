@@ -64,6 +64,12 @@ def build_model(
     return model
 
 
+def digits_alone() -> pre_tokenizers.PreTokenizer:
+    """Byte-level splitting under which every digit is a token of its own."""
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+
+
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, alphabet: str = "bytes"
 ) -> PreTrainedTokenizerFast:
@@ -76,12 +82,7 @@ def train_tokenizer(
             weights learns markedly faster without the hundreds of output rows it never needs.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<|unknown|>" if alphabet == "data" else None))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = digits_alone()
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", *(["<|unknown|>"] if alphabet == "data" else [])]
     trainer = trainers.BpeTrainer(

@@ -65,7 +65,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job will ask at most. `price` is in the currency of the prices a million tokens."""
+    """The most that a job will ask. `price` is in the currency of the prices a million tokens."""
 
     questions: int
     requests: int
@@ -226,7 +226,7 @@ def _chosen(
 def _right_ones(
     example: Example, samples: Sequence[dict[str, Any]], by: By
 ) -> tuple[list[Example], str]:
-    """Chains of thought that reach the answer, and why there are none."""
+    """Return the chains of thought that reach the answer, and why the others do not."""
     right, answers, cut, bare = [], [], 0, 0
     for sample in samples:
         if not sample["finished"]:

@@ -205,7 +205,7 @@ class LocalTeacher:
 
 
 def _kept_by(asking: Asking, by: By) -> dict[str, str]:
-    """What parts the steps decides whether a sample is good enough to stop at."""
+    """Name how steps are parted, if it decides which sample is good enough to stop at."""
     return {"by": by} if asking.stop_at_first and by != "auto" else {}
 
 

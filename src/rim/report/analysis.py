@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 
-def best_place(rows: list[list[float | None]] | None, start: int = 1) -> tuple[float, int, int]:
-    """The largest value of a map from block `start` on, its block and its layer; zeros where no
-    place has a value.
+def best_place(rows: list[list[float | None]] | None) -> tuple[float, int, int]:
+    """The largest value of a map from block 1 on, its block and its layer; zeros where no place has
+    a value.
     """
     places = [
         (value, block, layer)
         for block, own in enumerate(rows or [])
         for layer, value in enumerate(own)
-        if value is not None and block >= start
+        if value is not None and block >= 1
     ]
     return max(places, default=(0.0, 0, 0))
 
@@ -58,7 +58,7 @@ def value_sentence(name: str, row: dict[str, Any]) -> str:
 
 
 def checkpoint_sentences(panels: list[dict[str, Any]]) -> list[str]:
-    """What the variance of the last layer's states goes with, checkpoint by checkpoint."""
+    """Say of each checkpoint what the variance of the last layer's states goes with."""
     last = max((panel["layer"] for panel in panels), default=0)
     shown = [panel for panel in panels if panel["layer"] == last]
     if len(shown) < 2:

@@ -98,13 +98,12 @@ def lines_chart(
     size: tuple[float, float] = (7.0, 3.6),
     percent: bool = True,
     whole: bool = False,
-    parts: Sequence[tuple[float, str]] = (),
     diagonal: bool = False,
 ) -> str:
     """Lines with markers and, where given, bands.
 
     Args:
-        whole: x has whole numbers only. parts: where a part of the x axis begins, and its name.
+        whole: x has whole numbers only.
     """
 
     def draw(figure: Figure) -> None:
@@ -133,17 +132,6 @@ def lines_chart(
         if whole:
             ticks = sorted({x for line in lines for x in line["x"]})
             axes.set_xticks(ticks if len(ticks) <= 16 else ticks[:: len(ticks) // 12])
-        top = axes.get_ylim()[1]
-        for start, name in parts:
-            axes.axvline(start, color=MUTED, linewidth=0.8, linestyle=":")
-            axes.annotate(
-                name,
-                (start, top),
-                xytext=(4, -10),
-                textcoords="offset points",
-                color=MUTED,
-                fontsize=8.5,
-            )
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         if len(lines) > 1:
             _legend(axes, below=0.17)

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from rim.report.tables import percent, table
+from rim.report.tables import table
+from rim.report.text import p_cell, percent
 from rim.report.verdict import timed_together
 
 KINDS = {
@@ -38,8 +39,8 @@ def accuracy_table(task: str, methods: dict[str, Any], reference: str) -> Table:
         f"{task}: accuracy %", "method", "final", "any block", f"only it/only {reference}", "p"
     )
     for name, row in methods.items():
-        any_block = percent(row["any_block"], "mean") if "any_block" in row else "-"
-        rows.add_row(name, percent(row["final"], "mean"), any_block, *_against(row))
+        any_block = percent(row["any_block"], unit="") if "any_block" in row else "-"
+        rows.add_row(name, percent(row["final"], unit=""), any_block, *_against(row))
     return rows
 
 
@@ -49,7 +50,7 @@ def _against(row: dict[str, Any]) -> tuple[str, str]:
     if not tests:
         return "-", "-"
     only_it, only_reference = (sum(t[key] for t in tests) for key in ("only_first", "only_second"))
-    return f"{only_it}/{only_reference}", "<0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{only_it}/{only_reference}", p_cell(p)
 
 
 def depth_table(task: str, methods: dict[str, Any]) -> Table:
@@ -95,7 +96,7 @@ def selection_table(task: str, groups: dict[str, Any]) -> Table:
 
 
 def notes(result: dict[str, Any]) -> list[str]:
-    """What a reader must know beside the numbers."""
+    """Write the sentences that explain a comparison's tables and warn of what limits them."""
     budget = result["budget"]
     equal = "optimizer steps and examples" if budget["kind"] == "steps" else "trained tokens"
     rows = [row for content in result["tasks"].values() for row in content["methods"].values()]

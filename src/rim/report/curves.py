@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rim.report.charts import lines_chart
-from rim.report.style import BLUE, MUTED, SLATE, VERMILION, method_marks, render
+from rim.report.charts import chart, lines_chart, standalone
+from rim.report.style import BLUE, MUTED, VERMILION, method_marks
+from rim.report.text import json_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Key of a metrics record: label and colour.
-LOSSES = {"token_loss": ("training", SLATE), "eval_token_loss": ("validation", VERMILION)}
+LOSSES = {"token_loss": ("training", MUTED), "eval_token_loss": ("validation", VERMILION)}
 ACCURACY = "eval_accuracy"
 Points = list[tuple[float, float]]
+Curves = tuple[dict[str, Points], list[tuple[str, int]]]
 
 
-def read_curves(metrics: Path) -> tuple[dict[str, Points], list[tuple[str, int]]]:
+def read_curves(metrics: Path, problems: list[str] | None = None) -> Curves:
     """Values by metric, over the steps of all stages in a row; name and last step of each stage.
 
-    A resumed run writes the steps since its checkpoint again: the last word counts. The torn line
-    of a process that was killed is left out.
+    A resumed run writes the steps since its checkpoint again: the last word counts.
+
+    Args:
+        problems: is told of lines that are none, such as the torn one of a process that was killed.
     """
     values: dict[tuple[str, str, int], float] = {}
     last: dict[str, int] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except ValueError:
+    for record in json_lines(metrics, [] if problems is None else problems):
+        stage, step = record.get("stage"), record.get("step")
+        if not isinstance(stage, str) or not isinstance(step, int):
             continue
-        stage, step = record["stage"], record["step"]
         last[stage] = max(step, last.get(stage, 0))
         for name in (*LOSSES, ACCURACY):
-            if name in record:
-                values[name, stage, step] = record[name]
+            if isinstance(value := record.get(name), float):
+                values[name, stage, step] = value
     begins, done = {}, 0
     for stage, steps in last.items():
         begins[stage], done = done, done + steps
@@ -48,13 +49,20 @@ def read_curves(metrics: Path) -> tuple[dict[str, Points], list[tuple[str, int]]
     return {name: sorted(points) for name, points in curves.items()}, ends
 
 
-def curves_svg(title: str, metrics: Path) -> str | None:
-    """The picture of a run; None as long as there is nothing to draw."""
-    curves, ends = read_curves(metrics)
-    if not curves:
+def curves_chart(title: str, curves: Curves) -> str | None:
+    """A run's losses and validation accuracy as an element of a page; None as long as there is
+    nothing to draw.
+    """
+    values, ends = curves
+    if not values:
         return None
-    name = f"{title}: learning curves"
-    return render(lambda figure: _draw(figure, name, curves, ends), (7.6, 5.2), name).decode()
+    return chart(lambda figure: _draw(figure, title, values, ends), (7.6, 5.2), title)
+
+
+def curves_svg(run: str, metrics: Path) -> str | None:
+    """The picture of `curves_chart` as a file of its own."""
+    element = curves_chart(f"{run}: learning curves", read_curves(metrics))
+    return None if element is None else standalone(element)
 
 
 def learning_chart(task: str, methods: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -86,7 +94,7 @@ def _draw(
     for name, (label, colour) in LOSSES.items():
         if name in curves:
             _line(top, curves[name], colour, label, marked=name.startswith("eval"))
-    top.set(title=title, ylabel="loss a token")
+    top.set(title=title, ylabel="loss a token, nats")
     if top.lines:
         top.legend(loc="upper right", fontsize=9)
     accuracy = [(step, 100 * share) for step, share in curves.get(ACCURACY, [])]

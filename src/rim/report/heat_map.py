@@ -97,6 +97,6 @@ def protocol_chart(result: dict[str, Any], title: str) -> str | None:
 
 
 def protocol_svg(result: dict[str, Any], title: str) -> str | None:
-    """The same as a file of its own."""
+    """The picture of `protocol_chart` as a file of its own."""
     chart = protocol_chart(result, title)
     return None if chart is None else standalone(chart)

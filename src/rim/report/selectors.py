@@ -10,7 +10,7 @@ ONE_ANSWER = ("final", "first")
 
 
 def thresholds_sentence(selection: dict[str, Any], data: dict[str, Any]) -> str:
-    """What the answers were scored on, and where the thresholds come from."""
+    """Say what the answers were scored on, and where the thresholds come from."""
     on = f"Scored on {data['name']} ({data['examples']} questions)"
     origin = selection.get("calibrated_on")
     if origin is None:

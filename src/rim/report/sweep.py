@@ -54,7 +54,7 @@ def study_tables(result: dict[str, Any]) -> list[Table]:
 
 
 def study_notes(result: dict[str, Any]) -> list[str]:
-    """What the numbers are, in sentences."""
+    """Say in sentences what the numbers are."""
     notes = [
         result["question"],
         f"Means over seeds {', '.join(map(str, result['seeds']))}. Learned up to n: every number "

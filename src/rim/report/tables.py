@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from rim.report.text import percent
+
 
 def table(title: str, first: str, *headings: str, **looks: Any) -> Table:
     """An empty table whose first column holds names, the others numbers."""
@@ -14,12 +16,6 @@ def table(title: str, first: str, *headings: str, **looks: Any) -> Table:
     for heading in headings:
         made.add_column(heading, justify="right")
     return made
-
-
-def percent(low_mean_high: dict[str, Any], mean: str = "accuracy") -> str:
-    """`97.4 (96.0-98.3)`: per cent, with the interval from `low` to `high`."""
-    value, low, high = (100 * low_mean_high[key] for key in (mean, "low", "high"))
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"
 
 
 def _any_block(accuracy: float | None) -> str:
@@ -35,15 +31,16 @@ def evaluation_table(result: dict[str, Any]) -> Table:
     summary = result["summary"]
     blocks = summary["blocks"]
     rows = table(_title(result), "score", "accuracy %, 95 % interval")
-    rows.add_row(f"final block ({blocks})" if blocks else "answer", percent(summary["final"]))
+    final = f"final block ({blocks})" if blocks else "answer"
+    rows.add_row(final, percent(summary["final"], unit=""))
     if "any_block" in summary:
-        rows.add_row("any block (oracle)", percent(summary["any_block"]))
+        rows.add_row("any block (oracle)", percent(summary["any_block"], unit=""))
         for row in summary["per_block"]:
-            rows.add_row(f"  after block {row['block']}", percent(row))
+            rows.add_row(f"  after block {row['block']}", percent(row, unit=""))
     for k, value in summary.get("pass_at_k", {}).items():
         rows.add_row(f"pass@{k}", f"{100 * value:.1f}")
     for row in summary["by_steps"]:
-        rows.add_row(f"{row['steps']}-step questions ({row['total']})", percent(row))
+        rows.add_row(f"{row['steps']}-step questions ({row['total']})", percent(row, unit=""))
     return rows
 
 
@@ -54,7 +51,7 @@ def blocks_table(results: list[dict[str, Any]]) -> Table:
     for summary in (result["summary"] for result in results):
         rows.add_row(
             str(summary["blocks"]),
-            percent(summary["final"]),
+            percent(summary["final"], unit=""),
             _any_block(summary.get("any_block", {}).get("accuracy")),
             f"{summary['tokens_generated_mean']:.1f}",
         )
@@ -69,7 +66,7 @@ def demo_table(methods: dict[str, dict[str, Any]]) -> Table:
         low, high = row["interval"]
         rows.add_row(
             name,
-            percent({"accuracy": row["accuracy"], "low": low, "high": high}),
+            percent({"accuracy": row["accuracy"], "low": low, "high": high}, unit=""),
             _any_block(row.get("any_block")),
             *(f"{row[key]:.1f}" for key in ("ttft_ms", "answer_ms", "tokens")),
         )
@@ -77,7 +74,7 @@ def demo_table(methods: dict[str, dict[str, Any]]) -> Table:
 
 
 def stats_table(name: str, stats: dict[str, Any]) -> Table:
-    """What `rim data stats` shows."""
+    """The table of `rim data stats`."""
     rows = Table(title=name, title_justify="left", show_header=False)
     for key, value in stats.items():
         if key == "steps_histogram":

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
+from rim.report.text import percent
+
 #: A chance below this is called sure.
 LEVEL = 0.05
 _AFTER = "direct_after_grounding"
@@ -44,7 +46,7 @@ def verdict(result: dict[str, Any]) -> dict[str, list[str]]:
 def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     methods = {n: row for n, row in content["methods"].items() if not row.get("control_of")}
     order = [reference, *(name for name in methods if name != reference)]
-    accuracies = ", ".join(f"{_word(name)} {_share(methods[name]['final'])}" for name in order)
+    accuracies = ", ".join(f"{_word(name)} {percent(methods[name]['final'], 0)}" for name in order)
     questions = content["data"]["tests"]["test"]["examples"]
     lines = [f"{accuracies}; {questions} test questions, {seeds_in_words(methods.values())}."]
     lines += [
@@ -68,12 +70,6 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
 
 def _word(name: str) -> str:
     return _WORDS.get(name, name)
-
-
-def _share(spread: dict[str, Any]) -> str:
-    """`71 % (66-76)`."""
-    mean, low, high = (100 * spread[key] for key in ("mean", "low", "high"))
-    return f"{mean:.0f} % ({low:.0f}-{high:.0f})"
 
 
 def _times(methods: dict[str, Any], reference: str) -> str:
@@ -181,7 +177,7 @@ def _against(methods: dict[str, Any], name: str, reference: str) -> int:
 
 
 def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
-    """What follows from it."""
+    """Say whether the reference is worth it, beside direct answers and chain of thought."""
     name = _word(reference)
     over_direct = _against(methods, "direct", reference)
     few = _few(questions)

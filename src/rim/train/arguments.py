@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from rim.config import ConfigError, Recipe, StageConfig
 from rim.config.stages import TRAINER_OWN
-from rim.core.unwrap import unwrap
+from rim.core.layers import unwrap
 from rim.train.processes import micro_batch, process_count
 from rim.train.seeds import stage_seed
 from rim.train.sharded_weights import refuse_stages, with_sharding
@@ -28,7 +28,7 @@ CHECKPOINTING = next(
 
 
 def _free_settings(evaluate_every: int) -> dict[str, Any]:
-    """Ours, unless a stage's `trainer` says otherwise."""
+    """Return the settings that are ours unless a stage's `trainer` says otherwise."""
     return {
         "logging_steps": max(1, min(10, evaluate_every)),
         "save_total_limit": 2,
@@ -96,6 +96,7 @@ def training_arguments(
     transformers_logging.disable_progress_bar()
     processes = process_count()
     micro = micro_batch(stage, processes)
+    checkpointing: dict[str, Any] = {CHECKPOINTING: True} if stage.gradient_checkpointing else {}
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.max_steps or -1,
@@ -112,7 +113,7 @@ def training_arguments(
         adam_beta2=stage.betas[1],
         max_grad_norm=stage.max_grad_norm,
         bf16=mixed_precision(stage, weights),
-        **_checkpointing(stage),
+        **checkpointing,
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -163,7 +164,3 @@ def mixed_precision(stage: StageConfig, weights: str) -> bool:
     if stage.bf16 == "auto":
         return weights == "float32" and multiplies_bfloat16()
     return stage.bf16
-
-
-def _checkpointing(stage: StageConfig) -> dict[str, Any]:
-    return {CHECKPOINTING: True} if stage.gradient_checkpointing else {}

@@ -37,7 +37,7 @@ def progress_bar(console: Console) -> Progress:
 
 @contextlib.contextmanager
 def counted(console: Console, title: str, total: int) -> Generator[Callable[[int], None]]:
-    """A bar; what it gives is called with how much more is done."""
+    """Yield a callback that advances a bar by so much."""
     with progress_bar(console) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda done: bar.advance(task, done)
@@ -90,7 +90,7 @@ class StageProgress(TrainerCallback):
         self.stop()
 
     def stop(self) -> None:
-        """Also called when training ends by an error, so that the terminal is left in order."""
+        """Take the bar away, also after an error, so that the terminal is left in order."""
         if self.bar:
             self.bar.stop()
             self.bar = None
@@ -111,20 +111,9 @@ class Curves(TrainerCallback):
 
 def draw_curves(run: RunFolder) -> None:
     """Write the learning curves of what is done of a run."""
-    picture = curves_svg(run.path.name, run.metrics_file) if run.metrics_file.exists() else None
+    picture = curves_svg(run.path.name, run.metrics_file)
     if picture is not None:
         write_text(run.curves_file, picture)
-
-
-class EvaluateAtEnd(TrainerCallback):
-    """The last step is validated (and so can be the best) even where the interval does not divide
-    the stage.
-    """
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-            control.should_save = True
 
 
 class MetricsFile(TrainerCallback):

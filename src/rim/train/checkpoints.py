@@ -7,7 +7,6 @@ the last whole checkpoint stays. `ReadoutTrainer.train_from` continues from it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from rim.results import write_json
+from rim.results import file_sha256, write_json
 from rim.train.processes import is_first, wait
 
 CHECKSUMS = "checksums.json"
@@ -93,17 +92,12 @@ def saved_state(checkpoint: Path) -> TrainerState:
 def _seal(written: Path, target: Path) -> None:
     """Note what every file of a checkpoint holds, and give it its name."""
     files = sorted(file for file in written.rglob("*") if file.is_file())
-    sums = {str(file.relative_to(written)): _checksum(file) for file in files}
+    sums = {str(file.relative_to(written)): file_sha256(file) for file in files}
     write_json(written / CHECKSUMS, sums)
     if target.exists():
         shutil.rmtree(target)
     written.replace(target)
     written.parent.rmdir()
-
-
-def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def what_is_torn(checkpoint: Path) -> str | None:
@@ -119,7 +113,7 @@ def what_is_torn(checkpoint: Path) -> str | None:
         for name, checksum in sums.items():
             if not (checkpoint / name).is_file():
                 return f"{name} is missing"
-            if _checksum(checkpoint / name) != checksum:
+            if file_sha256(checkpoint / name) != checksum:
                 return f"{name} is not as it was written"
     except (ValueError, AttributeError):
         return f"{CHECKSUMS} cannot be read"

@@ -26,7 +26,7 @@ from rim.models.lora import count_parameters, prepare_for_training
 from rim.results import write_json
 from rim.train import refusals
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
-from rim.train.callbacks import Curves, EvaluateAtEnd, MetricsFile, StageProgress, draw_curves
+from rim.train.callbacks import Curves, MetricsFile, StageProgress, draw_curves
 from rim.train.checkpoints import last_whole_checkpoint, saved_state
 from rim.train.cost import total_cost
 from rim.train.failures import advises_resume, explained
@@ -205,13 +205,7 @@ class Curriculum:
             ),
             train_dataset=train_layouts,
             eval_dataset=validation_layouts,
-            callbacks=[
-                progress,
-                EvaluateAtEnd(),
-                metrics,
-                Curves(self.run),
-                self.termination,
-            ],
+            callbacks=[progress, metrics, Curves(self.run), self.termination],
         )
         trainer.remove_callback(PrinterCallback)
         checkpoint = by_first(lambda: self._last_checkpoint(index, stage))

@@ -118,7 +118,7 @@ def dry_run(recipe: Recipe, *, console: Console | None = None) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _telling(console: Console | None, parts: int) -> Generator[Callable[[str], None]]:
-    """A bar of so many parts; what it gives is called with what each is, as it begins."""
+    """Yield a callback that advances a bar to its next part and names it."""
     with progress_bar(console or Console(quiet=True)) as bar:
         bar.live.transient = True
         task = bar.add_task("dry run", total=parts, note="")
@@ -128,7 +128,7 @@ def _telling(console: Console | None, parts: int) -> Generator[Callable[[str], N
 
 @contextlib.contextmanager
 def _undisturbed() -> Generator[None]:
-    """The caller's random numbers, all three kinds, go on as if nothing had been drawn."""
+    """Restore the caller's random numbers of all three kinds, as if nothing had been drawn."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         try:

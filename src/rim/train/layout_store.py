@@ -58,16 +58,6 @@ _TRAINING_ONLY = {
 
 
 @dataclass(frozen=True)
-class StoredLayout:
-    """What training needs of a `Layout`."""
-
-    fields_TF: np.ndarray
-    trunk_length: int
-    num_readouts: int
-    num_step_readouts: int
-
-
-@dataclass(frozen=True)
 class RowsOnDisk:
     """Rows of whole numbers in a file, of which only those asked for are read."""
 
@@ -85,7 +75,7 @@ class RowsOnDisk:
         return read.reshape(-1, self.width)
 
 
-class StoredLayouts(Sequence[StoredLayout]):
+class StoredLayouts(Sequence[LaidOut]):
     """Layouts in two arrays, in memory or on disk."""
 
     def __init__(self, fields_SF: np.ndarray | RowsOnDisk, table_EC: np.ndarray | RowsOnDisk):
@@ -95,16 +85,16 @@ class StoredLayouts(Sequence[StoredLayout]):
         return len(self._table_EC)
 
     @overload
-    def __getitem__(self, index: int) -> StoredLayout: ...
+    def __getitem__(self, index: int) -> LaidOut: ...
     @overload
-    def __getitem__(self, index: slice) -> list[StoredLayout]: ...
-    def __getitem__(self, index: int | slice) -> StoredLayout | list[StoredLayout]:
+    def __getitem__(self, index: slice) -> list[LaidOut]: ...
+    def __getitem__(self, index: int | slice) -> LaidOut | list[LaidOut]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
         *before, (end, *rest) = self._table_EC[max(0, number - 1) : number + 1].tolist()
         start = before[0][0] if before else 0
-        return StoredLayout(self._fields_SF[start:end], *rest[:3])
+        return LaidOut(self._fields_SF[start:end], *rest[:3])
 
     def column(self, name: str) -> np.ndarray:
         """One number of every example, see `TABLE`."""

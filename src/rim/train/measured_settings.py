@@ -32,7 +32,7 @@ def settle_readouts(
     layouts: Sequence[LaidOut],
     console: Console,
 ) -> Way:
-    """Every stage looks again, since its examples may be longer; once separate, a run stays so."""
+    """Decide how a stage's read-outs run, by its own examples; once separate, a run stays so."""
 
     def decide() -> Way:
         records = _records(run.readouts_file)

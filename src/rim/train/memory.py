@@ -26,9 +26,9 @@ from torch import Tensor
 from rim.config import StageConfig
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts, head_makes_logits, logits_chunk
+from rim.core.layers import unwrap
 from rim.core.layout import LaidOut
 from rim.core.tokens import PromptEncoder
-from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.arguments import CHECKPOINTING, mixed_precision, weights_type
 from rim.train.layout_store import lengths
@@ -139,7 +139,7 @@ class MicroBatch:
 
 
 def divisors(number: int) -> list[int]:
-    """The largest first."""
+    """List the divisors of a number, the largest first."""
     return [d for d in range(number, 0, -1) if number % d == 0]
 
 
@@ -243,7 +243,7 @@ class _Step:
         return loss.per_example_B.sum()
 
     def take(self, layouts: Sequence[LaidOut], device: torch.device) -> None:
-        """Both passes, with as much memory in use as Adam's numbers will take."""
+        """Run both passes, with as much memory in use as Adam's numbers will take."""
         with self._as_in_training(device):
             weights = [p for p in self.model.parameters() if p.requires_grad]
             adams = [torch.empty_like(p) for p in weights for _ in range(STATE - 1)]
@@ -251,7 +251,7 @@ class _Step:
             assert len(adams) == (STATE - 1) * len(weights), "held until here"
 
     def kept_bytes(self, layouts: Sequence[LaidOut]) -> int:
-        """What the forward pass keeps for the backward pass, weights left out."""
+        """Count the bytes that the forward pass keeps for the backward pass, weights left out."""
         own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept: dict[int, int] = {}
 

@@ -40,7 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def validating(batch_size: int) -> Generator[None]:
-    """Out of memory in here is said to be validation's."""
+    """Raise `ValidationMemoryError` for memory that ran out in here."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

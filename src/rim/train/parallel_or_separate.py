@@ -22,10 +22,9 @@ from torch import Tensor
 from rim.config import ConfigError, MemoryConfig, Recipe
 from rim.core.collate import collate, target_fields
 from rim.core.forward import forward_readouts
-from rim.core.layers import state_kinds
+from rim.core.layers import state_kinds, unwrap
 from rim.core.layout import FIELDS, PADDING, ROW_EXAMPLES, LaidOut, separate_rows
 from rim.core.tokens import PromptEncoder
-from rim.core.unwrap import unwrap
 from rim.data.examples import Example
 from rim.infer.decode import generate
 from rim.train.layout_store import lengths
@@ -144,7 +143,7 @@ def decide_readouts(
 def _measure_parallel(
     model: Any, layout: LaidOut, tolerance: float, errors: dict[Way, float]
 ) -> tuple[Way, str]:
-    """The way to go, and why; adds what was measured to `errors`."""
+    """Decide which way read-outs run, and why; adds what was measured to `errors`."""
     try:
         error = errors["parallel"] = readout_error(model, layout, "parallel")
     except torch.OutOfMemoryError:

@@ -51,7 +51,7 @@ def tell_of_devices(console: Console) -> None:
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes are here."""
     if process_count() > 1:
         PartialState().wait_for_everyone()
 

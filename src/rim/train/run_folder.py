@@ -26,7 +26,7 @@ from rim.config.differences import difference, plain
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import Example
 from rim.data.sources import data_hash
-from rim.results import environment, write_json
+from rim.results import environment, write_json, write_text
 
 
 class RunFolder:
@@ -65,10 +65,7 @@ def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     """
     run = check_run_folder(recipe, resume)
     if not resume:
-        run.path.mkdir(parents=True, exist_ok=True)
-        partial = run.config_file.with_name("config.yaml.partial")
-        partial.write_text(dump_yaml(recipe), encoding="utf-8")
-        partial.replace(run.config_file)
+        write_text(run.config_file, dump_yaml(recipe))
     return run
 
 

@@ -126,7 +126,7 @@ def settle_sharding(trainer: Trainer, feeds_back: bool) -> None:
 
 @contextlib.contextmanager
 def forgetting_sharding() -> Generator[None]:
-    """After this, a training of the same process is not sharded because this one was."""
+    """Restore the environment afterwards, or this process's next training would be sharded too."""
     before = os.environ.get(_SWITCH)
     try:
         yield

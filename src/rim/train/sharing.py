@@ -81,14 +81,14 @@ class SharedTrainer(SafeTrainer):
         return gathered.sum(0)
 
     def _most(self, number: int) -> int:
-        """The largest of the processes' numbers."""
+        """Return the largest of the processes' numbers."""
         if self.args.world_size == 1:
             return number
         gathered: Any = self.accelerator.gather(torch.tensor([number], device=self.args.device))
         return int(gathered.max())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """All of it, in order, in every process."""
+        """Give every process the whole validation set, in order."""
         if self.args.world_size == 1:
             return super().get_eval_dataloader(eval_dataset)
         dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset

@@ -111,7 +111,7 @@ class Patience(EarlyStoppingCallback):
         self.early_stopping_patience_counter = stored["early_stopping_patience_counter"]
 
     def ending(self, state: Any) -> str | None:
-        """What to say of a stage that ended before its last step."""
+        """Say that a stage ended before its last step; None if it did not."""
         if not self.is_out or state.global_step >= state.max_steps:
             return None
         count = self.early_stopping_patience

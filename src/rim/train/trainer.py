@@ -17,10 +17,10 @@ from rim.core.blind_readouts import blind_coins
 from rim.core.collate import collate
 from rim.core.feedback import feedback_of
 from rim.core.forward import forward_readouts, head_makes_logits, logits_chunk
+from rim.core.layers import unwrap
 from rim.core.layout import LaidOut
 from rim.core.readout_weights import readout_weights
 from rim.core.tokens import PromptEncoder
-from rim.core.unwrap import unwrap
 from rim.methods import METHODS
 from rim.train.checkpoints import BestIsHere, saved_state
 from rim.train.cost import TrainingCost

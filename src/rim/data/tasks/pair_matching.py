@@ -30,7 +30,7 @@ Item = tuple[int, ...]
 
 
 def partner(item: Item, target: Item, modulus: int) -> Item:
-    """What adds up to the target together with the item."""
+    """Return the item that adds up to the target with this one."""
     return tuple((t - a) % modulus for a, t in zip(item, target, strict=True))
 
 
@@ -58,7 +58,7 @@ def write(items: Sequence[Item], asked: Item | None = None, place: str = "last")
 
 
 def say_rows(items: Sequence[Item], target: Item, config: PairMatchingConfig) -> list[str]:
-    """The steps."""
+    """Write the steps."""
     found = rows(items, target, config.modulus)
     if config.steps == "counts":
         return [str(count) for count in found]

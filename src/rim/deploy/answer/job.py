@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -28,7 +27,7 @@ from rim.config import ConfigError
 from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.readers import question_of
-from rim.results import write_json
+from rim.results import file_sha256, write_json
 
 Chunk = list[str]
 Row = dict[str, Any]
@@ -45,7 +44,7 @@ class Engine(Protocol):
     answered: bool
 
     def describe(self) -> dict[str, Any]:
-        """What the answers depend on; a continued job must have the same."""
+        """Return all that the answers depend on; a continued job must have the same."""
         ...
 
     def answer(self, chunks: Iterable[Chunk]) -> Iterator[list[Row]]: ...
@@ -203,9 +202,8 @@ def _answered(
 
 
 def _job(questions: Path, engine: Engine, shard: Shard) -> dict[str, Any]:
-    """What a continued job must share with the one that began."""
-    with questions.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """Return all that a continued job must share with the one that began."""
+    digest = file_sha256(questions)[:16]
     return {"input_sha256": digest, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
 
 
@@ -263,7 +261,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextlib.contextmanager
 def _alone(file: BinaryIO, out: Path) -> Generator[None]:
-    """Nobody else writes the output meanwhile, where the system can say so."""
+    """Lock the output against a second job, where the system can."""
     try:
         import fcntl
     except ImportError:  # Windows

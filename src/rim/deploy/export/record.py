@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from rim.config import ConfigError, PromptFormat
 from rim.models.folder import WRITTEN_LATER, read_model_config, read_prompt_format
-from rim.results import read_json
+from rim.results import file_sha256, read_json
 
 EXPORT_FILE = "rim_export.json"
 #: A request may ask for up to this many blocks (more only where training had more).
@@ -123,7 +122,7 @@ def check_unchanged(folder: Path, record: ExportRecord, advice: str = "export ag
     changed = [
         name
         for name, expected in sorted(record.sha256.items())
-        if not (folder / name).is_file() or _file_hash(folder / name) != expected
+        if not (folder / name).is_file() or file_sha256(folder / name) != expected
     ]
     if changed:
         raise ConfigError(f"{folder}: {', '.join(changed[:5])} changed after the export; {advice}")
@@ -134,12 +133,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     a model has no folders in its folder.
     """
     return {
-        file.name: _file_hash(file)
+        file.name: file_sha256(file)
         for file in sorted(folder.iterdir())
         if file.name not in WRITTEN_LATER | {EXPORT_FILE} and file.is_file()
     }
-
-
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

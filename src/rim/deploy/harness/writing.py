@@ -29,10 +29,10 @@ SERVER = "http://localhost:8000/v1/chat/completions"
 
 @dataclass(frozen=True)
 class TaskFolder:
-    """What was written, for which model.
+    """The tasks that were written, and for which model.
 
-    `stop` is the string of the model's stop token. `to_run` are the tasks that somebody gave a file
-    for, or all where nobody did; `left_out` those that have no local questions but need them.
+    `stop` is the string of the model's stop token. `to_run` are the tasks for which a file was
+    given, or all if none was; `left_out` those that need local questions and have none.
     """
 
     folder: Path

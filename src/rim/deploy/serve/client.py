@@ -162,7 +162,7 @@ class Client:
         return ServerAnswer(answer, text, blocks, finished, **told)
 
     def _patiently(self, request: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-        """Again where a stream breaks off; until its headers are there, the library asks again."""
+        """Ask again where a stream breaks off; before its headers the library does so itself."""
         for attempt in range(self.retries):
             with contextlib.suppress(_Interrupted):
                 return self._streamed(request)
@@ -213,7 +213,7 @@ class Client:
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Generator[None]:
-        """Whatever goes wrong is told in a sentence."""
+        """Turn whatever goes wrong into one sentence."""
         import openai
 
         try:
@@ -280,7 +280,7 @@ def normal_url(url: str) -> str:
 
 
 def _message(content: Any) -> str:
-    """What an error says, in any of the forms that engines give it."""
+    """Return the message of an error in any of the forms that engines give it."""
     for key in ("error", "message", "detail"):
         if isinstance(content, dict) and key in content:
             return _message(content[key])

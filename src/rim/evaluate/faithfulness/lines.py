@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-
-def p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _percent(row: dict[str, Any]) -> str:
-    return f"{100 * row['accuracy']:.1f} % ({100 * row['low']:.1f}-{100 * row['high']:.1f})"
+from rim.report.text import p_text, percent
 
 
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """Of one reader's record, one sentence each."""
+    """Say what one reader's record shows, one sentence a line."""
     kind, right, wrong = result["kind"], result["answers_if_right"], result["answers_if_wrong"]
     each = ", ".join(
         f"block {row['block']} {100 * row['accuracy']['accuracy']:.0f}"
@@ -24,15 +18,15 @@ def lines_of(result: dict[str, Any]) -> list[str]:
     lines = [f"{kind}: the step is right in % of the questions that have it: {each}"]
     if wrong["total"] and right["total"]:
         lines.append(
-            f"{kind}: where a decoded step is wrong, {_percent(wrong)} of {wrong['total']} answers "
-            f"are right; where all are right, {_percent(right)} of {right['total']} "
-            f"(Fisher p {p_text(result['p'])})"
+            f"{kind}: where a decoded step is wrong, {percent(wrong)} of {wrong['total']} answers "
+            f"are right; where all are right, {percent(right)} of {right['total']} "
+            f"(Fisher {p_text(result['p'])})"
         )
     elif right["total"]:
         lines.append(f"{kind}: no decoded step is wrong, in {right['total']} questions")
     else:
         lines.append(
-            f"{kind}: every question has a wrong decoded step, and {_percent(wrong)} of "
+            f"{kind}: every question has a wrong decoded step, and {percent(wrong)} of "
             f"{wrong['total']} answers are right"
         )
     counts = result.get("wrong_steps")
@@ -48,8 +42,8 @@ def lines_of(result: dict[str, Any]) -> list[str]:
             name = "one block" if part["part"] == "block" else "all blocks up to it"
             lines.append(
                 f"{kind}: with {name} of another question, the decoded step becomes the other's "
-                f"in {_percent(part['step'])}, the answer the one that follows from it in "
-                f"{_percent(part['answer'])}, both in {100 * part['both']['accuracy']:.1f} % of "
+                f"in {percent(part['step'])}, the answer the one that follows from it in "
+                f"{percent(part['answer'])}, both in {100 * part['both']['accuracy']:.1f} % of "
                 f"{moved['pairs']} pairs; the answer becomes the other's own in "
                 f"{100 * part['sources_answer']['accuracy']:.1f} %"
             )

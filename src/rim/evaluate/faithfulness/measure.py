@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rim.config import ConfigError, DataSource
+from rim.config import DataSource
 from rim.data.examples import DataError, Example
 from rim.data.tasks import READERS
 from rim.evaluate.accuracy import Evaluation, score
-from rim.evaluate.faithfulness.lines import lines_of, p_text
+from rim.evaluate.faithfulness.lines import lines_of
 from rim.evaluate.faithfulness.readers import (
     Held,
     Reader,
@@ -38,6 +38,7 @@ from rim.evaluate.faithfulness.transplants import step_transplants
 from rim.evaluate.statistics import fisher_p, mcnemar, share
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner
+from rim.report.text import p_text
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def faithfulness(
         ConfigError: a model without blocks, or a run that nothing reads.
         DataError: no question has steps.
     """
-    blocks = reasoner.trained_blocks if blocks is None else blocks
-    if blocks < 1:
-        raise ConfigError(f"method {reasoner.encoder.format.method!r} has no blocks to explain")
+    blocks = reasoner.encoder.format.blocks_to("explain", blocks)
     chosen = [example for example in examples if example.steps]
     if not chosen:
         raise DataError("no question of these data has steps, so no decoded step can be checked")
@@ -118,7 +117,7 @@ def faithfulness(
         "questions": len(chosen),
         "accuracy": finished.summary["final"],
         "readers": measured,
-        "costs": _costs(readers, asked, finished, against, blocks, settings),
+        "costs": _costs(readers, asked, finished, against, settings),
     }
 
 
@@ -230,7 +229,6 @@ def _costs(
     asked: _Asked,
     finished: Evaluation,
     against: Reasoner | None,
-    blocks: int,
     settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """Answers of the model that can be read, beside those of the one that is not."""
@@ -263,6 +261,6 @@ def _cost(name: str, readable: str, other_name: str, other: str) -> dict[str, An
     values = [100 * s["accuracy"] for s in shares]
     line = (
         f"cost: {name} answers {values[0]:.1f} % right, {other_name} {values[1]:.1f} % "
-        f"({len(readable)} questions, McNemar p {p_text(test.p)})"
+        f"({len(readable)} questions, McNemar {p_text(test.p)})"
     )
     return {"readable": shares[0], "other": shares[1], "p": test.p, "line": line}

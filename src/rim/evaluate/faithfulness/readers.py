@@ -108,7 +108,7 @@ class Reader(ABC):
     def read_patched(
         self, pairs: Sequence[Pair], sources: Sequence[Example], part: Part, block: int
     ) -> list[str]:
-        """What is read off `block` once the recipient's `part` is that of its source."""
+        """Read `block` after the recipient's `part` was replaced by that of its source."""
 
     def label(self, step: str, block: int, number: int) -> str:
         """What is read off a block that holds this step: its value, or as much of it as the reader

@@ -61,7 +61,7 @@ class Asking:
         self._answer_tokens()
 
     def _answer_tokens(self) -> tuple[tuple[int, ...], list[int]]:
-        """What all answers begin with (a marker), and the token by which each is told."""
+        """Return the tokens that all answers begin with (a marker), and the next one of each."""
         ids = [self.reasoner.encoder.answer_ids(answer) for answer in self.answers]
         same = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*ids, strict=False))
         opening = tuple(tokens[0] for tokens in same)

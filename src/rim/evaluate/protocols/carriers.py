@@ -21,9 +21,9 @@ class Carrier:
     is_blocks: bool = False  # one that a verdict on blocks may choose
 
 
-def bands(layers: int, count: int = 4) -> list[range]:
-    """The layers in so many bands of like size, from below."""
-    count = min(count, layers)
+def bands(layers: int) -> list[range]:
+    """The layers in up to four bands of like size, from below."""
+    count = min(4, layers)
     edges = [round(i * layers / count) for i in range(count + 1)]
     return [range(a, b) for a, b in itertools.pairwise(edges)]
 

@@ -57,13 +57,12 @@ def run_content(
     config: GeneratorConfig,
     *,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """All conditions and the rewritten questions, as JSON has them.
 
     Questions without another of their length are left out: nobody else's blocks fit them.
     """
-    progress = progress or (lambda done: None)
     asking = replace(asking, batch_size=max(3, asking.batch_size))  # a mean needs neighbours
     given = len(known)
     known = _with_company(asking, known)
@@ -97,7 +96,7 @@ def run_content(
 
 
 def _with_company(asking: Asking, known: Sequence[Known]) -> list[Known]:
-    """Those of whose length there are others with another answer.
+    """Keep the questions beside which there is another of their length with another answer.
 
     Raises:
         DataError: there are none.
@@ -168,7 +167,7 @@ def _among_batch(
 
 
 def _mean(states_BHCD: Tensor, name: str, layer: int) -> Tensor:
-    """Of the others: with its own among them a question would keep a part of its blocks."""
+    """Average the other questions' states: with its own it would keep a part of its blocks."""
     others = states_BHCD.shape[0] - 1
     return (states_BHCD.sum(0, keepdim=True) - states_BHCD) / others
 

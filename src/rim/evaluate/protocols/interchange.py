@@ -60,13 +60,12 @@ def run_interchange(
     pairs: Sequence[Pair],
     *,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """The map and, for every step, its best place against the controls, as JSON has them.
 
     The best place of a step is chosen on one half of the pairs and scored on the other.
     """
-    progress = progress or (lambda done: None)
     recipients = [pair.recipient for pair in pairs]
     sources = [pair.source for pair in pairs]
     wanted = [pair.counterfactual for pair in pairs]

@@ -4,6 +4,7 @@ does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -60,7 +61,7 @@ def run_protocol(
     pairs: int = PAIRS,
     seed: int = 0,
     batch_size: int = 256,
-    progress: Callable[..., None] | None = None,
+    progress: Callable[..., None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """A protocol's result as JSON has it.
 
@@ -73,11 +74,7 @@ def run_protocol(
         ConfigError: a model without blocks, a task without known intermediate values.
         DataError: data of another task, or too few for so many pairs.
     """
-    if reasoner.trained_blocks == 0:
-        raise ConfigError(
-            f"method {reasoner.encoder.format.method!r} has no memory blocks to intervene on"
-        )
-    count = reasoner.trained_blocks if blocks is None else blocks
+    count = reasoner.encoder.format.blocks_to("intervene on", blocks)
     assert source.task is not None
     known = read_questions(source.format, source.task, examples)
     asking = Asking(reasoner, count, closed_set(known), batch_size)
@@ -87,11 +84,7 @@ def run_protocol(
         "transplant": transplant.num_rounds,
     }[protocol](asking)
 
-    def tell(done: int) -> None:
-        if progress is not None:
-            progress(done, total=total)
-
-    options: dict[str, Any] = {"seed": seed, "progress": tell}
+    options: dict[str, Any] = {"seed": seed, "progress": functools.partial(progress, total=total)}
     if protocol == "content":
         result = content.run_content(asking, known[:pairs], source.format, source.task, **options)
     else:
@@ -109,18 +102,11 @@ def run_protocol(
     }
 
 
-def decides_lines(result: dict[str, Any]) -> list[str]:
-    """Of a transplant: who decides. (Earlier results lack it.)"""
-    return [result["decides"]["line"]] if "decides" in result else []
-
-
-def step_lines(result: dict[str, Any]) -> list[str]:
-    """Of a transplant: the value of each step. (Earlier results lack it.)"""
-    return [v["step_line"] for v in result.get("verdicts") or [] if "step_line" in v]
-
-
 def lines_of(result: dict[str, Any]) -> list[str]:
-    """What a result says, one sentence a line."""
-    lines = [part["line"] for part in result.get("verdicts") or result["steps"]]
-    lines = [*decides_lines(result), *lines, *step_lines(result)]
+    """What a result says, one sentence a line: of a transplant who decides, the verdicts, and the
+    value of each step (earlier results lack the first and the last).
+    """
+    lines = [result["decides"]["line"]] if "decides" in result else []
+    lines += [part["line"] for part in result.get("verdicts") or result["steps"]]
+    lines += [v["step_line"] for v in result.get("verdicts") or [] if "step_line" in v]
     return lines or ["no step has enough pairs to say anything: ask for more pairs"]

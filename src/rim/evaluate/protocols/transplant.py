@@ -33,10 +33,9 @@ def run_transplant(
     pairs: Sequence[Pair],
     *,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """All carriers, the controls of the chosen ones, and the verdicts, as JSON has them."""
-    progress = progress or (lambda done: None)
     recipients = [pair.recipient for pair in pairs]
     sources = [pair.source for pair in pairs]
     clean_NA = _ask(asking, recipients)

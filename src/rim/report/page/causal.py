@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from rim.report.charts import bars_chart
 from rim.report.heat_map import protocol_chart
 from rim.report.page.gather import Run, made_on, main_protocols
-from rim.report.page.section import Section, command, percent
+from rim.report.page.section import Section, accuracy_points, command
 from rim.report.page.words import TASKS, UNREAD
+from rim.report.text import percent
 
 #: Of each protocol: the title, what it asks, how its picture is read.
 _PROTOCOLS = {
@@ -87,7 +89,7 @@ def _sentence(text: str) -> str:
 
 
 def verdict_call(verdict: dict[str, Any]) -> str:
-    """Of a transplant's verdict, what it calls."""
+    """Say whether a transplant's verdict holds, and which thresholds it misses."""
     what = "the intermediate value" if verdict["aim"] == "intermediate" else "the answer"
     if verdict["holds"]:
         return f"the blocks carry {what}"
@@ -96,16 +98,8 @@ def verdict_call(verdict: dict[str, Any]) -> str:
 
 
 def _content_figure(result: dict[str, Any]) -> str:
-    from textwrap import wrap
-
     rows = result["accuracy"]
-    series = {
-        "name": "right",
-        **{
-            ours: [100 * row[theirs] for row in rows.values()]
-            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
-        },
-    }
+    series = {"name": "right", **accuracy_points(rows.values())}
     return bars_chart(
         ["\n".join(wrap(name, 14)) for name in rows],
         [series],
@@ -116,7 +110,7 @@ def _content_figure(result: dict[str, Any]) -> str:
 
 
 def faithfulness(run: Run) -> list[Section]:
-    """What `rim explain --data` measured, a section for each reader."""
+    """Show what `rim explain --data` measured, a section for each reader."""
     found = run.of("faithfulness")
     if not found:
         section = Section("faithfulness", "Can the blocks be read?")
@@ -167,12 +161,7 @@ def _moved_figure(reader: dict[str, Any]) -> tuple[str, str]:
     kinds |= {"both": "both", "sources_answer": "the answer is the other's own"}
     series = []
     for key, name in kinds.items():
-        shares = [part[key] for part in parts.values()]
-        line = {
-            ours: [100 * s[theirs] for s in shares]
-            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
-        }
-        series.append({"name": name, **line})
+        series.append({"name": name, **accuracy_points([p[key] for p in parts.values()])})
     title = f"Blocks of another question, read by {reader['kind']}"
     figure = bars_chart(
         list(parts), series, title, "what was exchanged", ylabel="of pairs, %", size=(7.0, 3.4)

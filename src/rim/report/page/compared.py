@@ -7,10 +7,11 @@ from typing import Any
 from rim.report.charts import bars_chart, lines_chart, themed
 from rim.report.comparison import notes, short
 from rim.report.curves import learning_chart
-from rim.report.page.section import Section, percent
+from rim.report.page.section import Section
 from rim.report.page.words import METHODS, TASKS
 from rim.report.plot import accuracy_latency_svg
 from rim.report.style import method_marks
+from rim.report.text import p_cell, percent
 from rim.report.verdict import seeds_in_words
 
 
@@ -123,15 +124,11 @@ def _methods_table(
                 f"{timed['answer_ms']['mean']:.1f}" if timed else "-",
                 f"{timed['tokens']['mean']:.1f}" if timed else "-",
                 short(row["tokens"]["mean"]),
-                _p(row.get("p")),
+                p_cell(row.get("p")),
             ]
         )
     heading = ["method", "accuracy", "any block", "ms", "tokens out", "tokens trained", "p"]
     return f"Accuracy and cost; p against {reference}", heading, rows
-
-
-def _p(p: float | None) -> str:
-    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any]) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from rim.report.curves import Curves, read_curves
+from rim.report.text import json_lines
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Run:
     config_text: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    curves: Curves = ({}, [])
     results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     # Wrong answers by the `id` of their evaluation.
     wrong: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
@@ -151,7 +154,7 @@ def _read_run(folder: Path, problems: list[str]) -> Run:
         if file.exists():
             found = _read_json(file, problems)
             setattr(run, name, found if isinstance(found, dict) else {})
-    run.metrics = _read_lines(folder / "metrics.jsonl", problems)
+    run.curves = read_curves(folder / "metrics.jsonl", problems)
     files = {*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("analysis/*/*.json")}
     results = []
     for file in files:
@@ -181,7 +184,7 @@ def _add_result(run: Run, kind: str, content: Any, file: Path, problems: list[st
     run.results.setdefault(kind, []).append(content)
     wrong = file.with_name(f"{file.stem}-wrong.jsonl")
     if kind == "evaluation" and wrong.exists():
-        run.wrong[id(content)] = _read_lines(wrong, problems)
+        run.wrong[id(content)] = json_lines(wrong, problems)
 
 
 def _read_json(file: Path, problems: list[str]) -> Any:
@@ -190,25 +193,6 @@ def _read_json(file: Path, problems: list[str]) -> Any:
     except (OSError, ValueError) as error:
         problems.append(f"{file} cannot be read ({_short(error)})")
         return None
-
-
-def _read_lines(file: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL; a half-written last one is left out."""
-    if not file.exists():
-        return []
-    rows = []
-    # Other line breaks of Unicode may stand in a line of JSON.
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            problems.append(f"{file} has a broken line")
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
 
 
 def _short(error: BaseException) -> str:
@@ -222,7 +206,7 @@ def main_evaluation(run: Run) -> dict[str, Any] | None:
 
 
 def wrong_answers(run: Run) -> list[dict[str, Any]]:
-    """Those of the main evaluation."""
+    """Return the wrong answers of the main evaluation."""
     return run.wrong.get(id(main_evaluation(run)), [])
 
 
@@ -266,14 +250,3 @@ def by_blocks(run: Run) -> list[tuple[int, dict[str, Any]]]:
         if isinstance(e["summary"].get("blocks"), int)
     }
     return sorted(found.items())
-
-
-def stages_of(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What was logged at each step of every stage, in order. A resumed run logs the steps since its
-    checkpoint again: the last word counts.
-    """
-    stages: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in metrics:
-        if isinstance(row.get("step"), int) and isinstance(row.get("stage"), str):
-            stages.setdefault(row["stage"], {}).setdefault(row["step"], {}).update(row)
-    return [(name, [rows[step] for step in sorted(rows)]) for name, rows in stages.items()]

@@ -13,13 +13,13 @@ from rim.report.page.gather import (
     main_evaluation,
     main_protocols,
 )
-from rim.report.page.section import percent
 from rim.report.page.words import METHODS
+from rim.report.text import percent
 from rim.report.verdict import LEVEL, lead, seeds_in_words, timed_together, verdict
 
 
 def headline(material: Material) -> list[str]:
-    """What a reader who reads nothing else should know."""
+    """Write the sentences for a reader who reads nothing else."""
     lines = []
     for comparison in material.comparisons:
         for task, content in comparison["tasks"].items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from rim.report.analysis import checkpoint_sentences, trust_sentence, value_sentence
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
 from rim.report.page.gather import Run, made_on, main_controls
-from rim.report.page.section import Section, command, percent
+from rim.report.page.section import Section, command
 from rim.report.selectors import ONE_ANSWER, thresholds_sentence
+from rim.report.text import percent
 
 
 def selectors(run: Run) -> Section:
@@ -101,7 +103,7 @@ def controls(run: Run) -> Section:
     tested = [v for v in found["verdicts"] if "from" in v]
     if tested:
         names = [v["name"].partition(", ")[2] or v["name"] for v in tested]
-        groups = [_wrapped(name) for name in names]
+        groups = ["\n".join(wrap(name, 16)) for name in names]
         series = [
             {"name": "as it is", "y": [100 * v["from"] for v in tested]},
             {"name": "under the control", "y": [100 * v["to"] for v in tested]},
@@ -111,12 +113,6 @@ def controls(run: Run) -> Section:
         )
         section.figures.append((figure, "A fall says that the model needs what was taken away."))
     return section
-
-
-def _wrapped(text: str, width: int = 16) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))
 
 
 def _analysis(run: Run) -> dict[str, Any] | None:

@@ -70,7 +70,7 @@ def figures_table(record: dict[str, Any]) -> Table:
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
-    """What a reproduction would do, in sentences."""
+    """Say in sentences what a reproduction would do."""
     stages = ", then ".join(
         f"{stage['name']} ({stage['steps']:,} steps, about {stage['tokens']} tokens an example, "
         f"{stage['hours']:.2f} h)"

@@ -1,9 +1,10 @@
-"""A section of a report, and how numbers are written in it."""
+"""A section of a report."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +26,10 @@ class Section:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def percent(row: dict[str, Any]) -> str:
-    """`97.4 % (96.0-98.3)`; a spread over seeds has `mean`, an accuracy of one run `accuracy`."""
-    value = row.get("mean", row.get("accuracy", 0.0))
-    return f"{100 * value:.1f} % ({100 * row['low']:.1f}-{100 * row['high']:.1f})"
+def accuracy_points(rows: Collection[dict[str, Any]]) -> dict[str, list[float]]:
+    """The accuracies of a chart's series and their intervals, in per cent."""
+    names = {"y": "accuracy", "low": "low", "high": "high"}
+    return {ours: [100 * row[theirs] for row in rows] for ours, theirs in names.items()}
 
 
 def command(run: Run, words: str) -> str:

@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from rim.report.charts import bars_chart, lines_chart
+from rim.report.curves import ACCURACY, curves_chart
 from rim.report.page.causal import faithfulness, protocols
-from rim.report.page.gather import Run, by_blocks, main_evaluation, stages_of, wrong_answers
+from rim.report.page.gather import Run, by_blocks, main_evaluation, wrong_answers
 from rim.report.page.inside import controls, geometry_and_attention, probes, selectors, walk
-from rim.report.page.section import Section, command
+from rim.report.page.section import Section, accuracy_points, command
 
 #: More wrong answers than this are not put on the page.
 MOST_WRONG = 300
 
 
 def run_sections(run: Run) -> list[Section]:
-    """Of one run, in the order in which a stranger asks."""
+    """Return the sections of one run, in the order in which a stranger asks."""
     return [
         learning(run),
         blocks(run),
@@ -42,44 +43,20 @@ def run_sections(run: Run) -> list[Section]:
 
 def learning(run: Run) -> Section:
     section = Section("learning", "Learning curves")
-    stages = stages_of(run.metrics)
-    lines, losses, parts, offset = [], [], [], 0
-    xs: list[int] = []
-    ys: list[float] = []
-    for name, rows in stages:
-        parts.append((offset, name))
-        for row in rows:
-            if isinstance(row.get("eval_accuracy"), float):
-                xs.append(offset + row["step"])
-                ys.append(100 * row["eval_accuracy"])
-        shown = [r for r in rows if isinstance(r.get("token_loss"), float)]
-        if shown:
-            losses.append(
-                {
-                    "name": name,
-                    "x": [offset + r["step"] for r in shown],
-                    "y": [r["token_loss"] for r in shown],
-                }
-            )
-        offset += max(row["step"] for row in rows)
-    if xs:
-        lines.append({"name": "validation", "x": xs, "y": ys})
-        title, axis = "Validation accuracy", "training step, stage after stage"
-        figure = lines_chart(lines, title, axis, "accuracy, %", parts=parts)
-        section.figures.append((figure, "Dotted lines: where a stage begins."))
-        section.lines.append(f"Validation accuracy ended at {ys[-1]:.1f} %.")
-    if losses:
-        options: dict[str, Any] = {"percent": False, "parts": parts}
-        axis = "training step, stage after stage"
-        figure = lines_chart(losses, "Training loss", axis, "loss a token, nats", **options)
-        section.figures.append(
-            (
-                figure,
-                "Stages train on different targets: losses of two stages are not to be compared.",
-            )
-        )
-    if not section.figures:
+    figure = curves_chart("Learning curves", run.curves)
+    if figure is None:
         section.missing.append("rim train RECIPE")
+        return section
+    values, _ = run.curves
+    if ACCURACY in values:
+        section.lines.append(f"Validation accuracy ended at {100 * values[ACCURACY][-1][1]:.1f} %.")
+    section.figures.append(
+        (
+            figure,
+            "Dotted lines: where a stage begins. Stages train on different targets: losses of two "
+            "stages are not to be compared.",
+        )
+    )
     return section
 
 
@@ -123,10 +100,7 @@ def _accuracy_line(name: str, rows: Sequence[tuple[int, dict[str, Any]]]) -> dic
     return {
         "name": name,
         "x": [x for x, _ in rows],
-        **{
-            ours: [100 * row[theirs] for _, row in rows]
-            for ours, theirs in (("y", "accuracy"), ("low", "low"), ("high", "high"))
-        },
+        **accuracy_points([row for _, row in rows]),
     }
 
 

@@ -11,7 +11,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ from rim.methods import METHODS
 from rim.models.modules import attach_module
 from rim.study.bench.settings import BenchmarkSettings
 from rim.study.bench.subject import Subject
-from rim.study.bench.timing import Clock, Spread, memory_kind, peak_memory, timed
+from rim.study.bench.timing import Clock, memory_kind, peak_memory, spread, timed
 
 Progress = Callable[[str], None]
 #: Milliseconds of one repeat: to the first token, to the answer's first, to its last; and of each
@@ -203,7 +203,7 @@ def _measure_cell(
             "prompt_tokens": row.prompt_tokens,
             "step_tokens": row.step_tokens,
             "answer_tokens": row.answer_tokens,
-            **{key: _spread([t[key] for t in own]) for key in own[0]},
+            **{key: spread([t[key] for t in own]) for key in own[0]},
             "ttft_to_direct": _ratio("ttft_ms", own, direct),
             "answer_to_direct": _ratio("answer_ms", own, direct),
             "peak_memory_mib": None if peak is None else round(peak, 1),
@@ -244,9 +244,4 @@ def _ratio(
     """To direct answers of the same repeat, if those were asked for."""
     if not direct:
         return None
-    return _spread([a[key] / b[key] for a, b in zip(own, direct[0], strict=True)])
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    return {name: round(value, 3) for name, value in asdict(Spread.of(values)).items()}
+    return spread([a[key] / b[key] for a, b in zip(own, direct[0], strict=True)])

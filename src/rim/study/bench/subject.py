@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from rim.config import ConfigError, MemoryConfig, ModelConfig, PromptFormat, ScratchConfig
-from rim.core.unwrap import unwrap
+from rim.core.layers import unwrap
 from rim.infer.reasoner import load
 from rim.models.loading import load_base
 from rim.models.lora import count_parameters

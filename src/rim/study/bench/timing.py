@@ -9,7 +9,6 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,20 +24,13 @@ MemoryKind = Literal["device_allocated", "process_resident"]
 _MIB = 2**20
 
 
-@dataclass(frozen=True)
-class Spread:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Median of repeats with the quartiles: half of the repeats lie between `low` and `high`."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        if len(values) < 2:
-            return cls(values[0], values[0], values[0])
+    if len(values) < 2:
+        low = median = high = values[0]
+    else:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
+    return {"median": round(median, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
 def synchronise(device: torch.device) -> None:
@@ -59,7 +51,7 @@ def timed(
 
 
 def memory_kind(device: torch.device) -> MemoryKind | None:
-    """What `peak_memory` measures here; None where nothing can be measured."""
+    """Name the memory that `peak_memory` measures here; None where nothing can be measured."""
     if device.type == "cuda":
         return "device_allocated"
     return "process_resident" if device.type == "cpu" and _reset_peak_resident() else None
@@ -112,7 +104,6 @@ def time_answers(
     reasoner: Reasoner,
     questions: Sequence[str],
     *,
-    blocks: int | None = None,
     max_new_tokens: int = 64,
     warmup: int = 3,
 ) -> dict[str, float]:
@@ -123,10 +114,10 @@ def time_answers(
     the same machine.
     """
     for question in list(questions)[:warmup]:
-        reasoner.ask(question, blocks=blocks, max_new_tokens=max_new_tokens)
+        reasoner.ask(question, max_new_tokens=max_new_tokens)
 
     def ask(question: str, limit: int) -> tuple[float, Answer]:
-        call = functools.partial(reasoner.ask, question, blocks=blocks, max_new_tokens=limit)
+        call = functools.partial(reasoner.ask, question, max_new_tokens=limit)
         return timed(call, reasoner.model.device)
 
     first, whole, tokens = [], [], []

@@ -105,7 +105,7 @@ def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> N
 
 
 def _origin(starts: Sequence[Run], records: list[Record]) -> Record:
-    """What a task's models were trained and tested on, and by which commits of this library."""
+    """Collect the training and test data of a task's models, and the library's commits."""
     trainings = [r["trained"] for r in records]
     trainings += [read_json(run.folder.environment_file) for run in starts]
     runs = [*trainings, *(again for t in trainings for again in t.get("resumed", []))]
@@ -182,7 +182,7 @@ def _grouped(records: list[Record], part: str, key: str) -> list[Record]:
 
 
 def _starts(settings: Comparison, starts: Sequence[Run]) -> dict[str, Record]:
-    """What the models that others start from cost, which no method's own budget counts."""
+    """Sum up the cost of the models that others start from, which no method's own budget counts."""
     costs: dict[str, list[Record]] = {}
     for run in starts:
         costs.setdefault(run.method, []).append(read_json(run.folder.training_file)["total"])

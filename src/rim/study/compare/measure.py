@@ -17,7 +17,7 @@ from rim.evaluate.accuracy import score
 from rim.evaluate.controls import num_answers, run_controls
 from rim.infer.reasoner import Reasoner, best_device, load
 from rim.report.curves import ACCURACY, read_curves
-from rim.results import environment, read_json, write_json
+from rim.results import environment, read_json, write_json, write_text
 from rim.study.bench.timing import time_in_turns
 from rim.study.compare.plan import Run
 from rim.study.compare.recorded import asked, is_empty_beginning, read_record, refuse_changes
@@ -39,8 +39,7 @@ def perform(settings: Comparison, run: Run, console: Console) -> None:
             shutil.rmtree(run.folder.path)
         if not run.folder.path.exists():
             for file, start in run.start_files:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(dump_yaml(start.recipe), encoding="utf-8")
+                write_text(file, dump_yaml(start.recipe))
         train(run.recipe, resume=run.folder.path.exists(), console=console)
     if run.result is not None:
         write_json(run.result, _measure(settings, run, console))

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def starts(self) -> list[Run]:
-        """What it starts from, what that starts from, and so on."""
+        """The run that it starts from, the run that this one starts from, and so on."""
         return [self.needs, *self.needs.starts] if self.needs else []
 
     @property
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What a run in a process of its own printed."""
+        """The file with what a run in a process of its own printed."""
         return self.folder.path.with_name(f"{self.recipe.name}.log")
 
     @property

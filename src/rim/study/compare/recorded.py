@@ -39,7 +39,7 @@ def read_record(run: Run) -> dict[str, Any]:
 
 
 def asked(settings: Comparison, run: Run) -> dict[str, Any]:
-    """What a result depends on, as it stands in its JSON."""
+    """Return all settings that a result depends on, as they stand in its JSON."""
     sources = settings.tasks[run.task].all_tests
     return {
         "recipe": run.recipe.model_dump(mode="json"),

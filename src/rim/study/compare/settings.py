@@ -57,7 +57,7 @@ class StartSettings(Settings):
 
 
 def _without_nulls(parts: Any) -> Any:
-    """One that is set to null is none: so a comparison that extends another leaves it out."""
+    """Drop methods set to null: so a comparison that extends another leaves one out."""
     if not isinstance(parts, dict):
         return parts
     return {name: part for name, part in parts.items() if part is not None}

@@ -50,7 +50,7 @@ class Cost:
 
 
 def cost_of(recipe: Recipe, sizes: Sizes) -> Cost:
-    """Of one run (one seed), without the run that it starts from."""
+    """Compute the cost of one run (one seed), without the run that it starts from."""
     rank = recipe.model.lora.rank if recipe.model.tuning == "lora" else 0
     stages = tuple(_stage(recipe, stage, sizes, rank) for stage in recipe.stages)
     peak = max(_activations(recipe, stage, sizes) for stage in recipe.stages)

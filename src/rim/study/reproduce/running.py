@@ -100,7 +100,7 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
 
 
 def planned(entry: Entry, settings: Comparison) -> dict[str, Any]:
-    """What a reproduction would do, before it does it; costs are computed."""
+    """Describe a reproduction before anything runs; costs are computed."""
     run = next(run for run in resolve_runs(settings) if run.method == entry.method)
     recipe, first = run.recipe, (run.needs or run).recipe
     cost = cost_of(recipe, entry.sizes)

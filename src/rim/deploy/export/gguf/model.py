@@ -153,7 +153,7 @@ def _stored_type(name: str, shape: tuple[int, ...], wanted: Stored) -> Stored:
 
 
 def _change(family: str, key: str, config: dict[str, Any]) -> Change:
-    """What turns a tensor of the folder into llama.cpp's layout."""
+    """Return the function that turns a tensor of the folder into llama.cpp's layout."""
     if family == "gpt2" and key.endswith(_TRANSPOSED):
         return lambda weight_IO: weight_IO.T
     heads = {"q_proj.weight": "num_attention_heads", "k_proj.weight": "num_key_value_heads"}
