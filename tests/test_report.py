@@ -200,7 +200,7 @@ def test_a_run_s_curves_are_shown_and_broken_records_of_them_are_told(tmp_path):
     for name in ("one", "two", "training", "validation accuracy, %", "loss a token"):
         assert name in figure, name
     assert figure.count("stroke-dasharray") >= 2, "where the second stage begins, in both parts"
-    assert "Dotted lines" in caption
+    assert "Vertical lines" in caption
 
 
 def test_a_result_of_one_of_several_runs_of_a_name_stands_by_itself(tmp_path):

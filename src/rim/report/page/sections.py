@@ -53,7 +53,7 @@ def learning(run: Run) -> Section:
     section.figures.append(
         (
             figure,
-            "Dotted lines: where a stage begins. Stages train on different targets: losses of two "
+            "Vertical lines: where a stage begins. Stages train on different targets: losses of two "
             "stages are not to be compared.",
         )
     )
