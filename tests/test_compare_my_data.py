@@ -334,7 +334,7 @@ def test_direct_answers_after_the_first_stage_say_what_blocks_are_for(shares, p,
     ("p", "shares", "said"),
     [
         (0.4, (0.9, 0.9, 0.9), "So not shown to be worth it: RiM is surely better than direct an"),
-        (0.001, (1.0, 1.0, 1.0), "but not than those trained longer (100 % "),
+        (0.001, (1.0, 1.0, 1.0), "but not than those trained longer: 100 % ("),
         (0.001, (0.5, 0.4, 0.5), "So a trade: RiM has "),
     ],
 )

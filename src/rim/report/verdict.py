@@ -189,10 +189,10 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
             "More training steps, more examples or a larger base may change that."
         )
     if _LONGER in methods and _against(methods, _LONGER, reference) <= 0:
+        longer = percent(methods[_LONGER]["final"], 0)
         return (
             f"So not shown to be worth it: {name} is surely better than direct answers after as "
-            f"many steps, but not than those trained longer ({_share(methods[_LONGER]['final'])})"
-            f"{few}."
+            f"many steps, but not than those trained longer: {longer}{few}."
         )
     if "cot" not in methods:
         return f"So worth it over direct answers: {name} is surely better."

@@ -53,8 +53,8 @@ def learning(run: Run) -> Section:
     section.figures.append(
         (
             figure,
-            "Vertical lines: where a stage begins. Stages train on different targets: losses of two "
-            "stages are not to be compared.",
+            "Vertical lines: where a stage begins. Stages train on different targets: losses of "
+            "two stages are not to be compared.",
         )
     )
     return section

@@ -182,12 +182,10 @@ def _share_steps(raw: dict[str, Any], steps: int) -> None:
 def _written_steps(method: dict[str, Any]) -> int:
     """Steps of a method's stages; 0 where they are counted in epochs, or not written here."""
     stages = method.get("stages")
-    counts = (
-        [s.get("max_steps") for s in stages if isinstance(s, dict)]
-        if isinstance(stages, list)
-        else []
-    )
-    return sum(counts) if counts and all(isinstance(c, int) for c in counts) else 0
+    stages = stages if isinstance(stages, list) else []
+    counts = [stage.get("max_steps") if isinstance(stage, dict) else None for stage in stages]
+    known = [count for count in counts if isinstance(count, int)]
+    return sum(known) if len(known) == len(counts) else 0
 
 
 def _longest_answer(base: str, examples: Sequence[Example]) -> int:
