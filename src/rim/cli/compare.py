@@ -35,7 +35,8 @@ def compare(
 
     Is it worth it for my data? `rim compare --data my.jsonl --base MODEL` says so in words: direct
     answers, chain of thought, RiM, and direct answers after RiM's first stage, the same steps of
-    the same examples, on questions of your file that none of them was trained on.
+    the same examples, and direct answers with twice the steps, on questions of your file that none
+    of them was trained on.
 
     Interrupt it at any time: the same command continues. Writes one JSON a run, one for the whole,
     and a plot of accuracy against latency beside it; with --data a page, too.

@@ -166,8 +166,10 @@ class PromptFormat(Settings):
             ConfigError: there are none.
         """
         count = self.trained_blocks if blocks is None else blocks
-        if not self.trained_blocks or count < 1:
+        if not self.trained_blocks:
             raise ConfigError(f"method {self.method!r} has no memory blocks to {do}")
+        if count < 1:
+            raise ConfigError(f"there are no blocks to {do} if it is asked with {count}")
         return count
 
     @property

@@ -100,8 +100,8 @@ class ServerEngine:
 
     A question that it refuses becomes a row with the error. One that it fails at (after the
     client's own retries) does too, if others are answered; several of them in a row, a server that
-    answers none, one that refuses the first ones and a short one as well, one that is gone, and one
-    that wants another key or model, end the job with nothing of that in the output.
+    answers none, one that refuses all, or the first ones, and a short one as well, one that is
+    gone, and one that wants another key or model, end the job with nothing of that in the output.
     """
 
     chunk_size = 1
@@ -144,6 +144,8 @@ class ServerEngine:
                 answered = True
         if failures and not (answered or refusals):
             raise self._always_fails(next(rows for rows in waiting if rows))
+        if refusals and not answered:
+            self._check_short_question()
         yield from waiting
 
     def _always_fails(self, rows: list[Row]) -> ConfigError:
@@ -156,6 +158,8 @@ class ServerEngine:
             ConfigError: it refuses a short question, too.
         """
         (row,) = self._ask(["1"])
+        if row.get("failed"):
+            raise self._always_fails([row])
         if "error" in row:
             raise ConfigError(f"the server refuses every question: {row['error']}")
 

@@ -163,26 +163,27 @@ def _quantile(counts: Sequence[int], share: float) -> int:
 
 
 def _share_steps(raw: dict[str, Any], steps: int) -> None:
-    """Give every method so many optimizer steps, its stages in the proportion that is written; more
-    to one that is written with more than the reference.
+    """Give every method so many optimizer steps, its stages in the proportion that is written; to
+    one that is exempt from the budget as many times more as it is written with.
     """
     methods = {n: m for n, m in raw.get("methods", {}).items() if isinstance(m, dict)}
     written = {name: (m.get("from"), m.get("stages")) for name, m in methods.items()}
-    whole = _written_steps(methods.get(raw.get("reference"), {}))
+    exempt = (raw.get("budget") or {}).get("exempt") or {}
+    least = min((n for m in methods.values() if (n := _written_steps(m))), default=0)
 
     def divide(stages: Any, left: int, name: str) -> list[dict[str, Any]]:
-        own = _written_steps(methods[name])
-        times = 1 if stage_of(methods[name].get("from")) or not whole or not own else own / whole
-        return divide_steps(stages, round(left * max(times, 1)), name)
+        longer = name in exempt and not stage_of(methods[name].get("from"))
+        times = _written_steps(methods[name]) / least if longer and least else 0
+        return divide_steps(stages, round(left * (times or 1)), name)
 
     for name, stages in share_steps(written, steps, divide).items():
         methods[name]["stages"] = stages
 
 
 def _written_steps(method: dict[str, Any]) -> int:
-    """Steps of a method's stages; 0 where they are counted in epochs, or not written here."""
+    """Steps of a method that begins with no stage of another; 0 where that is not written."""
     stages = method.get("stages")
-    stages = stages if isinstance(stages, list) else []
+    stages = stages if isinstance(stages, list) and not stage_of(method.get("from")) else []
     counts = [stage.get("max_steps") if isinstance(stage, dict) else None for stage in stages]
     known = [count for count in counts if isinstance(count, int)]
     return sum(known) if len(known) == len(counts) else 0
