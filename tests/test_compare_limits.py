@@ -33,12 +33,15 @@ def test_a_trial_shares_its_steps_among_the_stages_of_every_run(tmp_path):
     ]
     raw = raw_comparison(tmp_path)
     raw["methods"]["coconut"] = {"from": "base", "method": "coconut", "stages": stages}
-    raw["budget"] = {"exempt": {"coconut": "longer"}}
+    raw["methods"]["rim"]["stages"] = [stage("answers", "answer", 20)]
+    raw["methods"]["direct"]["stages"] = [stage("answers", "answer", 50)]
+    raw["budget"] = {"exempt": {"direct": "2.5 times as long"}}
     short = trial(load_comparison(write(tmp_path, raw)), 8)
     assert short.name == "smoke-8steps"
     steps = {run.method: [s.max_steps for s in run.recipe.stages] for run in make_plan(short)}
     assert steps["coconut"] in ([2, 3, 3], [2, 2, 4])
-    assert {name: sum(counts) for name, counts in steps.items()} == dict.fromkeys(steps, 8)
+    totals = {name: sum(counts) for name, counts in steps.items()}
+    assert totals == dict.fromkeys(steps, 8) | {"direct": 20}  # its words are true in a trial, too
     with pytest.raises(ConfigError, match="3 stages, which need at least a step each"):
         trial(load_comparison(write(tmp_path, raw)), 2)
 

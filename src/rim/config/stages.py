@@ -97,6 +97,14 @@ def divide_steps(stages: Any, steps: int, name: str) -> list[dict[str, Any]]:
     ]
 
 
+def written_length(stages: Any, unit: str) -> float:
+    """What the stages of a recipe count to in `max_steps` or in `epochs`; 0 where any does not."""
+    stages = expand_stages(stages) if isinstance(stages, list) else []
+    counts = [stage.get(unit) if isinstance(stage, dict) else None for stage in stages]
+    known = [count for count in counts if isinstance(count, int | float)]
+    return sum(known) if len(known) == len(counts) else 0
+
+
 def trial_stages(stages: Any, steps: int, name: str) -> list[dict[str, Any]]:
     """`divide_steps` with one validation a stage."""
     divided = divide_steps(stages, steps, name)

@@ -163,30 +163,12 @@ def _quantile(counts: Sequence[int], share: float) -> int:
 
 
 def _share_steps(raw: dict[str, Any], steps: int) -> None:
-    """Give every method so many optimizer steps, its stages in the proportion that is written; to
-    one that is exempt from the budget as many times more as it is written with.
-    """
+    """Give every method so many optimizer steps, exempt ones their share more (`share_steps`)."""
     methods = {n: m for n, m in raw.get("methods", {}).items() if isinstance(m, dict)}
     written = {name: (m.get("from"), m.get("stages")) for name, m in methods.items()}
     exempt = (raw.get("budget") or {}).get("exempt") or {}
-    least = min((n for m in methods.values() if (n := _written_steps(m))), default=0)
-
-    def divide(stages: Any, left: int, name: str) -> list[dict[str, Any]]:
-        longer = name in exempt and not stage_of(methods[name].get("from"))
-        times = _written_steps(methods[name]) / least if longer and least else 0
-        return divide_steps(stages, round(left * (times or 1)), name)
-
-    for name, stages in share_steps(written, steps, divide).items():
+    for name, stages in share_steps(written, steps, divide_steps, exempt).items():
         methods[name]["stages"] = stages
-
-
-def _written_steps(method: dict[str, Any]) -> int:
-    """Steps of a method that begins with no stage of another; 0 where that is not written."""
-    stages = method.get("stages")
-    stages = stages if isinstance(stages, list) and not stage_of(method.get("from")) else []
-    counts = [stage.get("max_steps") if isinstance(stage, dict) else None for stage in stages]
-    known = [count for count in counts if isinstance(count, int)]
-    return sum(known) if len(known) == len(counts) else 0
 
 
 def _longest_answer(base: str, examples: Sequence[Example]) -> int:

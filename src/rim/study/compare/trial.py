@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from rim.config.stages import trial_stages
+from rim.config.stages import trial_stages, written_length
 from rim.study.compare.settings import Comparison, StartSettings, others_last, stage_of
 
 Part = TypeVar("Part", bound=StartSettings)
@@ -13,33 +13,40 @@ Divide = Callable[[Any, int, str], list[dict[str, Any]]]
 
 
 def trial(settings: Comparison, steps: int) -> Comparison:
-    """The comparison with `steps` optimizer steps for every start and method, shared among their
-    stages as in the recipe; one validation a stage. It has a folder of its own.
+    """The comparison with `steps` optimizer steps for every start and method (`share_steps`), one
+    validation a stage. It has a folder of its own.
 
     Raises:
         ConfigError: a recipe has more stages than that, or none of its own (stages of `common` or
             of a task are no one recipe's).
     """
     starts = {n: (None, part.recipe.get("stages", [])) for n, part in settings.starts.items()}
-    methods = {n: (m.start, m.recipe.get("stages", [])) for n, m in settings.methods.items()}
+    written = {n: (m.start, m.recipe.get("stages", [])) for n, m in settings.methods.items()}
+    methods = share_steps(written, steps, trial_stages, settings.budget.exempt)
     changes = {
         "name": f"{settings.name}-{steps}steps",
         "starts": _with(settings.starts, share_steps(starts, steps, trial_stages)),
-        "methods": _with(settings.methods, share_steps(methods, steps, trial_stages)),
+        "methods": _with(settings.methods, methods),
     }
     return settings.model_copy(update=changes)
 
 
 def share_steps(
-    parts: Mapping[str, tuple[str | None, Any]], steps: int, divide: Divide
+    parts: Mapping[str, tuple[str | None, Any]],
+    steps: int,
+    divide: Divide,
+    exempt: Collection[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
-    """Stages of every part with so many steps in all, those that it takes over from a stage of
-    another part among them.
+    """Stages of every part with so many steps in all, in the proportion that is written; those that
+    it takes over from a stage of another part are among them.
 
     Args:
         parts: of each its `from` and its stages as written.
         divide: `divide_steps` or `trial_stages`.
+        exempt: parts that may be longer: where one begins with no other's stage and is written with
+            more than the shortest of the rest, it keeps that proportion.
     """
+    longer = _longer(parts, exempt)
     shared: dict[str, list[dict[str, Any]]] = {}
     for name, (start, stages) in others_last(parts, lambda part: part[0]):
         other, last = stage_of(start) or ("", "")
@@ -48,8 +55,23 @@ def share_steps(
             taken += stage["max_steps"]
             if stage.get("name") == last:
                 break
-        shared[name] = divide(stages, steps - taken, name)
+        shared[name] = divide(stages, round(longer.get(name, 1) * steps) - taken, name)
     return shared
+
+
+def _longer(
+    parts: Mapping[str, tuple[str | None, Any]], exempt: Collection[str]
+) -> dict[str, float]:
+    """How many times the shortest of the other parts an exempt part is written to train for, where
+    both count in steps, or both in epochs.
+    """
+    alone = {name: stages for name, (start, stages) in parts.items() if not stage_of(start)}
+    times = {}
+    for unit in ("max_steps", "epochs"):
+        lengths = {name: written_length(stages, unit) for name, stages in alone.items()}
+        least = min((n for name, n in lengths.items() if n and name not in exempt), default=0)
+        times |= {n: max(1.0, lengths[n] / least) for n in exempt if least and lengths.get(n)}
+    return times
 
 
 def _with(parts: Mapping[str, Part], stages: Mapping[str, Any]) -> dict[str, Part]:
