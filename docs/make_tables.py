@@ -51,7 +51,6 @@ TABLES = {
     "inside-checkpoints": ("docs/inside.md", inside.inside_checkpoints),
     "inside-selectors": ("docs/inside.md", inside.inside_selectors),
     "real-accuracy": ("docs/real.md", real.accuracy_table),
-    "real-blocks": ("docs/real.md", real.block_table),
     "real-learning": ("docs/real.md", real.learning_table),
     "real-after-grounding": ("docs/real.md", real.after_grounding_table),
     "real-sweep": ("docs/real.md", real.sweep_table),

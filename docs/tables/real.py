@@ -119,21 +119,6 @@ def cost_table() -> str:
     )
 
 
-def block_table() -> str:
-    """Accuracy of the answer after each block."""
-    _, content = _content()
-    rows = {n: r["per_block"] for n, r in content["methods"].items() if r.get("per_block")}
-    blocks = [b["block"] for b in next(iter(rows.values()))]
-    lines = [
-        f"| method | {' | '.join(f'after block {b}, %' for b in blocks)} |",
-        "|---" * (1 + len(blocks)) + "|",
-    ]
-    for name, row in rows.items():
-        shares = [f"{100 * block['mean']:.1f}" for block in row]
-        lines.append(f"| {name} | {' | '.join(shares)} |")
-    return "\n".join(lines)
-
-
 def sweep_table() -> str:
     """Accuracy under other numbers of blocks than in training, by number of hops."""
     _, content = _content()
