@@ -20,11 +20,13 @@ from rim.config import ConfigError, TemplatesConfig
 from rim.data.examples import Example
 from rim.data.sources import open_file
 from rim.deploy.serve.client import Client
-from rim.prepare import LocalTeacher, ServerTeacher, split_solution
+from rim.prepare import split_solution
 from rim.prepare.distill import Work, distill_file, work_folder
 from rim.prepare.teachers import (
     PROMPT,
     Asking,
+    LocalTeacher,
+    ServerTeacher,
     _in_lines,
     harmless,
     hash_of,

@@ -12,9 +12,8 @@ from rim.data.examples import Example
 from rim.deploy.export import export_run
 from rim.deploy.serve import Client
 from rim.infer.reasoner import load
-from rim.prepare import ServerTeacher
 from rim.prepare.distill import Work, distill_file, samples_file
-from rim.prepare.teachers import Asking
+from rim.prepare.teachers import Asking, ServerTeacher
 
 pytestmark = needs_engine
 
