@@ -249,25 +249,6 @@ def test_controls_that_nobody_asks_for_stay_where_they_are(finished, tmp_path):
     assert lines(sum_up(settings)) == lines(result)
 
 
-def test_records_that_name_default_columns_are_not_changed_ones(finished):
-    """As all of them did before columns were written only where they were named."""
-    settings, _ = finished
-    run = run_named(settings, "rim")
-    record = json.loads(run.result.read_text())
-    source = record["recipe"]["data"]["train"]
-    assert source["columns"] == {}
-    source["columns"] = {"question": "question", "steps": "steps", "answer": "answer"}
-    run.result.write_text(json.dumps(record))
-    # Nor are those of before a setting existed.
-    del record["tests"]["test"]["relations"]["pool"], record["evaluation"]["batch_size"]
-    run.result.write_text(json.dumps(record))
-    refuse_changes(settings, make_plan(settings))
-    source["columns"]["answer"] = "result"
-    run.result.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"another recipe \(data\.train\.columns"):
-        refuse_changes(settings, make_plan(settings))
-
-
 def test_a_model_that_is_gone_keeps_its_times(finished, tmp_path):
     settings, _ = finished
     runs = [run_named(settings, name) for name in ("direct", "rim")]

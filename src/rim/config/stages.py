@@ -201,11 +201,6 @@ class StageConfig(Settings):
     # Other fields of transformers' TrainingArguments, such as optim; rim.train checks their names.
     trainer: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("micro_batch_size", mode="before")
-    @classmethod
-    def _left_out(cls, value: Any) -> Any:
-        return "auto" if value is None else value  # as recipes of earlier versions have it
-
     @field_validator("trainer")
     @classmethod
     def _not_ours(cls, trainer: dict[str, Any]) -> dict[str, Any]:

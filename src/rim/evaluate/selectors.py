@@ -152,14 +152,12 @@ def choose_names(text: str, *, has_probe: bool) -> list[str]:
 
 
 def _calibrations(run: Path) -> dict[str, Any]:
-    """Read a run's calibrations, by number of blocks. Older files hold one calibration alone."""
+    """Read a run's calibrations, by number of blocks."""
     file = run / FILE
     if not file.exists():
         return {}
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        if "early" in found:
-            found = {str(found["calibrated_on"]["blocks"]): found}
         for kept in found.values():
             if not isinstance(kept["early"], float | int) or not isinstance(kept["abstain"], dict):
                 raise TypeError("thresholds are numbers")

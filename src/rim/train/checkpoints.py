@@ -101,13 +101,7 @@ def _seal(written: Path, target: Path) -> None:
 
 
 def what_is_torn(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None if they are as they were written.
-
-    Checkpoints of earlier versions have no checksums; their last file tells whether they are whole.
-    """
-    if not (checkpoint / CHECKSUMS).exists():
-        whole = (checkpoint / TRAINER_STATE_NAME).exists()
-        return None if whole else f"no {CHECKSUMS} and no {TRAINER_STATE_NAME}"
+    """What is wrong with a checkpoint's files; None if they are as they were written."""
     try:
         sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
         for name, checksum in sums.items():
@@ -115,7 +109,7 @@ def what_is_torn(checkpoint: Path) -> str | None:
                 return f"{name} is missing"
             if file_sha256(checkpoint / name) != checksum:
                 return f"{name} is not as it was written"
-    except (ValueError, AttributeError):
+    except (FileNotFoundError, ValueError, AttributeError):
         return f"{CHECKSUMS} cannot be read"
     return None
 

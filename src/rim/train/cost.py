@@ -59,16 +59,11 @@ class TrainingCost(TrainerCallback, ExportableState):
     def continue_from(self, checkpoint: Path) -> None:
         """Take up the counts of a checkpoint."""
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        stored = state["stateful_callbacks"].get(type(self).__name__)
-        if stored is not None:  # absent in checkpoints of earlier versions
-            self._counts, self._tokens = stored["attributes"]["counts"], None
+        stored = state["stateful_callbacks"][type(self).__name__]["attributes"]
+        self._counts, self._tokens = stored["counts"], None
 
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"counts": dict(self.counts)}}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # A checkpoint of an earlier version does not know this callback, and saving looks it up.
-        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()

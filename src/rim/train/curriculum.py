@@ -143,9 +143,9 @@ class Curriculum:
         partial.replace(self.run.model_dir)
 
     def _record_cost(self) -> None:
-        """Sum up the stages; a stage finished by an earlier version states nothing."""
+        """Sum up the stages."""
         files = [self.run.stage_cost(i, stage) for i, stage in enumerate(self.recipe.stages)]
-        stages = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
+        stages = [json.loads(f.read_text(encoding="utf-8")) for f in files]
         write_json(self.run.training_file, {"total": total_cost(stages), "stages": stages})
 
     def _run_stage(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.config.differences import difference, plain
+from rim.config.differences import difference
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import Example
 from rim.data.sources import data_hash
@@ -107,7 +107,7 @@ def _what_is_trained(recipe: Recipe) -> dict[str, Any]:
     stages = (stage.model_copy(update={"micro_batch_size": "auto"}) for stage in recipe.stages)
     validation = recipe.validation.model_copy(update={"batch_size": 1})
     same = {"stages": tuple(stages), "validation": validation, "runs_dir": "", "name": ""}
-    return plain(recipe.model_copy(update=same).model_dump(mode="json"))
+    return recipe.model_copy(update=same).model_dump(mode="json")
 
 
 def record_environment(

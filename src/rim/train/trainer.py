@@ -228,9 +228,9 @@ class ReadoutTrainer(SharedTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        file = Path(checkpoint or "") / f"log_window_{self.args.process_index}.pt"
-        if checkpoint is None or not file.exists():  # absent in checkpoints of earlier versions
+        if checkpoint is None:
             return
+        file = Path(checkpoint) / f"log_window_{self.args.process_index}.pt"
         state = torch.load(file, map_location="cpu", weights_only=True)
         self._tr_loss += state["tr_loss"].to(self._tr_loss.device)
         # The mean at the end is of this session's steps.

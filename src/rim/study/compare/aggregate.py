@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any
 
 from rim.config import ConfigError
-from rim.config.differences import plain
 from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment, read_json
@@ -92,7 +91,7 @@ def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> N
         trained.append((f"the start {run.name}", run.recipe.seed, data, about["data"]))
     found: dict[str, tuple[str, Record]] = {}
     for name, seed, data, hashes in trained:
-        key = json.dumps([seed, plain(data)], sort_keys=True)
+        key = json.dumps([seed, data], sort_keys=True)
         hashes = {part: hashes[part] for part in ("train", "validation")}
         first, was = found.setdefault(key, (name, hashes))
         if hashes != was:
@@ -133,7 +132,7 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
         "parameters": records[0]["training"]["stages"][-1]["parameters"],
         "control_of": settings.methods[name].control_of,
         "exempt": settings.budget.exempt.get(name),
-        "controls_refused": records[0].get("controls_refused", {}),
+        "controls_refused": records[0]["controls_refused"],
     }
     if "any_block" in tests["test"]["right"]:
         row["any_block"] = share_spread(_rights(records, which="any_block"))
@@ -145,7 +144,7 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
     for key in ("steps", "examples", "tokens", "target_tokens", "seconds"):
         row[key] = value_spread([r["training"]["total"][key] for r in records])
     row["learning"] = [
-        {"seed": r["seed"], "points": r["learning"]} for r in records if r.get("learning")
+        {"seed": r["seed"], "points": r["learning"]} for r in records if r["learning"]
     ]
     if timed := [r["latency"] for r in records if "latency" in r]:
         keys = ("ttft_ms", "answer_ms", "tokens")
@@ -203,7 +202,7 @@ def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[
             name,
             _rights(records),
             [r["controls"] for r in records],
-            [r.get("test_steps", ()) for r in records],
+            [r["test_steps"] for r in records],
         )
     ]
     for name, records in by_method.items():

@@ -47,6 +47,7 @@ def perform(settings: Comparison, run: Run, console: Console) -> None:
 
 def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]:
     reasoner = load(run.folder.path, device=best_device())
+    curves, _ = read_curves(run.folder.metrics_file)
     results, tested = {}, []
     for name, source in settings.tasks[run.task].all_tests.items():
         examples = load_examples(source)
@@ -67,32 +68,14 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         "start": run.needs.method if run.needs else None,
         **asked(settings, run),
         "training": read_json(run.folder.training_file),
-        "learning": _learning(run),
+        # Step, all stages in a row, and accuracy of every validation.
+        "learning": curves.get(ACCURACY, []),
         "test_steps": [len(example.steps) for example in tested],
         "results": results,
         **_block_controls(settings, run, reasoner, tested, console),
         "environment": environment(),
         "trained": read_json(run.folder.environment_file),
     }
-
-
-def _learning(run: Run) -> list[tuple[float, float]]:
-    """Step, all stages in a row, and accuracy of every validation while it was trained."""
-    curves, _ = read_curves(run.folder.metrics_file)
-    return curves.get(ACCURACY, [])
-
-
-def complete(settings: Comparison, run: Run) -> None:
-    """Add to a result of an earlier version what can be known without asking the model again: its
-    learning curve, if the run is still there, and how many steps each test question has.
-    """
-    record, found = read_record(run), {}
-    if "learning" not in record and run.folder.metrics_file.exists():
-        found["learning"] = _learning(run)
-    if "test_steps" not in record:
-        found["test_steps"] = [len(e.steps) for e in _tested(settings, run)]
-    if found:
-        write_json(_result(run), record | found)
 
 
 # --- what is measured again where its settings changed -------------------------------------------

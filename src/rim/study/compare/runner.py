@@ -21,7 +21,6 @@ from rim.data.examples import DataError
 from rim.results import write_text
 from rim.study.compare.aggregate import aggregate, read_results
 from rim.study.compare.measure import (
-    complete,
     measure_latency,
     perform,
     redo_controls,
@@ -78,7 +77,6 @@ def run_comparison(
     for run in plan:
         if run.result is not None and run.done:
             redo_controls(settings, run, console)
-            complete(settings, run)
     for task in settings.tasks:
         for seed in settings.seeds:
             finished = [r for r in plan if (r.task, r.seed) == (task, seed) and r.result and r.done]
