@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rim.config import MemoryConfig
-from rim.core.feedback import Feedback, batch_embeddings
+from rim.core.feedback import Feedback, fill_batch
 from rim.core.layers import Window, unwrap
 from rim.core.layout import PADDING, ROW_EXAMPLES
 from rim.core.losses import (
@@ -106,7 +106,7 @@ def forward_batch(
     inputs = (
         {"input_ids": batch["input_ids"].clamp(min=0).long()}
         if feedback is None
-        else {"inputs_embeds": batch_embeddings(model, batch, feedback)}
+        else {"inputs_embeds": fill_batch(model, batch, feedback).embeddings_BWE}
     )
 
     def targets_only(head: nn.Module, states: Tensor) -> Tensor:
