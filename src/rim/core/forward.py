@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rim.config import MemoryConfig
 from rim.core.feedback import Feedback, fill_batch
-from rim.core.layers import Window, unwrap
+from rim.core.layers import Window, evaluating, unwrap
 from rim.core.layout import PADDING, ROW_EXAMPLES
 from rim.core.losses import (
     ReadoutLoss,
@@ -69,13 +69,9 @@ def head_makes_logits(plain: Any) -> bool:
         return states
 
     ids = torch.zeros(1, 1, dtype=torch.long, device=plain.device)
-    training = plain.training
-    plain.eval()  # dropout would draw, which a run that is resumed here has not done before
-    try:
-        with torch.no_grad(), before_head(plain, large):
-            logits = plain(input_ids=ids, use_cache=False).logits
-    finally:
-        plain.train(training)
+    # Dropout would draw, which a run that is resumed here has not done before.
+    with torch.no_grad(), evaluating(plain), before_head(plain, large):
+        logits = plain(input_ids=ids, use_cache=False).logits
     return torch.equal(logits.float(), seen[0].float())
 
 
