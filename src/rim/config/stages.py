@@ -244,3 +244,7 @@ class StageConfig(Settings):
             return self.max_steps
         assert self.epochs is not None, "one of both is there"
         return math.ceil(self.epochs * math.ceil(num_examples / self.batch_size))
+
+    def validation_interval(self, num_examples: int) -> int:
+        """Optimizer steps from one validation to the next."""
+        return self.evaluate_every or max(1, self.optimizer_steps(num_examples) // 10)

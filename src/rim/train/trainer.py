@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PrinterCallback
 
 from rim.config import StageConfig
 from rim.core.blind_readouts import blind_coins
@@ -87,6 +88,7 @@ class ReadoutTrainer(SharedTrainer):
         self.feedback = feedback_of(encoder)
         self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         super().__init__(data_collator=batch_maker(stage, encoder), **kwargs)
+        self.remove_callback(PrinterCallback)
         settle_sharding(self, feeds_back=self.feedback is not None)
         self.stage = stage
         self.memory = encoder.format.memory
