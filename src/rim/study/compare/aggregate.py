@@ -12,7 +12,7 @@ from rim.config import ConfigError
 from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment, read_json
-from rim.study.compare.plan import Run, check_tokens
+from rim.study.compare.plan import PlannedRun, check_tokens
 from rim.study.compare.recorded import read_record
 from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
@@ -20,12 +20,12 @@ from rim.study.compare.settings import Comparison
 Record = dict[str, Any]
 
 
-def read_results(plan: Sequence[Run], task: str) -> list[Record]:
+def read_results(plan: Sequence[PlannedRun], task: str) -> list[Record]:
     """The finished results of a task, in the recipe's order."""
     return [read_record(run) for run in plan if run.task == task and run.result and run.done]
 
 
-def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
+def aggregate(settings: Comparison, plan: Sequence[PlannedRun]) -> dict[str, Any]:
     """The comparison so far; `missing` names the runs that have no result yet.
 
     Raises:
@@ -80,7 +80,7 @@ def _same_questions(task: str, records: list[Record]) -> None:
         )
 
 
-def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> None:
+def _same_training(task: str, records: list[Record], starts: Sequence[PlannedRun]) -> None:
     """One seed's models with one recipe's data, starts among them, trained on the same examples: a
     file that changed in place between two runs is told by its hash alone.
     """
@@ -103,7 +103,7 @@ def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> N
             )
 
 
-def _origin(starts: Sequence[Run], records: list[Record]) -> Record:
+def _origin(starts: Sequence[PlannedRun], records: list[Record]) -> Record:
     """Collect the training and test data of a task's models, and the library's commits."""
     trainings = [r["trained"] for r in records]
     trainings += [read_json(run.folder.environment_file) for run in starts]
@@ -180,7 +180,7 @@ def _grouped(records: list[Record], part: str, key: str) -> list[Record]:
     ]
 
 
-def _starts(settings: Comparison, starts: Sequence[Run]) -> dict[str, Record]:
+def _starts(settings: Comparison, starts: Sequence[PlannedRun]) -> dict[str, Record]:
     """Sum up the cost of the models that others start from, which no method's own budget counts."""
     costs: dict[str, list[Record]] = {}
     for run in starts:

@@ -19,7 +19,7 @@ from rim.infer.reasoner import Reasoner, best_device, load
 from rim.report.curves import ACCURACY, read_curves
 from rim.results import environment, read_json, write_json, write_text
 from rim.study.bench.timing import time_in_turns
-from rim.study.compare.plan import Run
+from rim.study.compare.plan import PlannedRun
 from rim.study.compare.recorded import asked, is_empty_beginning, read_record, refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import counted
@@ -29,7 +29,7 @@ from rim.train.curriculum import train
 TTFT = "to the first token of the answer"
 
 
-def perform(settings: Comparison, run: Run, console: Console) -> None:
+def perform(settings: Comparison, run: PlannedRun, console: Console) -> None:
     """Train a run, or continue it, measure it, write its JSON. Does nothing where that exists."""
     refuse_changes(settings, [run])
     if run.done:
@@ -45,7 +45,7 @@ def perform(settings: Comparison, run: Run, console: Console) -> None:
         write_json(run.result, _measure(settings, run, console))
 
 
-def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]:
+def _measure(settings: Comparison, run: PlannedRun, console: Console) -> dict[str, Any]:
     reasoner = load(run.folder.path, device=best_device())
     curves, _ = read_curves(run.folder.metrics_file)
     results, tested = {}, []
@@ -81,14 +81,14 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
 # --- what is measured again where its settings changed -------------------------------------------
 
 
-def _asked_controls(settings: Comparison, run: Run) -> dict[str, Any] | None:
+def _asked_controls(settings: Comparison, run: PlannedRun) -> dict[str, Any] | None:
     """How a run's block states are to be intervened on; None if they are not."""
     has_blocks = run.recipe.prompt_format.trained_blocks > 0
     wanted = settings.wants_controls(run.method) and has_blocks
     return {"questions": settings.controls.questions} if wanted else None
 
 
-def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
+def redo_controls(settings: Comparison, run: PlannedRun, console: Console) -> None:
     """Make a finished run's controls again where they are not those asked for. Where none are, what
     was measured stays; the summary leaves it out.
 
@@ -108,14 +108,14 @@ def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
     write_json(_result(run), record | _block_controls(settings, run, reasoner, examples, console))
 
 
-def _tested(settings: Comparison, run: Run) -> list[Example]:
+def _tested(settings: Comparison, run: PlannedRun) -> list[Example]:
     """The test questions that a finished run was scored on; `check_questions` refuses others."""
     return load_examples(settings.tasks[run.task].test)
 
 
 def _block_controls(
     settings: Comparison,
-    run: Run,
+    run: PlannedRun,
     reasoner: Reasoner | None,
     examples: Sequence[Example],
     console: Console,
@@ -137,7 +137,7 @@ def _block_controls(
     }
 
 
-def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console) -> None:
+def measure_latency(settings: Comparison, runs: Sequence[PlannedRun], console: Console) -> None:
     """Time the finished runs of one task and seed in turns, and add that to their JSONs.
 
     Nothing is measured where these very runs were timed together already. A run whose model is gone
@@ -170,12 +170,12 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
         write_json(_result(run), records[run.method] | timed)
 
 
-def _result(run: Run) -> Path:
+def _result(run: PlannedRun) -> Path:
     assert run.result is not None, "starts are not measured"
     return run.result
 
 
-def refuse_other_measurements(settings: Comparison, runs: Sequence[Run]) -> None:
+def refuse_other_measurements(settings: Comparison, runs: Sequence[PlannedRun]) -> None:
     """Refuse finished results whose controls or latencies were measured in another way.
 
     Raises:

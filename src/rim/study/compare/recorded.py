@@ -15,7 +15,7 @@ from rim.config import ConfigError
 from rim.config.differences import difference
 from rim.config.recipe_yaml import load_recipe
 from rim.results import read_json
-from rim.study.compare.plan import Run
+from rim.study.compare.plan import PlannedRun
 from rim.study.compare.settings import Comparison
 
 #: What training depends on; on the rest of `asked` only the measurements do.
@@ -32,13 +32,13 @@ _BEGINNINGS = {
 }
 
 
-def read_record(run: Run) -> dict[str, Any]:
+def read_record(run: PlannedRun) -> dict[str, Any]:
     """A finished run's result."""
     assert run.result is not None, "starts have no result"
     return read_json(run.result)
 
 
-def asked(settings: Comparison, run: Run) -> dict[str, Any]:
+def asked(settings: Comparison, run: PlannedRun) -> dict[str, Any]:
     """Return all settings that a result depends on, as they stand in its JSON."""
     sources = settings.tasks[run.task].all_tests
     return {
@@ -50,7 +50,7 @@ def asked(settings: Comparison, run: Run) -> dict[str, Any]:
     }
 
 
-def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
+def refuse_changes(settings: Comparison, runs: Sequence[PlannedRun]) -> None:
     """Refuse to mix what is there with what the comparison says now.
 
     Raises:
@@ -79,7 +79,7 @@ def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
         )
 
 
-def _made_with(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+def _made_with(run: PlannedRun, keys: Sequence[str]) -> dict[str, Any]:
     """The part of `asked` that is known of what is there: a result, a model or a part of one."""
     if run.result is not None and run.result.exists():
         record = read_record(run)
@@ -96,7 +96,7 @@ def _recipe_in(file: Path) -> dict[str, Any] | None:
     return load_recipe(file).model_dump(mode="json") if file.exists() else None
 
 
-def is_empty_beginning(run: Run) -> bool:
+def is_empty_beginning(run: PlannedRun) -> bool:
     """Whether a run was killed before its first stage: nothing of it is worth keeping."""
     folder = run.folder.path
     return folder.exists() and {path.name for path in folder.iterdir()} <= _BEGINNINGS

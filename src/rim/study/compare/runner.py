@@ -26,7 +26,7 @@ from rim.study.compare.measure import (
     redo_controls,
     refuse_other_measurements,
 )
-from rim.study.compare.plan import Run, check_tokens, choose, make_plan
+from rim.study.compare.plan import PlannedRun, check_tokens, choose, make_plan
 from rim.study.compare.questions import check_questions
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
@@ -42,7 +42,7 @@ SECONDS_TO_SAVE = 60
 
 @dataclass(frozen=True)
 class Failure:
-    run: Run
+    run: PlannedRun
     reason: str
 
 
@@ -102,7 +102,7 @@ def sum_up(settings: Comparison) -> dict[str, Any]:
 
 
 def _one_by_one(
-    settings: Comparison, plan: list[Run], runs: list[Run], console: Console
+    settings: Comparison, plan: list[PlannedRun], runs: list[PlannedRun], console: Console
 ) -> list[Failure]:
     failures: list[Failure] = []
     for number, run in enumerate(runs, 1):
@@ -124,7 +124,7 @@ def _one_by_one(
 
 @dataclass(frozen=True)
 class _Worker:
-    run: Run
+    run: PlannedRun
     process: subprocess.Popen[bytes]
     began: float
     gpu: str | None = None
@@ -145,7 +145,11 @@ def _free_gpu(gpus: Sequence[str], workers: Sequence[_Worker]) -> str | None:
 
 
 def _side_by_side(
-    settings: Comparison, plan: list[Run], runs: list[Run], console: Console, jobs: int
+    settings: Comparison,
+    plan: list[PlannedRun],
+    runs: list[PlannedRun],
+    console: Console,
+    jobs: int,
 ) -> list[Failure]:
     # Comparisons of several references may share a folder, as reproductions of one base do.
     recipe = settings.folder / f"comparison-{settings.reference}.yaml"
@@ -176,7 +180,9 @@ def _side_by_side(
     return failures
 
 
-def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subprocess.Popen[bytes]:
+def _start(
+    recipe: Path, run: PlannedRun, threads: int, gpu: str | None = None
+) -> subprocess.Popen[bytes]:
     run.log.parent.mkdir(parents=True, exist_ok=True)
     module = "rim.study.compare.worker"
     with run.log.open("ab") as log:
@@ -218,7 +224,7 @@ def _ended(worker: _Worker, console: Console) -> list[Failure]:
     return [Failure(worker.run, reason)]
 
 
-def _give_up(waiting: list[Run], failures: list[Failure]) -> list[Failure]:
+def _give_up(waiting: list[PlannedRun], failures: list[Failure]) -> list[Failure]:
     """Runs whose start failed cannot begin."""
     failed = {failure.run.name for failure in failures}
     lost = [run for run in waiting if run.needs and run.needs.name in failed]
