@@ -22,7 +22,7 @@ from rim.infer.answers import grade, parse_answer
 from rim.infer.decode import After, Generated, generate
 from rim.infer.reasoner import Reasoner
 from rim.infer.sampling import Sampling
-from rim.results import environment, write_json, write_text, wrong_answers_file
+from rim.results import environment, read_json, write_json, write_text, wrong_answers_file
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,7 @@ def write_evaluation(
         "summary": evaluation.summary,
         **({"selection": selection} if selection else {}),
         "environment": environment(),
-        "training": json.loads(run_environment.read_text(encoding="utf-8"))
-        if run_environment.exists()
-        else None,
+        "training": read_json(run_environment) if run_environment.exists() else None,
     }
     write_json(path, record)
     wrong_file = wrong_answers_file(path)

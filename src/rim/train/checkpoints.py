@@ -7,7 +7,6 @@ the last whole checkpoint stays. `ReadoutTrainer.train_from` continues from it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from rim.results import file_sha256, write_json
+from rim.results import file_sha256, read_json, write_json
 from rim.train.processes import is_first, wait
 
 CHECKSUMS = "checksums.json"
@@ -103,7 +102,7 @@ def _seal(written: Path, target: Path) -> None:
 def what_is_torn(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files; None if they are as they were written."""
     try:
-        sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        sums = read_json(checkpoint / CHECKSUMS)
         for name, checksum in sums.items():
             if not (checkpoint / name).is_file():
                 return f"{name} is missing"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,10 +54,9 @@ class TrainingCost(TrainerCallback, ExportableState):
         self._counts["tokens"] += tokens
         self._counts["target_tokens"] += target_tokens
 
-    def continue_from(self, checkpoint: Path) -> None:
+    def continue_from(self, state: Any) -> None:
         """Take up the counts of a checkpoint."""
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        stored = state["stateful_callbacks"][type(self).__name__]["attributes"]
+        stored = state.stateful_callbacks[type(self).__name__]["attributes"]
         self._counts, self._tokens = stored["counts"], None
 
     def state(self) -> dict[str, Any]:

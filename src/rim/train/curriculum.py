@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
-from rim.results import write_json
+from rim.results import read_json, write_json
 from rim.train import refusals
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
 from rim.train.callbacks import Curves, MetricsFile, StageProgress, draw_curves
@@ -144,7 +143,7 @@ class Curriculum:
     def _record_cost(self) -> None:
         """Sum up the stages."""
         files = [self.run.stage_cost(i, stage) for i, stage in enumerate(self.recipe.stages)]
-        stages = [json.loads(f.read_text(encoding="utf-8")) for f in files]
+        stages = [read_json(f) for f in files]
         write_json(self.run.training_file, {"total": total_cost(stages), "stages": stages})
 
     def _run_stage(

@@ -116,10 +116,10 @@ class ReadoutTrainer(SharedTrainer):
         its best weights are only loaded.
         """
         if checkpoint:
-            self.cost.continue_from(checkpoint)
-            if self.patience:
-                self.patience.continue_from(checkpoint)
             state = saved_state(checkpoint)
+            self.cost.continue_from(state)
+            if self.patience:
+                self.patience.continue_from(state)
             if state.global_step >= state.max_steps or (self.patience and self.patience.is_out):
                 self.state = state
                 if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # to be loaded into shards

@@ -27,7 +27,7 @@ from rim.config import ConfigError
 from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.readers import question_of
-from rim.results import file_sha256, write_json
+from rim.results import file_sha256, read_json, write_json
 
 Chunk = list[str]
 Row = dict[str, Any]
@@ -214,7 +214,7 @@ def _same_job(out: Path, file: BinaryIO, job: dict[str, Any]) -> None:
         write_json(path, job)
         return
     try:
-        first = json.loads(path.read_text(encoding="utf-8"))
+        first = read_json(path)
     except FileNotFoundError:
         raise ConfigError(f"{out} was not made by rim answer: there is no {path}") from None
     except ValueError:
