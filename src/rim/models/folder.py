@@ -51,10 +51,14 @@ def find_model_dir(path: str | Path) -> Path:
     )
 
 
+def has_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists()
+
+
 def local_model_folder(path: Path) -> Path | None:
     """A local model folder: the path itself, or a run folder's `model`."""
     for folder in (path, path / "model"):
-        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+        if (folder / "config.json").exists() or has_adapter(folder):
             return folder
     if path.exists():
         raise ConfigError(
