@@ -13,7 +13,7 @@ from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment, read_json
 from rim.study.compare.plan import PlannedRun, check_tokens
-from rim.study.compare.recorded import read_record
+from rim.study.compare.recorded import read_result
 from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
 
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 def read_results(plan: Sequence[PlannedRun], task: str) -> list[Record]:
     """The finished results of a task, in the recipe's order."""
-    return [read_record(run) for run in plan if run.task == task and run.result and run.done]
+    return [read_result(run) for run in plan if run.task == task and run.result and run.done]
 
 
 def aggregate(settings: Comparison, plan: Sequence[PlannedRun]) -> dict[str, Any]:

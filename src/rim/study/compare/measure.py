@@ -20,13 +20,10 @@ from rim.report.curves import ACCURACY, read_curves
 from rim.results import environment, read_json, write_json, write_text
 from rim.study.bench.timing import time_in_turns
 from rim.study.compare.plan import PlannedRun
-from rim.study.compare.recorded import asked, is_empty_beginning, read_record, refuse_changes
+from rim.study.compare.recorded import asked, is_empty_beginning, read_result, refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import counted
 from rim.train.curriculum import train
-
-#: What `ttft_ms` means in a result; one measured under another meaning is measured again.
-TTFT = "to the first token of the answer"
 
 
 def perform(settings: Comparison, run: PlannedRun, console: Console) -> None:
@@ -95,7 +92,7 @@ def redo_controls(settings: Comparison, run: PlannedRun, console: Console) -> No
     Raises:
         ConfigError: the trained model, which that takes, is gone.
     """
-    record, wanted = read_record(run), _asked_controls(settings, run)
+    record, wanted = read_result(run), _asked_controls(settings, run)
     if wanted is None or record["controls_settings"] == wanted:
         return
     if not run.folder.finished:
@@ -116,13 +113,13 @@ def _tested(settings: Comparison, run: PlannedRun) -> list[Example]:
 def _block_controls(
     settings: Comparison,
     run: PlannedRun,
-    reasoner: Reasoner | None,
+    reasoner: Reasoner,
     examples: Sequence[Example],
     console: Console,
 ) -> dict[str, Any]:
     """The records of `rim.evaluate.controls.run_controls`, if wanted, and how they were made."""
     wanted = _asked_controls(settings, run)
-    if wanted is None or reasoner is None:
+    if wanted is None:
         return {"controls": [], "controls_settings": None, "controls_refused": {}}
     examples = examples[: wanted["questions"]]
     total = num_answers(reasoner.trained_blocks, len(examples))
@@ -143,8 +140,8 @@ def measure_latency(settings: Comparison, runs: Sequence[PlannedRun], console: C
     Nothing is measured where these very runs were timed together already. A run whose model is gone
     keeps the times that it has.
     """
-    records = {run.method: read_record(run) for run in runs}
-    wanted = {"together": sorted(records), "ttft": TTFT, **settings.latency.model_dump()}
+    records = {run.method: read_result(run) for run in runs}
+    wanted = {"together": sorted(records), **settings.latency.model_dump()}
     if all(r.get("latency_settings") == wanted for r in records.values()):
         return
     if gone := [run.method for run in runs if not run.folder.finished]:
@@ -185,7 +182,7 @@ def refuse_other_measurements(settings: Comparison, runs: Sequence[PlannedRun]) 
     for run in runs:
         if run.result is None:
             continue
-        record = read_record(run)
+        record = read_result(run)
         timed = record.get("latency_settings", latency)  # not timed yet: nothing to mix
         asked_for = _asked_controls(settings, run)
         kinds = {

@@ -32,7 +32,7 @@ _BEGINNINGS = {
 }
 
 
-def read_record(run: PlannedRun) -> dict[str, Any]:
+def read_result(run: PlannedRun) -> dict[str, Any]:
     """A finished run's result."""
     assert run.result is not None, "starts have no result"
     return read_json(run.result)
@@ -82,7 +82,7 @@ def refuse_changes(settings: Comparison, runs: Sequence[PlannedRun]) -> None:
 def _made_with(run: PlannedRun, keys: Sequence[str]) -> dict[str, Any]:
     """The part of `asked` that is known of what is there: a result, a model or a part of one."""
     if run.result is not None and run.result.exists():
-        record = read_record(run)
+        record = read_result(run)
         return {key: record.get(key) for key in keys}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
