@@ -19,7 +19,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from rim.config import MemoryConfig, ModelConfig, PromptFormat, ScratchConfig
 from rim.data.sources import load_examples, task_source
-from rim.deploy.answer import LocalEngine, RayEngine, answer_file
+from rim.deploy.answer.engines import LocalEngine, RayEngine
+from rim.deploy.answer.job import answer_file
 from rim.infer.reasoner import best_device, load
 from rim.models.loading import load_base, save_trained
 from rim.results import environment, write_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rim.deploy.harness import TaskFolder
+from rim.deploy.harness.writing import TaskFolder
 
 
 def run_harness(tasks: TaskFolder, **arguments: Any) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from test_cli import rim_command, rim_json
 
 from rim.config import ConfigError
 from rim.core.tokens import PromptEncoder, add_memory_tokens
-from rim.deploy.answer import LocalEngine, RayEngine, ServerEngine, Shard, answer_file
+from rim.deploy.answer.engines import LocalEngine, RayEngine, ServerEngine
+from rim.deploy.answer.job import Shard, answer_file
 from rim.deploy.serve import Client
 from rim.infer.reasoner import Reasoner
 

@@ -27,7 +27,7 @@ from rim.core.tokens import PromptEncoder, add_memory_tokens
 from rim.data.examples import DataError, Example
 from rim.data.readers import question_of
 from rim.data.sources import open_file, write_file
-from rim.deploy.answer import Shard
+from rim.deploy.answer.job import Shard
 from rim.deploy.serve.client import normal_url
 from rim.infer.answers import extract_answer, same_answer
 from rim.train.run_folder import RunFolder

@@ -21,7 +21,7 @@ from rim.models.loading import save_trained
 from rim.report.latency import latency_tables
 from rim.study.bench.measure import run_benchmark
 from rim.study.bench.settings import FULL_GRID, BenchmarkSettings
-from rim.study.bench.subject import Subject, scratch_subject, trained_subject
+from rim.study.bench.subject import TimedModel, scratch_subject, trained_subject
 from rim.study.bench.timing import memory_kind, peak_memory, spread, timed
 
 TINY = ScratchConfig(family="gpt2", layers=1, width=16, heads=2, max_positions=128, vocab_size=300)
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def subject() -> Subject:
+def subject() -> TimedModel:
     return scratch_subject("tiny", TINY, "cpu")
 
 

@@ -15,7 +15,7 @@ import rim.study.compare.measure as measure
 from rim.config import ConfigError
 from rim.study.compare.aggregate import aggregate
 from rim.study.compare.plan import make_plan
-from rim.study.compare.recorded import read_record, refuse_changes
+from rim.study.compare.recorded import read_result, refuse_changes
 from rim.study.compare.runner import run_comparison, sum_up
 from rim.study.compare.settings import load_comparison
 
@@ -101,7 +101,7 @@ def test_a_model_without_a_result_still_knows_its_recipe_and_its_start(finished,
 def test_a_result_that_does_not_say_what_it_was_made_with_is_refused(finished):
     settings, _ = finished
     run = run_named(settings, "rim")
-    record = read_record(run)
+    record = read_result(run)
     del record["start_recipe"]
     run.result.write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=r"another start_recipe \(None, now") as refused:
@@ -180,7 +180,7 @@ def test_changed_latency_settings_are_measured_again_without_training(finished, 
         sum_up(other)
     run_comparison(other, QUIET)
     for name in ("direct", "rim"):
-        assert read_record(run_named(other, name))["latency_settings"]["questions"] == 3
+        assert read_result(run_named(other, name))["latency_settings"]["questions"] == 3
     sum_up(other)
 
 
@@ -217,7 +217,7 @@ def test_files_that_changed_in_place_are_noticed_by_their_hashes(finished, tmp_p
     run.result.write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="direct and rim, seed 0, were trained on different data"):
         aggregate(settings, make_plan(settings))
-    record["trained"]["data"] = read_record(run_named(settings, "direct"))["trained"]["data"]
+    record["trained"]["data"] = read_result(run_named(settings, "direct"))["trained"]["data"]
     run.result.write_text(json.dumps(record))
     start = next(each for each in make_plan(settings) if each.result is None)
     kept = start.folder.environment_file.read_text()
@@ -238,44 +238,25 @@ def test_files_that_changed_in_place_are_noticed_by_their_hashes(finished, tmp_p
 
 def test_controls_that_nobody_asks_for_stay_where_they_are(finished, tmp_path):
     settings, result = finished
-    kept = read_record(run_named(settings, "rim"))["controls"]
+    kept = read_result(run_named(settings, "rim"))["controls"]
     assert kept
     none = changed(settings, tmp_path, "controls.run=none")
     summed, failures = run_comparison(none, QUIET)
     shown = [line for line in lines(summed) if not line.startswith("direct instead of")]
     assert not shown and not failures
-    assert read_record(run_named(settings, "rim"))["controls"] == kept
+    assert read_result(run_named(settings, "rim"))["controls"] == kept
     assert lines(sum_up(none)) == lines(summed)
     assert lines(sum_up(settings)) == lines(result)
-
-
-def test_records_that_name_default_columns_are_not_changed_ones(finished):
-    """As all of them did before columns were written only where they were named."""
-    settings, _ = finished
-    run = run_named(settings, "rim")
-    record = json.loads(run.result.read_text())
-    source = record["recipe"]["data"]["train"]
-    assert source["columns"] == {}
-    source["columns"] = {"question": "question", "steps": "steps", "answer": "answer"}
-    run.result.write_text(json.dumps(record))
-    # Nor are those of before a setting existed.
-    del record["tests"]["test"]["relations"]["pool"], record["evaluation"]["batch_size"]
-    run.result.write_text(json.dumps(record))
-    refuse_changes(settings, make_plan(settings))
-    source["columns"]["answer"] = "result"
-    run.result.write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=r"another recipe \(data\.train\.columns"):
-        refuse_changes(settings, make_plan(settings))
 
 
 def test_a_model_that_is_gone_keeps_its_times(finished, tmp_path):
     settings, _ = finished
     runs = [run_named(settings, name) for name in ("direct", "rim")]
-    kept = read_record(runs[1])["latency"]
+    kept = read_result(runs[1])["latency"]
     with without(runs[1].folder.model_dir):
         measure.measure_latency(settings, runs, QUIET)  # all are timed as is wanted
-        assert read_record(runs[0])["latency_settings"]["together"] == ["direct", "rim"]
+        assert read_result(runs[0])["latency_settings"]["together"] == ["direct", "rim"]
         other = changed(settings, tmp_path, "latency.questions=3")
         measure.measure_latency(other, [run_named(other, n) for n in ("direct", "rim")], QUIET)
-    assert read_record(runs[0])["latency_settings"]["together"] == ["direct"]
-    assert read_record(runs[1])["latency"] == kept
+    assert read_result(runs[0])["latency_settings"]["together"] == ["direct"]
+    assert read_result(runs[1])["latency"] == kept

@@ -20,11 +20,13 @@ from rim.config import ConfigError, TemplatesConfig
 from rim.data.examples import Example
 from rim.data.sources import open_file
 from rim.deploy.serve.client import Client
-from rim.prepare import LocalTeacher, ServerTeacher, split_solution
+from rim.prepare import split_solution
 from rim.prepare.distill import Work, distill_file, work_folder
 from rim.prepare.teachers import (
     PROMPT,
-    Asking,
+    LocalTeacher,
+    ServerTeacher,
+    TeacherSettings,
     _in_lines,
     harmless,
     hash_of,
@@ -124,7 +126,7 @@ def test_a_question_given_twice_keeps_its_steps_and_is_judged_by_each_answer(tmp
     ]
     out = tmp_path / "out.jsonl"
     with teacher(lambda question, body: Said(solution(question))) as server:
-        asking = Asking(samples=1)
+        asking = TeacherSettings(samples=1)
         work = Work.of(rows)
         engine = ServerTeacher(Client(server.url, model="m"), asking, work.golds)
         summary = distill_file(work, out, engine)
@@ -318,7 +320,7 @@ def test_a_model_in_this_process_writes_steps_and_continues(tmp_path, plain_toke
     run = make_run("gpt2", plain_tokenizer, tmp_path / "run")
     reasoner = load_teacher(str(run), PROMPT, device="cpu")
     questions = [f"How many apples are {i} and 4?" for i in range(9)]
-    asking = Asking(samples=2, max_new_tokens=12, temperature=1.0)
+    asking = TeacherSettings(samples=2, max_new_tokens=12, temperature=1.0)
 
     def engine(golds):
         return LocalTeacher(reasoner, "tiny", asking, golds, batch_size=2)

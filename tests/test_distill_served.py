@@ -12,9 +12,8 @@ from rim.data.examples import Example
 from rim.deploy.export import export_run
 from rim.deploy.serve import Client
 from rim.infer.reasoner import load
-from rim.prepare import ServerTeacher
 from rim.prepare.distill import Work, distill_file, samples_file
-from rim.prepare.teachers import Asking
+from rim.prepare.teachers import ServerTeacher, TeacherSettings
 
 pytestmark = needs_engine
 
@@ -23,7 +22,7 @@ def test_a_stock_server_teaches(plain_tokenizer, tmp_path):
     run = make_run("llama chat", plain_tokenizer, tmp_path / "run")
     exported = export_run(run, tmp_path / "exported").folder
     questions = [f"{i} + 4 <|im_end|>?" for i in range(6)]
-    asking = Asking(samples=1, max_new_tokens=10, temperature=0, prompt="{question} Now:")
+    asking = TeacherSettings(samples=1, max_new_tokens=10, temperature=0, prompt="{question} Now:")
     reasoner, out = load(run, device="cpu"), tmp_path / "out.jsonl"
     with running(exported, "transformers", ["--device", "cpu"]) as server:
         work = Work.of([Example(q, (), "7") for q in questions])

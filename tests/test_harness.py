@@ -19,9 +19,14 @@ from rim.data.examples import DataError
 from rim.data.sources import load_examples, open_file, task_source
 from rim.deploy.export import export_run
 from rim.deploy.export.record import BlockRange
-from rim.deploy.harness import TaskFolder, model_command, server_command, write_tasks
 from rim.deploy.harness.scoring import load_questions, score
-from rim.deploy.harness.writing import shipped_sources
+from rim.deploy.harness.writing import (
+    TaskFolder,
+    model_command,
+    server_command,
+    shipped_sources,
+    write_tasks,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from question_files import gsm8k_file, svamp_file
 
 from rim.data.sources import open_file
 from rim.deploy.export import export_run
-from rim.deploy.harness import write_tasks
+from rim.deploy.harness.writing import write_tasks
 from rim.infer.answers import grade
 from rim.infer.reasoner import load
 

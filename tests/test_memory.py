@@ -441,8 +441,3 @@ def test_a_comparison_of_equal_steps_refuses_what_nobody_knows(tmp_path):
 
 def _recipe(settings, method):
     return next(run.recipe for run in make_plan(settings) if run.method == method)
-
-
-def test_recipes_of_earlier_versions_mean_auto(tmp_path):
-    recipe = recipe_from_dict(one_stage(tmp_path, micro_batch_size=None))
-    assert recipe.stages[0].micro_batch_size == "auto"

@@ -115,11 +115,7 @@ def test_asking_and_measuring_agree_on_who_is_sure(tmp_path):
         found = {"early": 1.0, "abstain": {name: 0.5}, "target": target}
         keep_thresholds(tmp_path, 3, found, {"questions": 2})
         assert set(read_thresholds(tmp_path, 3)["abstain"]) == kept
-    (tmp_path / "selectors.json").write_text(  # as earlier versions wrote it
-        json.dumps(never | {"calibrated_on": {"questions": 2, "blocks": 4}})
-    )
-    assert read_thresholds(tmp_path, 4)["abstain"] == {"final": None}
-    assert calibrated_on(tmp_path, 4)["questions"] == 2 and calibrated_on(tmp_path, 3) == {}
+    assert calibrated_on(tmp_path, 3)["questions"] == 2 and calibrated_on(tmp_path, 4) == {}
 
 
 def test_an_answer_not_given_is_said_without_a_threshold(capsys):

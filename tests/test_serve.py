@@ -22,7 +22,7 @@ from servers import KINDS, QUESTIONS, TOKENS, Served, needs_engine
 
 from rim.data.sources import open_file
 from rim.deploy.export import export_run
-from rim.deploy.harness import write_tasks
+from rim.deploy.harness.writing import write_tasks
 from rim.evaluate.accuracy import score
 from rim.infer.reasoner import load
 

@@ -17,7 +17,7 @@ from rim.cli.hub import check_base
 from rim.config import ConfigError, PromptFormat, Recipe
 from rim.config.missing import no_such
 from rim.data.examples import DataError
-from rim.models.folder import find_model_dir, read_model_config, read_prompt_format
+from rim.models.folder import find_model_dir, has_adapter, read_model_config, read_prompt_format
 
 #: For models that state no number of positions: more blocks than anybody means.
 MOST_BLOCKS = 10_000
@@ -59,7 +59,7 @@ def check_model(run: Path, blocks: Sequence[int | None] = (), device: str | None
     folder = find_model_dir(run)
     prompt_format, config = read_prompt_format(folder), read_model_config(folder)
     sizes = folder
-    if (folder / "adapter_config.json").exists() and config.base:
+    if has_adapter(folder) and config.base:
         check_base(config.base, config.revision)
         sizes = Path(config.base)
     for count in blocks:

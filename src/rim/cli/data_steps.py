@@ -130,7 +130,7 @@ def distill(
         from rim.data.sources import open_file
         from rim.prepare.distill import Work, distill_file, estimate, samples_file
         from rim.prepare.split_file import failed_file, refuse_input
-        from rim.prepare.teachers import PROMPT, Asking
+        from rim.prepare.teachers import PROMPT, TeacherSettings
 
         if (server is None) == (teacher is None):
             raise ConfigError("give a teacher: --server URL, or --teacher MODEL for a model here")
@@ -141,7 +141,7 @@ def distill(
             refuse_unused("only with --server", *own)
         prices = _prices(price)
         common.sampling(temperature, 0, top_p, 1, seed)
-        asking = Asking(
+        asking = TeacherSettings(
             samples=samples,
             stop_at_first=keep == "first",
             max_new_tokens=max_new_tokens,

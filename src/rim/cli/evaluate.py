@@ -64,22 +64,17 @@ def evaluate(
         trained = prompt_format.trained_blocks
         counts = [trained if count is None else count for count in asked]
         names = selecting.check_select(select, run, min(counts))
-        if (fallback is not None or calibrate) and not names:
+        if not names and (fallback is not None or calibrate):
             raise ConfigError("--fallback and --calibrate go with --select")
-        if not calibrate:
-            refuse_unused("goes with --calibrate", "target")
-        elif temperature > 0:
-            raise ConfigError("--calibrate finds thresholds for greedy answers; no --temperature")
         if "probe" in names:
             selecting.trust_probe(run, examples)
-        if not 0 <= target <= 1:
-            raise ConfigError(f"--target is a share between 0 and 1, got {target}")
-        if calibrate and len(counts) > 1:
-            raise ConfigError("--calibrate goes with one number of --blocks")
+        if calibrate:
+            _check_calibration(target, temperature, counts)
+        else:
+            refuse_unused("goes with --calibrate", "target")
         if fallback is not None:
-            if not calibrate:
-                for count in counts:
-                    check_calibrated(names, run, count)
+            for count in [] if calibrate else counts:
+                check_calibrated(names, run, count)
             check_model(fallback, (), device)
         files = targets(out, counts) or [
             run / "evaluations" / f"{data.stem}-k{count}.json" for count in counts
@@ -110,11 +105,8 @@ def evaluate(
         records = []
         written = []
         for count, result, file in zip(counts, results, files, strict=True):
-            settings = {
-                "blocks": count,
-                "max_new_tokens": max_new_tokens,
-                "sampling": vars(sampling),
-            }
+            settings = {"blocks": count, "max_new_tokens": max_new_tokens}
+            settings["sampling"] = vars(sampling)
             selection = None
             if names:
                 marks = again.right["final"] if again else None
@@ -141,15 +133,23 @@ def evaluate(
             common.print_json(records)
 
 
+def _check_calibration(target: float, temperature: float, counts: Sequence[int]) -> None:
+    from rim.config import ConfigError
+
+    if temperature > 0:
+        raise ConfigError("--calibrate finds thresholds for greedy answers; no --temperature")
+    if not 0 <= target <= 1:
+        raise ConfigError(f"--target is a share between 0 and 1, got {target}")
+    if len(counts) > 1:
+        raise ConfigError("--calibrate goes with one number of --blocks")
+
+
 def _about_answers(
     summary: dict[str, Any], wrong: Sequence[dict[str, Any]], max_new_tokens: int
 ) -> list[str]:
     """Wrong answers that may be no fault of the model's: cut off, or empty."""
-    total, after = (
-        summary["questions"],
-        f" after {summary['blocks']} blocks" * (summary["blocks"] is not None),
-    )
-    lines = []
+    total, blocks, lines = summary["questions"], summary["blocks"], []
+    after = "" if blocks is None else f" after {blocks} blocks"
     if cut := summary["unfinished"]:
         lines.append(
             f"Note: {cut} of {total} answers{after} reached --max-new-tokens {max_new_tokens} "

@@ -41,7 +41,7 @@ def lm_eval(
         from rim.cli.checks import block_counts
         from rim.config import ConfigError
         from rim.deploy.export.record import read_record
-        from rim.deploy.harness import model_command, server_command, write_tasks
+        from rim.deploy.harness.writing import model_command, server_command, write_tasks
 
         files: dict[str, Path] = {}
         for entry in data or []:

@@ -25,34 +25,3 @@ from rim.config.model import Attention, LoraSettings, ModelConfig, ScratchConfig
 from rim.config.prompt_format import MemoryConfig, MethodName, PromptFormat, TemplatesConfig
 from rim.config.recipe import Recipe, ValidationConfig
 from rim.config.stages import StageConfig
-
-__all__ = [
-    "ArithmeticConfig",
-    "Attention",
-    "BracketsConfig",
-    "Columns",
-    "ConfigError",
-    "DataConfig",
-    "DataFormat",
-    "DataSource",
-    "GeneratorConfig",
-    "GraphSearchConfig",
-    "LoraSettings",
-    "MemoryConfig",
-    "MethodName",
-    "ModelConfig",
-    "MultiplicationConfig",
-    "PairMatchingConfig",
-    "PointersConfig",
-    "PrefixCountsConfig",
-    "PromptFormat",
-    "Recipe",
-    "RecordFormat",
-    "RelationsConfig",
-    "ScratchConfig",
-    "Settings",
-    "StageConfig",
-    "TemplatesConfig",
-    "ValidationConfig",
-    "WordProblemsConfig",
-]

@@ -1,24 +1,9 @@
-"""Whether two recipes mean the same, and the first place where they do not."""
+"""The first place where two recipes differ."""
 
 from __future__ import annotations
 
 from textwrap import shorten
 from typing import Any
-
-from rim.config.data import Columns
-
-
-def plain(settings: Any) -> Any:
-    """Settings without columns that are named as the default: earlier records name all of them."""
-    if isinstance(settings, list):
-        return [plain(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    kept = {key: plain(value) for key, value in settings.items()}
-    if isinstance(columns := kept.get("columns"), dict):
-        default = {name: field.default for name, field in Columns.model_fields.items()}
-        kept["columns"] = {role: n for role, n in columns.items() if default.get(role) != n}
-    return kept
 
 
 def difference(old: Any, new: Any, path: str = "") -> str:

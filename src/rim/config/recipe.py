@@ -46,33 +46,44 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _stages_fit_method(self) -> Self:
-        method = METHODS[self.method]
-        allowed, removal = method.objectives, f"removed_{method.removes}"
         for stage in self.stages:
-            if stage.objective not in allowed:
-                raise ValueError(
-                    f"stage {stage.name!r}: objective {stage.objective!r} does not belong to "
-                    f"method {self.method!r}, which has {' and '.join(allowed)}"
-                )
-            if stage.objective == "remaining" and method.removes is None:
-                raise ValueError(f"method {self.method!r} declares no 'removes', see its class")
-            if stage.objective == "remaining" and getattr(stage, removal) is None:
-                raise ValueError(f"stage {stage.name!r}: method {self.method!r} wants {removal!r}")
-            if stage.blind_readouts and (not method.has_blocks or stage.objective == "solution"):
-                raise ValueError(
-                    f"stage {stage.name!r}: blind_readouts is for methods with blocks; a read-out "
-                    "without them has nothing but the question"
-                )
-            if stage.blind_readouts and not self.memory.readouts_see_question:
-                raise ValueError(
-                    f"stage {stage.name!r}: memory.readouts_see_question: false hides the question "
-                    "from every read-out already; leave blind_readouts out"
-                )
-            if self.prompt_format.feedback != "none" and stage.gradient_checkpointing:
-                raise ValueError(
-                    f"stage {stage.name!r}: gradient_checkpointing has no cache, which methods "
-                    "that feed hidden states back need"
-                )
+            if problem := self._misfit(stage):
+                raise ValueError(f"stage {stage.name!r}: {problem}")
+        return self
+
+    def _misfit(self, stage: StageConfig) -> str | None:
+        """What a stage asks for that the method or the prompt does not have."""
+        method = METHODS[self.method]
+        if stage.objective not in method.objectives:
+            allowed = " and ".join(method.objectives)
+            return (
+                f"objective {stage.objective!r} does not belong to method {self.method!r}, which "
+                f"has {allowed}"
+            )
+        if stage.objective == "remaining":
+            if method.removes is None:
+                return f"method {self.method!r} declares no 'removes', see its class"
+            if getattr(stage, removal := f"removed_{method.removes}") is None:
+                return f"method {self.method!r} wants {removal!r}"
+        if stage.blind_readouts and (not method.has_blocks or stage.objective == "solution"):
+            return (
+                "blind_readouts is for methods with blocks; a read-out without them has nothing "
+                "but the question"
+            )
+        if stage.blind_readouts and not self.memory.readouts_see_question:
+            return (
+                "memory.readouts_see_question: false hides the question from every read-out "
+                "already; leave blind_readouts out"
+            )
+        if self.prompt_format.feedback != "none" and stage.gradient_checkpointing:
+            return (
+                "gradient_checkpointing has no cache, which methods that feed hidden states back "
+                "need"
+            )
+        return None
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
         for stage, following in zip_longest(self.stages, self.stages[1:]):
             if stage.unused_steps == "drop":
                 continue

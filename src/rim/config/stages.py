@@ -201,11 +201,6 @@ class StageConfig(Settings):
     # Other fields of transformers' TrainingArguments, such as optim; rim.train checks their names.
     trainer: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("micro_batch_size", mode="before")
-    @classmethod
-    def _left_out(cls, value: Any) -> Any:
-        return "auto" if value is None else value  # as recipes of earlier versions have it
-
     @field_validator("trainer")
     @classmethod
     def _not_ours(cls, trainer: dict[str, Any]) -> dict[str, Any]:
@@ -249,3 +244,7 @@ class StageConfig(Settings):
             return self.max_steps
         assert self.epochs is not None, "one of both is there"
         return math.ceil(self.epochs * math.ceil(num_examples / self.batch_size))
+
+    def validation_interval(self, num_examples: int) -> int:
+        """Optimizer steps from one validation to the next."""
+        return self.evaluate_every or max(1, self.optimizer_steps(num_examples) // 10)

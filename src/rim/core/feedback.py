@@ -17,7 +17,7 @@ embedding width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -54,7 +54,7 @@ def feedback_of(encoder: PromptEncoder) -> Feedback | None:
 
 @dataclass(frozen=True)
 class FilledEmbeddings:
-    """Input embeddings of all columns, and a cache that holds the first `done` of them for good."""
+    """Input embeddings of columns, and a cache that holds the first `done` of them for good."""
 
     embeddings_BWE: Tensor
     cache: DynamicCache
@@ -135,8 +135,8 @@ def _put(embeddings_BWE: Tensor, column: int, state_BE: Tensor, where_B: Tensor)
     return torch.cat([before, new_BE[:, None].to(before.dtype), after], 1)
 
 
-def batch_embeddings(model: Any, batch: dict[str, Tensor], feedback: Feedback) -> Tensor:
-    """Input embeddings of a training batch (collated with `align_trunks`), latents filled."""
+def fill_batch(model: Any, batch: dict[str, Tensor], feedback: Feedback) -> FilledEmbeddings:
+    """`fill_latents` for a batch (collated with `align_trunks`): embeddings of all its columns."""
     trunk_BT = batch["segment_ids"] == TRUNK_SEGMENT
     width = int(torch.nonzero(trunk_BT.any(0))[-1]) + 1
     ids_BT = batch["input_ids"].clamp(min=0).long()
@@ -148,7 +148,8 @@ def batch_embeddings(model: Any, batch: dict[str, Tensor], feedback: Feedback) -
         feedback,
     )
     rest_BTE = unwrap(model).get_input_embeddings()(ids_BT[:, width:])
-    return torch.cat([filled.embeddings_BWE, rest_BTE], 1)
+    embeddings_BTE = torch.cat([filled.embeddings_BWE, rest_BTE], 1)
+    return replace(filled, embeddings_BWE=embeddings_BTE)
 
 
 def filling_tokens(batch: dict[str, Tensor], feedback: Feedback) -> int:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rim.config import MemoryConfig
-from rim.core.feedback import Feedback, batch_embeddings
-from rim.core.layers import Window, unwrap
+from rim.core.feedback import Feedback, fill_batch
+from rim.core.layers import Window, evaluating, unwrap
 from rim.core.layout import PADDING, ROW_EXAMPLES
 from rim.core.losses import (
     ReadoutLoss,
@@ -69,13 +69,9 @@ def head_makes_logits(plain: Any) -> bool:
         return states
 
     ids = torch.zeros(1, 1, dtype=torch.long, device=plain.device)
-    training = plain.training
-    plain.eval()  # dropout would draw, which a run that is resumed here has not done before
-    try:
-        with torch.no_grad(), before_head(plain, large):
-            logits = plain(input_ids=ids, use_cache=False).logits
-    finally:
-        plain.train(training)
+    # Dropout would draw, which a run that is resumed here has not done before.
+    with torch.no_grad(), evaluating(plain), before_head(plain, large):
+        logits = plain(input_ids=ids, use_cache=False).logits
     return torch.equal(logits.float(), seen[0].float())
 
 
@@ -106,7 +102,7 @@ def forward_batch(
     inputs = (
         {"input_ids": batch["input_ids"].clamp(min=0).long()}
         if feedback is None
-        else {"inputs_embeds": batch_embeddings(model, batch, feedback)}
+        else {"inputs_embeds": fill_batch(model, batch, feedback).embeddings_BWE}
     )
 
     def targets_only(head: nn.Module, states: Tensor) -> Tensor:

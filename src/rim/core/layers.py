@@ -9,7 +9,9 @@ its own (`rim.core.layout.separate_rows`).
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +39,19 @@ def unwrap(model: Any) -> Any:
     if isinstance(model, DistributedDataParallel):
         model = model.module
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Generator[None]:
+    """While this lasts nothing drops out; then the model trains again if it did."""
+    was_training = model.training
+    if was_training:  # walking through all modules costs a millisecond, so only where needed
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
 
 
 def text_config(config: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rim.data.readers import FILE_FORMATS, parse_json, parsed, raw_records, read
 from rim.data.streamed import data_hash
 from rim.data.tables import column_names
 from rim.data.tasks import GENERATORS
-from rim.results import write_text
+from rim.results import write_jsonl
 
 #: Where a sentence ends and another begins.
 _SENTENCES = re.compile(r"[.!?]\s+\w")
@@ -235,9 +234,8 @@ def task_source(
 
 def write_file(path: Path, examples: Sequence[Example]) -> None:
     """Write a JSONL that `open_file` reads back."""
-    records = [{"question": e.question, "steps": e.steps, "answer": e.answer} for e in examples]
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    write_text(path, "".join(lines))
+    records = ({"question": e.question, "steps": e.steps, "answer": e.answer} for e in examples)
+    write_jsonl(path, records)
 
 
 def describe(examples: Sequence[Example]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ What counts as right is `rim.infer.answers`; this counts.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rim.core.tokens import PromptEncoder
@@ -22,7 +22,7 @@ from rim.infer.answers import grade, parse_answer
 from rim.infer.decode import After, Generated, generate
 from rim.infer.reasoner import Reasoner
 from rim.infer.sampling import Sampling
-from rim.results import environment, write_json, write_text, wrong_answers_file
+from rim.results import environment, read_json, write_json, write_jsonl, wrong_answers_file
 
 
 @dataclass(frozen=True)
@@ -88,29 +88,24 @@ def score(
     graded = [
         _grade(texts, example, encoder) for texts, example in zip(generated, examples, strict=True)
     ]
-    total = len(examples)
     summary: dict[str, Any] = {
-        "questions": total,
+        "questions": len(graded),
         "blocks": blocks if isinstance(blocks, int) else None,
         "final": share([g.final_right for g in graded]),
-        "tokens_generated_mean": sum(g.final_tokens for g in graded) / total,
+        "tokens_generated_mean": fmean(g.final_tokens for g in graded),
         "unfinished": sum(not g.finished for g in graded),
         "by_steps": _by_steps(graded, examples),
     }
+    right = {"final": flags([g.final_right for g in graded])}
     if after == "all":
-        summary["any_block"] = share([any(g.right_by_block.values()) for g in graded])
-        last = max(max(g.right_by_block) for g in graded)
-        summary["per_block"] = [
-            share([g.right_by_block[block] for g in graded if block in g.right_by_block])
-            | {"block": block}
-            for block in range(1, last + 1)
-        ]
+        any_right = [any(g.right_by_block.values()) for g in graded]
+        summary |= {"any_block": share(any_right), "per_block": _per_block(graded)}
+        right["any_block"] = flags(any_right)
     if sampling and sampling.num_samples > 1:
         count = sampling.num_samples
         summary["pass_at_k"] = {
-            str(k): sum(pass_at_k(count, g.final_samples_right, k) for g in graded) / total
+            str(k): fmean(pass_at_k(count, g.final_samples_right, k) for g in graded)
             for k in sorted({1, *(2**i for i in range(1, count.bit_length())), count})
-            if k <= count
         }
     wrong = [
         {
@@ -125,9 +120,6 @@ def score(
         for g, example in zip(graded, examples, strict=True)
         if not g.final_right
     ]
-    right = {"final": flags([g.final_right for g in graded])}
-    if after == "all":
-        right["any_block"] = flags([any(g.right_by_block.values()) for g in graded])
     return Evaluation(summary, wrong, right, [g.readouts for g in graded])
 
 
@@ -182,14 +174,21 @@ def _grade(texts: Sequence[Generated], example: Example, encoder: PromptEncoder)
 
 def _by_steps(graded: Sequence[_Graded], examples: Sequence[Example]) -> list[dict[str, Any]]:
     """Final-block accuracy by the number of steps of the gold solution, where steps are known."""
-    counts = sorted({len(example.steps) for example in examples if example.steps})
-    rows = []
-    for count in counts:
-        chosen = [
-            g.final_right for g, e in zip(graded, examples, strict=True) if len(e.steps) == count
-        ]
-        rows.append({"steps": count} | share(chosen))
-    return rows
+    marks: dict[int, list[bool]] = {}
+    for g, example in zip(graded, examples, strict=True):
+        if example.steps:
+            marks.setdefault(len(example.steps), []).append(g.final_right)
+    return [{"steps": count} | share(own) for count, own in sorted(marks.items())]
+
+
+def _per_block(graded: Sequence[_Graded]) -> list[dict[str, Any]]:
+    """Accuracy after each block, of the questions that have it."""
+    last = max(max(g.right_by_block) for g in graded)
+    return [
+        share([g.right_by_block[block] for g in graded if block in g.right_by_block])
+        | {"block": block}
+        for block in range(1, last + 1)
+    ]
 
 
 def write_evaluation(
@@ -209,7 +208,7 @@ def write_evaluation(
     Returns:
         The record as written to `path`, and the JSONL of wrong answers.
     """
-    run_environment = run / "environment.json"
+    trained = run / "environment.json"
     record = {
         "run": run.resolve().name,
         "data": {"name": data_name, "examples": len(examples), "hash": data_hash(examples)},
@@ -217,12 +216,9 @@ def write_evaluation(
         "summary": evaluation.summary,
         **({"selection": selection} if selection else {}),
         "environment": environment(),
-        "training": json.loads(run_environment.read_text(encoding="utf-8"))
-        if run_environment.exists()
-        else None,
+        "training": read_json(trained) if trained.exists() else None,
     }
     write_json(path, record)
     wrong_file = wrong_answers_file(path)
-    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in evaluation.wrong]
-    write_text(wrong_file, "".join(lines))
+    write_jsonl(wrong_file, evaluation.wrong)
     return record, wrong_file

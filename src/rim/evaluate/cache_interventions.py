@@ -228,7 +228,7 @@ def zero(part: Part = BLOCKS, what: Slice = EVERYTHING) -> Between:
     return between
 
 
-def shuffle(seed: int = 0, what: Slice = EVERYTHING) -> Between:
+def shuffle(seed: int = 0) -> Between:
     """The blocks go round by a random number of places (drawn from the seed and the
     question), so that none keeps its own.
     """
@@ -245,14 +245,8 @@ def shuffle(seed: int = 0, what: Slice = EVERYTHING) -> Between:
             [i for k in range(1, p.trunk.num_blocks + 1) for i in p.trunk.columns(k)]
             for p in filled.prompts
         ]
-        device = filled.device
-        write(
-            filled,
-            torch.tensor(columns, device=device),
-            filled,
-            torch.tensor(sources, device=device),
-            what,
-        )
+        columns_BN, sources_BN = torch.tensor([columns, sources], device=filled.device)
+        write(filled, columns_BN, filled, sources_BN)
 
     return between
 
@@ -263,13 +257,9 @@ def transplant(
     """The part is that of another question: `partners` names one for every question."""
 
     def between(filled: Filled) -> None:
-        other = fill_trunks(
-            filled,
-            [
-                filled.encoder.prompt(partners[p.question], p.trunk.num_blocks)
-                for p in filled.prompts
-            ],
-        )
+        encoder, prompts = filled.encoder, filled.prompts
+        partner = [encoder.prompt(partners[p.question], p.trunk.num_blocks) for p in prompts]
+        other = fill_trunks(filled, partner)
         columns_BN, source_BN = _columns(filled, part), _columns(other, part)
         if columns_BN.shape != source_BN.shape:
             raise ConfigError("the other question's part has another length; choose partners alike")

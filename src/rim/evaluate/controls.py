@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
 from rim.config import ConfigError
 from rim.data.examples import DataError, Example
+from rim.evaluate.accuracy import flags
 from rim.evaluate.cache_interventions import hide, shuffle, transplant, zero
 from rim.infer.answers import grade, same_answer
 from rim.infer.decode import Generated, generate, most_blocks
@@ -21,6 +23,7 @@ from rim.infer.prefill import Between
 from rim.infer.reasoner import Reasoner
 
 Group = Literal["blocks removed", "block states", "question", "number of blocks"]
+SWAP = "blocks of another question"
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Outcome:
 
     def as_record(self) -> dict[str, Any]:
         """For JSON; the marks as a string of 0 and 1."""
-        marks = "".join("1" if right else "0" for right in self.right)
-        record = {"name": self.name, "group": self.group, "right": marks}
+        record = {"name": self.name, "group": self.group, "right": flags(self.right)}
         if self.follows is None:
             return record
         names = ("follows", "follows_unaltered", "follows_by_chance")
@@ -81,74 +83,65 @@ def run_controls(
     answer_tokens = max(len(reasoner.encoder.answer_ids(e.answer)) for e in examples)
 
     def answer(count: int, **options: Any) -> list[list[Generated]]:
-        limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "progress": progress}
+        limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
         return generate(
             reasoner.model,
             reasoner.encoder,
             questions,
             blocks=count,
-            batch_size=batch_size,
+            progress=progress,
             **(limits | options),
         )
 
-    def marks(answers: Sequence[Generated], golds: Sequence[Example]) -> tuple[bool, ...]:
+    def marks(
+        answers: Sequence[Generated], golds: Sequence[Example] = examples
+    ) -> tuple[bool, ...]:
         return tuple(
             grade(g.text, gold, reasoner.encoder, finished=g.finished)
             for g, gold in zip(answers, golds, strict=True)
         )
 
-    def intervene(
-        name: str, group: Group, between: Between
-    ) -> tuple[Outcome, list[Generated]] | None:
+    def share_of(others: Mapping[str, Example], answers: Sequence[Generated]) -> float:
+        return fmean(marks(answers, [others[question] for question in questions]))
+
+    # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
+    room = most_blocks(reasoner.model, reasoner.encoder, questions, answer_tokens)
+    most = min(2 * blocks, room)
+    sweep = answer(most, after="all") if most else []
+    unaltered = sweep if most >= blocks else answer(blocks, after="all")
+    without = answer(0, max_new_tokens=answer_tokens)
+    outcomes = [Outcome("no blocks", "blocks removed", marks([row[0] for row in without]))]
+    swapped = transplant({question: other.question for question, other in partners.items()})
+    interventions: list[tuple[str, Group, Between]] = [
+        ("block states zeroed", "block states", zero()),
+        ("blocks shuffled", "block states", shuffle()),
+        (SWAP, "block states", swapped),
+        ("question hidden from the read-out", "question", hide()),
+    ]
+    for name, group, between in interventions:
+        if name == "blocks shuffled" and blocks == 1:
+            continue
         try:
             answers = [row[0] for row in answer(blocks, between=between)]
         except ConfigError as error:
             if refused is None:
                 raise
             refused[name] = str(error)
-            return None
-        return Outcome(name, group, marks(answers, examples)), answers
-
-    def share_of(others: Mapping[str, Example], answers: Sequence[Generated]) -> float:
-        theirs = marks(answers, [others[example.question] for example in examples])
-        return sum(theirs) / len(theirs)
-
-    # One prefill of 2K blocks, read out after each, is every prompt of 1..2K blocks.
-    most = min(
-        2 * blocks,
-        most_blocks(reasoner.model, reasoner.encoder, questions, answer_tokens),
-    )
-    sweep = answer(most, after="all") if most else []
-    unaltered = [
-        row[blocks - 1] for row in (sweep if most >= blocks else answer(blocks, after="all"))
-    ]
-    outcomes = [
-        Outcome(
-            "no blocks",
-            "blocks removed",
-            marks([row[0] for row in answer(0, max_new_tokens=answer_tokens)], examples),
-        ),
-    ]
-    altered = [intervene("block states zeroed", "block states", zero())]
-    if blocks > 1:
-        altered.append(intervene("blocks shuffled", "block states", shuffle()))
-    swapped = {question: other.question for question, other in partners.items()}
-    if swap := intervene("blocks of another question", "block states", transplant(swapped)):
-        outcome, answers = swap
-        thirds = choose_thirds(examples, partners)
-        shares = {
-            "follows": share_of(partners, answers),
-            "follows_unaltered": share_of(partners, unaltered),
-            "follows_by_chance": None if thirds is None else share_of(thirds, answers),
-        }
-        altered.append((replace(outcome, **shares), answers))
-    altered.append(intervene("question hidden from the read-out", "question", hide()))
-    outcomes += [found[0] for found in altered if found]
-    outcomes += [
-        Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep], examples))
+            continue
+        outcome = Outcome(name, group, marks(answers))
+        if name == SWAP:
+            thirds = choose_thirds(examples, partners)
+            outcome = replace(
+                outcome,
+                follows=share_of(partners, answers),
+                follows_unaltered=share_of(partners, [row[blocks - 1] for row in unaltered]),
+                follows_by_chance=None if thirds is None else share_of(thirds, answers),
+            )
+        outcomes.append(outcome)
+    return outcomes + [
+        Outcome(f"K = {k + 1}", "number of blocks", marks([row[k] for row in sweep]))
         for k in range(most)
     ]
-    return outcomes
 
 
 def what_stays_alive(reasoner: Reasoner) -> str:

@@ -11,7 +11,6 @@ Nothing here needs torch. Which selectors there are is our choice, not the paper
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 from rim.config import ConfigError
 from rim.infer.answers import same_answer
 from rim.models.folder import SELECTORS_FILE, TRUST_PROBE_FILE
-from rim.results import environment, write_json
+from rim.results import environment, read_json, write_json
 
 #: Beside the run's model; written by `rim eval --select ... --calibrate`.
 FILE = SELECTORS_FILE
@@ -152,14 +151,12 @@ def choose_names(text: str, *, has_probe: bool) -> list[str]:
 
 
 def _calibrations(run: Path) -> dict[str, Any]:
-    """Read a run's calibrations, by number of blocks. Older files hold one calibration alone."""
+    """Read a run's calibrations, by number of blocks."""
     file = run / FILE
     if not file.exists():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if "early" in found:
-            found = {str(found["calibrated_on"]["blocks"]): found}
+        found = read_json(file)
         for kept in found.values():
             if not isinstance(kept["early"], float | int) or not isinstance(kept["abstain"], dict):
                 raise TypeError("thresholds are numbers")

@@ -32,7 +32,7 @@ from rim.core.layout import build_layout
 from rim.infer.reasoner import Reasoner
 from rim.methods import Readout
 from rim.models.folder import weight_files
-from rim.results import write_json
+from rim.results import read_json, write_json
 
 SHARD = 256
 INDEX = "index.json"
@@ -124,7 +124,7 @@ def collect_states(
     }
     index = folder / INDEX
     if index.exists():
-        known = json.loads(index.read_text(encoding="utf-8"))
+        known = read_json(index)
         if {key: known.get(key) for key in told} != told:
             raise ConfigError(
                 f"{folder} holds states of another model or of other questions; give --overwrite, "

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rim.config import ConfigError
-from rim.core.layers import state_kinds, text_config, unwrap
+from rim.core.layers import evaluating, state_kinds, text_config, unwrap
 from rim.core.layout import PADDING
 from rim.core.tokens import Prompt, PromptEncoder
 from rim.infer.prefill import Between, Filled, Slot, prefill
@@ -93,25 +93,15 @@ def generate(
         ConfigError: a question that does not fit the model's positions.
     """
     counts = [blocks] * len(questions) if isinstance(blocks, int) else list(blocks)
-    if any(count < 0 for count in counts):
-        raise ConfigError(f"the number of blocks must be >= 0, got {min(counts)}")
-    limit = position_limit(model)
-    if limit is not None and (most := max(counts, default=0)) > limit:
-        raise ConfigError(f"{most} blocks are too many: the model has {limit} positions")
-    if between is not None and (after != "final" or len(set(counts)) > 1):
-        raise ConfigError("an intervention needs one number of blocks and after='final'")
     if between is not None:
+        if after != "final" or len(set(counts)) > 1:
+            raise ConfigError("an intervention needs one number of blocks and after='final'")
         refuse_interventions(model, encoder)
-    sampling = sampling or Sampling()
-    prompts = [encoder.prompt(q, count) for q, count in zip(questions, counts, strict=True)]
-    for question, prompt in zip(questions, prompts, strict=True):
-        _check_fits(limit, question, prompt)
-    rows = _rows(encoder, prompts, after, sampling, runs_separately(model, encoder))
+    limit, sampling = position_limit(model), sampling or Sampling()
+    prompts = _prompts(encoder, questions, counts, limit)
+    rows = _rows(encoder, prompts, after, sampling.num_samples, runs_separately(model, encoder))
     results: list[list[Generated]] = [[] for _ in questions]
-    was_training = model.training
-    if was_training:  # walking through all modules costs a millisecond, so only where needed
-        model.eval()
-    try:
+    with evaluating(model):
         for batch in _batches(rows, batch_size):
             slots = _decode(model, encoder, batch, max_new_tokens, limit, sampling, between)
             for slot in slots:
@@ -121,10 +111,28 @@ def generate(
                 results[batch[slot.b].number].append(generated)
             if progress:
                 progress(sum(row.is_last for row in batch))
-    finally:
-        if was_training:
-            model.train()
     return results
+
+
+def _prompts(
+    encoder: PromptEncoder, questions: Sequence[str], counts: Sequence[int], limit: int | None
+) -> list[Prompt]:
+    """
+    Raises:
+        ConfigError: one does not fit the model's positions, or has less than no blocks.
+    """
+    if any(count < 0 for count in counts):
+        raise ConfigError(f"the number of blocks must be >= 0, got {min(counts)}")
+    if limit is not None and (most := max(counts, default=0)) > limit:
+        raise ConfigError(f"{most} blocks are too many: the model has {limit} positions")
+    prompts = [encoder.prompt(q, count) for q, count in zip(questions, counts, strict=True)]
+    for prompt in prompts:
+        if limit is not None and len(prompt.ids) > limit:
+            raise ConfigError(
+                f"the question is too long: with {prompt.trunk.num_blocks} blocks it needs "
+                f"{len(prompt.ids)} positions, the model has {limit} ({prompt.question[:40]!r}...)"
+            )
+    return prompts
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ def _rows(
     encoder: PromptEncoder,
     prompts: Sequence[Prompt],
     after: After,
-    sampling: Sampling,
+    num_samples: int,
     separately: bool,
 ) -> list[_Row]:
     """All answers of a prompt in one row, or one row each; by ascending block in either case."""
@@ -157,7 +165,7 @@ def _rows(
     for number, prompt in enumerate(prompts):
         count = prompt.trunk.num_blocks
         wanted = range(1, count + 1) if after == "all" and count else [count]
-        pairs = tuple((block, sample) for block in wanted for sample in range(sampling.num_samples))
+        pairs = tuple((block, sample) for block in wanted for sample in range(num_samples))
         if not separately:
             rows.append(_Row(number, prompt, pairs, equal_lengths=False))
             continue
@@ -183,15 +191,6 @@ def _batches(rows: Sequence[_Row], batch_size: int) -> Iterator[list[_Row]]:
         group = list(same)
         for start in range(0, len(group), batch_size):
             yield group[start : start + batch_size]
-
-
-def _check_fits(limit: int | None, question: str, prompt: Prompt) -> None:
-    length = len(prompt.ids)
-    if limit is not None and length > limit:
-        raise ConfigError(
-            f"the question is too long: with {prompt.trunk.num_blocks} blocks it needs {length} "
-            f"positions, the model has {limit} ({question[:40]!r}...)"
-        )
 
 
 def most_blocks(

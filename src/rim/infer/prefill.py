@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from rim.core.collate import collate
-from rim.core.feedback import feedback_of, fill_latents
+from rim.core.feedback import feedback_of, fill_batch
 from rim.core.layers import Window, cache_argument, has_windows, new_cache, state_kinds, unwrap
 from rim.core.layout import PADDING, TRUNK_SEGMENT, build_layout
 from rim.core.masks import MaskMod, blind_tokens, get_readout_mask_mod, layer_masks
@@ -152,107 +152,92 @@ def prefill(
         )
         for prompt, own in zip(prompts, by_prompt, strict=True)
     ]
-    device = unwrap(model).device
-    batch = {name: x.to(device) for name, x in collate(layouts, align_trunks=True).items()}
     width = max(len(prompt.trunk.ids) for prompt in prompts)
-    starts = [width - len(prompt.trunk.ids) for prompt in prompts]
-    # The column whose token predicts a slot's first one, and the position behind it.
-    predictors: list[int] = []
-    for b, (layout, own) in enumerate(zip(layouts, by_prompt, strict=True)):
+    trunk_starts = [width - len(prompt.trunk.ids) for prompt in prompts]
+    predictors: list[int] = []  # of every slot, the column whose token predicts its first one
+    for first, layout, own in zip(trunk_starts, layouts, by_prompt, strict=True):
         for r, (slot, start) in enumerate(zip(own, layout.starts, strict=True)):
-            predictors.append(starts[b] + start)
+            predictors.append(first + start)
             slot.position = layout.next_position(r)
-    memory = encoder.format.memory
-    plain = (
-        len(slots) == len(prompts)
-        and all(s.after_block == prompts[s.b].trunk.num_blocks for s in slots)
-        and memory.attention == "causal"
-        and (memory.readouts_see_question or not any(s.after_block for s in slots))
-        # What happens in between may leave holes, and a model counts its windows in columns.
-        and (between is None or not has_windows(unwrap(model).config))
-    )
+    inner = unwrap(model)
+    batch = {name: x.to(inner.device) for name, x in collate(layouts, align_trunks=True).items()}
     filled = Filled(
         model,
         encoder,
         list(prompts),
-        new_cache(unwrap(model).config),
-        batch["segment_ids"][:, :0],
-        batch["block_ids"][:, :0],
-        batch["position_ids"][:, :0].long(),
-        starts,
-        plain,
+        new_cache(inner.config),
+        segment_BC=batch["segment_ids"][:, :0],
+        block_BC=batch["block_ids"][:, :0],
+        position_BC=batch["position_ids"][:, :0].long(),
+        trunk_starts=trunk_starts,
+        plain=_is_plain(encoder, prompts, slots)
+        # What happens in between may leave holes, and a model counts its windows in columns.
+        and (between is None or not has_windows(inner.config)),
     )
-    b_S = torch.tensor([slot.b for slot in slots], device=device)
-    logits_SV = _fill(filled, batch, width, predictors, b_S, between)
-    return filled, logits_SV
+    by_column = _fill(filled, batch, width, predictors, between)
+    chosen = [by_column[column][slot.b] for column, slot in zip(predictors, slots, strict=True)]
+    return filled, torch.stack(chosen)
+
+
+def _is_plain(encoder: PromptEncoder, prompts: Sequence[Prompt], slots: Sequence[Slot]) -> bool:
+    """Whether ordinary causal attention is the rule: one read-out a prompt, behind all blocks."""
+    memory = encoder.format.memory
+    return (
+        len(slots) == len(prompts)
+        and all(s.after_block == prompts[s.b].trunk.num_blocks for s in slots)
+        and memory.attention == "causal"
+        and (memory.readouts_see_question or not any(s.after_block for s in slots))
+    )
 
 
 def _fill(
     filled: Filled,
     batch: dict[str, Tensor],
     width: int,
-    predictors: list[int],
-    b_S: Tensor,
+    predictors: Sequence[int],
     between: Between | None,
-) -> Tensor:
-    """Trunk, what happens in between, read-outs' openings; in one pass wherever that is
-    possible.
+) -> dict[int, Tensor]:
+    """Run trunks (`width` columns), what happens in between, and the read-outs' openings, in one
+    pass wherever that is possible; the logits `[B, V]` of the columns in `predictors`.
     """
-    ids_BT = batch["input_ids"].clamp(min=0).long()
     position_BT = batch["position_ids"].clamp(min=0).long()
-    total, done = ids_BT.shape[1], 0
-    embed = unwrap(filled.model).get_input_embeddings()
-    embeddings_BTE: Tensor | None = None
-    feedback = feedback_of(filled.encoder)
-    if feedback is not None:
-        real_BW = (batch["segment_ids"][:, :width] != PADDING).long()
-        trunk = fill_latents(
-            filled.model, ids_BT[:, :width], position_BT[:, :width], real_BW, feedback
-        )
-        embeddings_BTE = torch.cat([trunk.embeddings_BWE, embed(ids_BT[:, width:])], 1)
+    name, input_BT, done = "input_ids", batch["input_ids"].clamp(min=0).long(), 0
+    if feedback := feedback_of(filled.encoder):
+        fed = fill_batch(filled.model, batch, feedback)
         # From the first column whose logits are wanted on, the columns run (again).
-        filled.cache, done = trunk.cache, min(trunk.done, min(predictors))
-        if done < trunk.done:
-            filled.cache.crop(done - trunk.done)  # negative: how many go
-    found: dict[int, Tensor] = {}  # logits by column
+        name, input_BT, done = "inputs_embeds", fed.embeddings_BWE, min(fed.done, *predictors)
+        filled.cache = fed.cache
+        if done < fed.done:
+            filled.cache.crop(done - fed.done)  # negative: how many go
+    logits_by_column: dict[int, Tensor] = {}
 
     def run(start: int, end: int) -> None:
         known = filled.segment_BC.shape[1]
         segment_BN, block_BN = (batch[x][:, known:end] for x in ("segment_ids", "block_ids"))
         filled.extend(segment_BN, block_BN, position_BT[:, known:end])
         wanted = sorted({column for column in predictors if start <= column < end})
-        inputs = (
-            {"input_ids": ids_BT[:, start:end]}
-            if embeddings_BTE is None
-            else {"inputs_embeds": embeddings_BTE[:, start:end]}
-        )
         columns = [column - start for column in wanted or [end - 1]]
-        logits_BWV = filled.run(end - start, columns, **inputs)
-        found.update(zip(wanted, logits_BWV.unbind(1), strict=bool(wanted)))
+        logits_BWV = filled.run(end - start, columns, **{name: input_BT[:, start:end]})
+        logits_by_column.update(zip(wanted, logits_BWV.unbind(1), strict=bool(wanted)))
 
     if between is None:
-        run(done, total)
-    else:
-        run(done, width)
-        between(filled)
-        if total > width:
-            run(width, total)
-        elif not filled.encoder.answer_has_opening(filled.prompts[0]):
-            found[width - 1] = _rerun_last(
-                filled,
-                embed(ids_BT[:, width - 1 : width])
-                if embeddings_BTE is None
-                else embeddings_BTE[:, width - 1 : width],
-            )
-    stacked_SBV = torch.stack([found[column] for column in predictors])
-    return stacked_SBV[torch.arange(len(predictors), device=b_S.device), b_S]
+        run(done, position_BT.shape[1])
+        return logits_by_column
+    run(done, width)
+    between(filled)
+    if position_BT.shape[1] > width:
+        run(width, position_BT.shape[1])
+    elif not filled.encoder.answer_has_opening(filled.prompts[0]):
+        _repeat_last_column(filled)
+        again_B1V = filled.run(1, [0], **{name: input_BT[:, width - 1 : width]})
+        logits_by_column[width - 1] = again_B1V[:, 0]
+    return logits_by_column
 
 
-def _rerun_last(filled: Filled, embedding_B1E: Tensor) -> Tensor:
-    """The last trunk token once more, in a column of its own, the old one unseen."""
+def _repeat_last_column(filled: Filled) -> None:
+    """Make room for the last trunk token once more, the old one unseen."""
     # A clone: the columns' own fields stay as they are for who holds them.
     filled.segment_BC = filled.segment_BC.clone()
     filled.segment_BC[:, -1] = PADDING
     block_B1 = filled.block_BC[:, -1:]
     filled.extend(torch.full_like(block_B1, TRUNK_SEGMENT), block_B1, filled.position_BC[:, -1:])
-    return filled.run(1, [0], inputs_embeds=embedding_B1E)[:, 0]

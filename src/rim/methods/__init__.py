@@ -70,5 +70,3 @@ class Methods(Mapping[str, Method]):
 
 
 METHODS = Methods()
-
-__all__ = ["METHODS", "BenchSetup", "ExtraLoss", "Method", "Methods", "Readout"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from rim.config import ConfigError, ModelConfig, PromptFormat, Settings
 from rim.config.missing import no_such
+from rim.results import read_json
 
 S = TypeVar("S", bound=Settings)
 
@@ -51,10 +51,14 @@ def find_model_dir(path: str | Path) -> Path:
     )
 
 
+def has_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").exists()
+
+
 def local_model_folder(path: Path) -> Path | None:
     """A local model folder: the path itself, or a run folder's `model`."""
     for folder in (path, path / "model"):
-        if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
+        if (folder / "config.json").exists() or has_adapter(folder):
             return folder
     if path.exists():
         raise ConfigError(
@@ -80,7 +84,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 def _read(folder: Path, part: str, settings: type[S]) -> S:
     file = folder / FORMAT_FILE
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
+        description = read_json(file)
     except FileNotFoundError:
         raise ConfigError(f"{folder} has no {FORMAT_FILE}: not a model trained with RiM") from None
     except ValueError as error:  # JSON or UTF-8

@@ -25,6 +25,7 @@ from rim.core.tokens import add_memory_tokens, fix_date, memory_token_ids
 from rim.models.families import family_of
 from rim.models.folder import (
     FORMAT_FILE,
+    has_adapter,
     local_model_folder,
     read_model_config,
     read_prompt_format,
@@ -57,21 +58,11 @@ def load_base(
     if config.scratch is not None:
         tokenizer = train_tokenizer(texts, config.scratch.vocab_size, config.scratch.alphabet)
         add_memory_tokens(tokenizer, prompt_format.memory)
-        with _seeded(seed):
-            try:
-                model = build_model(config.scratch, tokenizer, config.attention)
-            except (ValueError, ImportError) as error:
-                raise ConfigError(
-                    f"model.attention {config.attention!r}: {error}; model.attention: sdpa runs "
-                    "everywhere"
-                ) from None
-            add_modules(model, prompt_format)
-        check_attention(model, config.attention)
-        return model, tokenizer
+        return _random_model(config, tokenizer, prompt_format, seed), tokenizer
     source, folder, options = _origin(config)
     quantisation = loading_options(config, folder)
     try:
-        if folder and (folder / "adapter_config.json").exists():
+        if folder and has_adapter(folder):
             model, tokenizer = load_trained(folder, merge=True, attention=config.attention)
             if config.dtype != "auto":
                 cast_weights(model, config.dtype)
@@ -100,6 +91,24 @@ def load_base(
         resize_embeddings(model, tokenizer, [i for i in ids if i >= old_size])
         add_modules(model, prompt_format, folder)
     return model, tokenizer
+
+
+def _random_model(
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, seed: int
+) -> PreTrainedModel:
+    """A model of the sizes of `config.scratch`, for a tokenizer with memory tokens."""
+    assert config.scratch is not None
+    with _seeded(seed):
+        try:
+            model = build_model(config.scratch, tokenizer, config.attention)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(
+                f"model.attention {config.attention!r}: {error}; model.attention: sdpa runs "
+                "everywhere"
+            ) from None
+        add_modules(model, prompt_format)
+    check_attention(model, config.attention)
+    return model
 
 
 def _origin(config: ModelConfig) -> tuple[str, Path | None, dict[str, Any]]:
@@ -165,10 +174,9 @@ def resize_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase, new_ids: l
     others = sorted(set(range(rows, len(tokenizer))) - set(new_ids))
     if not new_ids and not others:
         return
+    outputs = None if model.config.tie_word_embeddings else model.get_output_embeddings()
     with torch.no_grad():
-        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-            if module is None:
-                continue
+        for module in filter(None, (model.get_input_embeddings(), outputs)):
             weight = module.weight
             old = weight[: min([rows, *new_ids])].float()
             noise = (
@@ -176,8 +184,6 @@ def resize_embeddings(model: Any, tokenizer: PreTrainedTokenizerBase, new_ids: l
             )
             weight[new_ids] = (old.mean(0) + noise).to(weight.dtype)
             weight[others] = old.mean(0).to(weight.dtype)
-            if model.config.tie_word_embeddings:
-                break
 
 
 # --- saving and loading --------------------------------------------------------------------------
@@ -244,7 +250,7 @@ def load_trained(
     options = {"trust_remote_code": config.trust_remote_code}
     tokenizer = _read_tokenizer(str(folder), options, str(folder))
     model: Any
-    if (folder / "adapter_config.json").exists():
+    if has_adapter(folder):
         prompt_format = read_prompt_format(folder)
         # The seed does not matter: all that it draws is replaced by what was saved.
         base, _ = load_base(config, prompt_format, (), seed=0)
@@ -294,9 +300,7 @@ def load_untrained(folder: Path, *, device: str | None = None) -> Any:
         model, _ = load_base(config, prompt_format, (), seed=0)
     else:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        with _seeded(0):
-            model = build_model(config.scratch, tokenizer, config.attention)
-            add_modules(model, prompt_format)
+        model = _random_model(config, tokenizer, prompt_format, seed=0)
     if device:
         model.to(device)  # pyrefly: ignore[bad-argument-type]  (its declared self is odd)
     return model.eval()

@@ -21,6 +21,7 @@ from transformers import BitsAndBytesConfig
 
 from rim.config import ConfigError, ModelConfig
 from rim.models.families import family_of
+from rim.models.folder import has_adapter
 
 
 def loading_options(config: ModelConfig, folder: Path | None) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def loading_options(config: ModelConfig, folder: Path | None) -> dict[str, Any]:
     """
     if config.quantize is None:
         return {}
-    if folder and (folder / "adapter_config.json").exists():
+    if folder and has_adapter(folder):
         raise ConfigError(
             f"model.quantize rounds weights while they are loaded, and {config.base!r} is an "
             "adapter; write it as a model first (rim export) and take that as the base"

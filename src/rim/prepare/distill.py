@@ -17,10 +17,10 @@ from typing import Any, Literal
 from rim.config import ConfigError
 from rim.data.examples import Example
 from rim.data.sources import write_file
-from rim.deploy.answer.job import Engine, Row, answer_file
+from rim.deploy.answer.job import AnswerEngine, Row, answer_file
 from rim.prepare.split_file import failed_file, steps_summary, write_failed
 from rim.prepare.splitting import By, split_solution
-from rim.prepare.teachers import Asking
+from rim.prepare.teachers import TeacherSettings
 from rim.results import write_text
 
 Keep = Literal["shortest", "first"]
@@ -64,7 +64,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TeacherCost:
     """The most that a job will ask. `price` is in the currency of the prices a million tokens."""
 
     questions: int
@@ -87,9 +87,9 @@ class Cost:
 
 
 def estimate(
-    work: Work, asking: Asking, out: Path, prices: tuple[float, float] | None = None
-) -> tuple[Cost, int]:
-    """Cost of what is not done yet, and the number of questions that are done.
+    work: Work, asking: TeacherSettings, out: Path, prices: tuple[float, float] | None = None
+) -> tuple[TeacherCost, int]:
+    """The cost of what is not done yet, and the number of questions that are done.
 
     Args:
         prices: of a million tokens in and out.
@@ -103,7 +103,7 @@ def estimate(
     price = None
     if prices is not None:
         price = (tokens_in * prices[0] + tokens_out * prices[1]) / 1e6
-    return Cost(len(asked), requests, tokens_in, tokens_out, price), earlier
+    return TeacherCost(len(asked), requests, tokens_in, tokens_out, price), earlier
 
 
 def _done(file: Path) -> int:
@@ -125,7 +125,7 @@ def samples_file(out: Path) -> Path:
 def distill_file(
     work: Work,
     out: Path,
-    teacher: Engine,
+    teacher: AnswerEngine,
     *,
     keep: Keep = "shortest",
     by: By = "auto",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rim.data.columns import PLAIN, Reading
 from rim.data.examples import DataError, Example
 from rim.data.sources import file_source, read_source, write_file
 from rim.prepare.splitting import MARKER, By, split_solution
-from rim.results import write_text
+from rim.results import write_jsonl
 
 #: Published formats whose answer is a chain of thought with the answer at its end.
 _IN_ANSWER = ("gsm8k", "gsm8k_sentences")
@@ -130,7 +129,7 @@ def write_failed(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Rows that are not kept; no file where there are none."""
     file = failed_file(out)
     if rows:
-        write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_jsonl(file, rows)
     else:
         file.unlink(missing_ok=True)
 

@@ -44,7 +44,7 @@ _CONTROL = re.compile(
 
 
 @dataclass(frozen=True)
-class Asking:
+class TeacherSettings:
     """How a teacher is asked, whoever it is.
 
     samples: chains of thought for a question. stop_at_first: none after the first that is right.
@@ -87,7 +87,7 @@ class ServerTeacher(ServerEngine):
     def __init__(
         self,
         client: Client,
-        asking: Asking,
+        asking: TeacherSettings,
         golds: Mapping[str, str],
         *,
         concurrency: int = 8,
@@ -149,7 +149,7 @@ class LocalTeacher:
         self,
         reasoner: Reasoner,
         name: str,
-        asking: Asking,
+        asking: TeacherSettings,
         golds: Mapping[str, str],
         *,
         batch_size: int = 16,
@@ -204,7 +204,7 @@ class LocalTeacher:
         return [rows[question] for question in chunk]
 
 
-def _kept_by(asking: Asking, by: By) -> dict[str, str]:
+def _kept_by(asking: TeacherSettings, by: By) -> dict[str, str]:
     """Name how steps are parted, if it decides which sample is good enough to stop at."""
     return {"by": by} if asking.stop_at_first and by != "auto" else {}
 

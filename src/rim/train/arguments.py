@@ -92,7 +92,7 @@ def training_arguments(
             f"stage {stage.name!r}: bf16 mixed precision wants float32 weights, "
             f"but they are bfloat16 (model.dtype: {recipe.model.dtype})"
         )
-    every = stage.evaluate_every or max(1, stage.optimizer_steps(num_examples) // 10)
+    every = stage.validation_interval(num_examples)
     transformers_logging.disable_progress_bar()
     processes = process_count()
     micro = micro_batch(stage, processes)

@@ -7,7 +7,6 @@ the last whole checkpoint stays. `ReadoutTrainer.train_from` continues from it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from rim.results import file_sha256, write_json
+from rim.results import file_sha256, read_json, write_json
 from rim.train.processes import is_first, wait
 
 CHECKSUMS = "checksums.json"
@@ -101,21 +100,15 @@ def _seal(written: Path, target: Path) -> None:
 
 
 def what_is_torn(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None if they are as they were written.
-
-    Checkpoints of earlier versions have no checksums; their last file tells whether they are whole.
-    """
-    if not (checkpoint / CHECKSUMS).exists():
-        whole = (checkpoint / TRAINER_STATE_NAME).exists()
-        return None if whole else f"no {CHECKSUMS} and no {TRAINER_STATE_NAME}"
+    """What is wrong with a checkpoint's files; None if they are as they were written."""
     try:
-        sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        sums = read_json(checkpoint / CHECKSUMS)
         for name, checksum in sums.items():
             if not (checkpoint / name).is_file():
                 return f"{name} is missing"
             if file_sha256(checkpoint / name) != checksum:
                 return f"{name} is not as it was written"
-    except (ValueError, AttributeError):
+    except (FileNotFoundError, ValueError, AttributeError):
         return f"{CHECKSUMS} cannot be read"
     return None
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,19 +54,13 @@ class TrainingCost(TrainerCallback, ExportableState):
         self._counts["tokens"] += tokens
         self._counts["target_tokens"] += target_tokens
 
-    def continue_from(self, checkpoint: Path) -> None:
+    def continue_from(self, state: Any) -> None:
         """Take up the counts of a checkpoint."""
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        stored = state["stateful_callbacks"].get(type(self).__name__)
-        if stored is not None:  # absent in checkpoints of earlier versions
-            self._counts, self._tokens = stored["attributes"]["counts"], None
+        stored = state.stateful_callbacks[type(self).__name__]["attributes"]
+        self._counts, self._tokens = stored["counts"], None
 
     def state(self) -> dict[str, Any]:
         return {"args": {}, "attributes": {"counts": dict(self.counts)}}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # A checkpoint of an earlier version does not know this callback, and saving looks it up.
-        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
-from transformers import PrinterCallback, set_seed
+from transformers import set_seed
 
 from rim.config import Recipe, StageConfig
 from rim.core.layout import Layout, lay_out
@@ -23,7 +21,7 @@ from rim.methods import METHODS
 from rim.models.folder import read_prompt_format
 from rim.models.loading import load_base, load_for_training, load_trained, save_trained
 from rim.models.lora import count_parameters, prepare_for_training
-from rim.results import write_json
+from rim.results import read_json, write_json
 from rim.train import refusals
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
 from rim.train.callbacks import Curves, MetricsFile, StageProgress, draw_curves
@@ -143,9 +141,9 @@ class Curriculum:
         partial.replace(self.run.model_dir)
 
     def _record_cost(self) -> None:
-        """Sum up the stages; a stage finished by an earlier version states nothing."""
+        """Sum up the stages."""
         files = [self.run.stage_cost(i, stage) for i, stage in enumerate(self.recipe.stages)]
-        stages = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
+        stages = [read_json(f) for f in files]
         write_json(self.run.training_file, {"total": total_cost(stages), "stages": stages})
 
     def _run_stage(
@@ -188,10 +186,8 @@ class Curriculum:
             f"{counts['trainable']:,} of {counts['total']:,} parameters train",
             highlight=False,
         )
-        written, stage = (
-            stage,
-            settle_micro_batch(self.run, stage, model, encoder, train_layouts, self.console),
-        )
+        written = stage
+        stage = settle_micro_batch(self.run, stage, model, encoder, train_layouts, self.console)
         weights = weights_type(model)
         progress = StageProgress(self.console, stage.name)
         metrics = MetricsFile(self.run.metrics_file, stage.name)
@@ -207,39 +203,56 @@ class Curriculum:
             eval_dataset=validation_layouts,
             callbacks=[progress, metrics, Curves(self.run), self.termination],
         )
-        trainer.remove_callback(PrinterCallback)
         checkpoint = by_first(lambda: self._last_checkpoint(index, stage))
         if checkpoint:
             step = saved_state(checkpoint).global_step
             self.console.print(f"  continues after step {step}", highlight=False)
-        kept = functools.partial(self._kept, index, stage, previous)
-        reduced = functools.partial(reduce_micro_batch, self.run, written)
         try:
-            with explained(stage, weights, kept, reduced):
+            with explained(
+                stage,
+                weights,
+                lambda: self._last_checkpoint(index, stage) or previous,
+                lambda micro: reduce_micro_batch(self.run, written, micro),
+            ):
                 trainer.train_from(checkpoint)
         finally:
             progress.stop()
         state = trainer.state
-        ending = trainer.patience.ending(state) if trainer.patience else None
+        cost = {
+            "stage": stage.name,
+            **trainer.cost.counts,
+            "parameters": counts,
+            "planned_steps": state.max_steps,
+            "ended_early": trainer.patience.ending(state) if trainer.patience else None,
+            "validation": best_validation(state) | {"questions": len(validation)},
+        }
+        self._end_stage(index, stage, trainer, tokenizer, metrics, cost)
+
+    def _end_stage(
+        self,
+        index: int,
+        stage: StageConfig,
+        trainer: ReadoutTrainer,
+        tokenizer: Any,
+        metrics: MetricsFile,
+        cost: dict[str, Any],
+    ) -> None:
+        """Say how a stage ended; write its model and what it cost."""
+        state, ending, folder = trainer.state, cost["ended_early"], self.run.stage_dir(index, stage)
         if ending:
             self.console.print(f"  {ending}", highlight=False)
         self.console.print(f"  best validation at step {state.best_global_step}", highlight=False)
-        partial = folder / "final.partial"
         trained = trainer.accelerator.unwrap_model(trainer.model)
         whole = whole_weights(trainer)
         if is_first():
-            save_trained(trained, tokenizer, self.prompt_format, recipe.model, partial, whole)
+            partial = folder / "final.partial"
+            base = self.recipe.model
+            save_trained(trained, tokenizer, self.prompt_format, base, partial, whole)
             if ending:
                 metrics.write(state.global_step, {"ended": ending, "planned": state.max_steps})
-            cost = {"stage": stage.name, **trainer.cost.counts, "parameters": counts}
-            cost |= {"planned_steps": state.max_steps, "ended_early": ending}
-            cost["validation"] = best_validation(state) | {"questions": len(validation)}
             write_json(self.run.stage_cost(index, stage), cost)
             partial.replace(self.run.stage_result(index, stage))
             remove_checkpoints(folder)
-
-    def _kept(self, index: int, stage: StageConfig, previous: Path | None) -> Path | None:
-        return self._last_checkpoint(index, stage) or previous
 
     def _last_checkpoint(self, index: int, stage: StageConfig) -> Path | None:
         """The checkpoint to go on from; torn ones are named."""

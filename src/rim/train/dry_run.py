@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from rim.config import ConfigError, Recipe, StageConfig
@@ -230,9 +230,8 @@ class _Trial:
             micro = find_micro_batch(stage, self.model, self.encoder, layouts).micro_batch_size
         a_step, a_question = self._time(micro, layouts, asked)
         steps = stage.optimizer_steps(counts["train"])
-        every = stage.evaluate_every or max(1, steps // 10)
-        validations = math.ceil(steps / every)
-        questions = min(recipe.validation.num_examples, counts["validation"])
+        validations = math.ceil(steps / stage.validation_interval(counts["train"]))
+        a_validation = a_question * min(recipe.validation.num_examples, counts["validation"])
         return {
             "name": stage.name,
             "objective": stage.objective,
@@ -247,8 +246,8 @@ class _Trial:
             "longest_example": max(len(x.fields_TF) for x in layouts),
             "seconds_a_step": a_step,
             "validations": validations,
-            "seconds_a_validation": a_question * questions,
-            "seconds": steps * a_step + validations * a_question * questions,
+            "seconds_a_validation": a_validation,
+            "seconds": steps * a_step + validations * a_validation,
         }
 
     def _lay_out(self, examples: list[Example]) -> list[Layout]:
@@ -280,7 +279,6 @@ class _Trial:
             eval_dataset=questions,
             callbacks=[clock],
         )
-        trainer.remove_callback(PrinterCallback)
         self.tell(f"{short.name}: {STEPS} training steps")
         trainer.train()
         self.tell(f"{short.name}: {len(asked)} validation questions")

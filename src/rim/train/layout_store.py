@@ -38,7 +38,7 @@ from rim.data.sources import data_hash
 from rim.data.streamed import StreamedExamples
 from rim.methods import METHODS
 from rim.methods.base import Method
-from rim.results import cache_folder
+from rim.results import cache_folder, read_json
 
 #: Fewer examples are laid out in some seconds, and only held in memory.
 KEPT_FROM = 20_000
@@ -198,7 +198,7 @@ def _open(folder: Path) -> StoredLayouts:
 def _whole(folder: Path) -> bool:
     """Whether a folder holds what was written; one that does not is as good as none."""
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state = read_json(folder / "state.json")
         return _checksum(folder) == state.get("checksum")
     except (OSError, ValueError):
         return False

@@ -22,7 +22,7 @@ from torch import Tensor
 from rim.config import ConfigError, MemoryConfig, Recipe
 from rim.core.collate import collate, target_fields
 from rim.core.forward import forward_readouts
-from rim.core.layers import state_kinds, unwrap
+from rim.core.layers import evaluating, state_kinds, unwrap
 from rim.core.layout import FIELDS, PADDING, ROW_EXAMPLES, LaidOut, separate_rows
 from rim.core.tokens import PromptEncoder
 from rim.data.examples import Example
@@ -100,37 +100,15 @@ def decide_readouts(
             a setting that separate ones cannot express; both are wrong; or answers decoded over a
             cache are.
     """
-    wanted = recipe.model.readouts
     longest = int(np.argmax(lengths(layouts)))
     example, layout = examples[longest], layouts[longest]
     dtype = unwrap(model).dtype
     rounding = ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
     errors: dict[Way, float] = {"separate": readout_error(model, layout, "separate")}
     tolerance = min(max(rounding["floor"], MARGIN * errors["separate"]), rounding["cap"])
-    way, reason = wanted, "as the recipe says"
-    if kinds := state_kinds(unwrap(model).config):
-        way = "separate"
-        reason = f"no mask of ours divides layers of kind {', '.join(kinds)}"
-    elif not recipe.model.takes_our_mask:
-        way, reason = "separate", f"{recipe.model.attention} takes no mask of ours"
-    elif wanted == "auto":
-        way, reason = _measure_parallel(model, layout, tolerance, errors)
-    assert way != "auto"
+    way, reason = _choose_way(recipe, model, layout, tolerance, errors)
     if way == "separate":
-        if wanted == "parallel":
-            raise ConfigError(f"model.readouts: parallel is wrong for this model: {reason}")
-        if setting := recipe.parallel_only:
-            raise ConfigError(
-                f"this model's read-outs have to run separately ({reason}), which cannot express "
-                f"{setting}; change that setting or choose another model"
-            )
-        # Negated, so that NaN is refused as well.
-        if not errors["separate"] <= rounding["cap"]:
-            raise ConfigError(
-                f"this model's read-outs change by {errors['separate']:.0e} a token with what they "
-                f"share a batch with ({rounding['cap']:g} could be rounding): neither parallel nor "
-                "separate read-outs are right, so it cannot be trained"
-            )
+        _check_separate(recipe, reason, errors["separate"], rounding["cap"])
     _check_answers(model, encoder, way, example.question, rounding["cap"])
     tokens: dict[Way, int] = {
         "parallel": len(layout.fields_TF),
@@ -140,10 +118,16 @@ def decide_readouts(
     return Decision(way, reason, errors, tolerance, name, tokens)
 
 
-def _measure_parallel(
-    model: Any, layout: LaidOut, tolerance: float, errors: dict[Way, float]
+def _choose_way(
+    recipe: Recipe, model: Any, layout: LaidOut, tolerance: float, errors: dict[Way, float]
 ) -> tuple[Way, str]:
-    """Decide which way read-outs run, and why; adds what was measured to `errors`."""
+    """Which way read-outs run, and why; what is measured for that goes to `errors`."""
+    if kinds := state_kinds(unwrap(model).config):
+        return "separate", f"no mask of ours divides layers of kind {', '.join(kinds)}"
+    if not recipe.model.takes_our_mask:
+        return "separate", f"{recipe.model.attention} takes no mask of ours"
+    if recipe.model.readouts != "auto":
+        return recipe.model.readouts, "as the recipe says"
     try:
         error = errors["parallel"] = readout_error(model, layout, "parallel")
     except torch.OutOfMemoryError:
@@ -158,6 +142,23 @@ def _measure_parallel(
     )
 
 
+def _check_separate(recipe: Recipe, reason: str, error: float, allowed: float) -> None:
+    """Refuse separate read-outs that the recipe has no use for, or that are wrong."""
+    if recipe.model.readouts == "parallel":
+        raise ConfigError(f"model.readouts: parallel is wrong for this model: {reason}")
+    if setting := recipe.parallel_only:
+        raise ConfigError(
+            f"this model's read-outs have to run separately ({reason}), which cannot express "
+            f"{setting}; change that setting or choose another model"
+        )
+    if not error <= allowed:  # negated, so that NaN is refused as well
+        raise ConfigError(
+            f"this model's read-outs change by {error:.0e} a token with what they share a batch "
+            f"with ({allowed:g} could be rounding): neither parallel nor separate read-outs are "
+            "right, so it cannot be trained"
+        )
+
+
 @torch.no_grad()
 def readout_error(model: Any, layout: LaidOut, way: Way) -> float:
     """How far the first and the last read-out of an example are from what they are alone: in one
@@ -166,17 +167,13 @@ def readout_error(model: Any, layout: LaidOut, way: Way) -> float:
     Returns:
         The larger difference of the mean log-probability of a target token.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        ends = sorted({0, layout.num_readouts - 1})
-        rows = collate([layout], separate=True)
-        together = _rows(rows, ends) if way == "separate" else collate([layout])
+    ends = sorted({0, layout.num_readouts - 1})
+    rows = collate([layout], separate=True)
+    together = _rows(rows, ends) if way == "separate" else collate([layout])
+    with evaluating(model):
         together_R = _nll_a_token(model, together)
         alone_R = torch.stack([_nll_a_token(model, _rows(rows, [r])) for r in ends]).sum(0)
-        return float((together_R - alone_R)[ends].abs().max())
-    finally:
-        model.train(was_training)
+    return float((together_R - alone_R)[ends].abs().max())
 
 
 def _rows(batch: dict[str, Tensor], chosen: list[int]) -> dict[str, Tensor]:
@@ -220,18 +217,16 @@ def answer_error(model: Any, encoder: PromptEncoder, question: str) -> float:
     (answers,) = generate(
         model, encoder, [question], blocks=blocks, after="all", max_new_tokens=ANSWER_TOKENS
     )
-    was_training = model.training
-    model.eval()
     for answer in answers:
         prompt = encoder.prompt_ids(question, answer.after_block)
         emitted = [*answer.token_ids, *([encoder.stop_id] if answer.finished else [])]
         ids_1T = torch.tensor([[*prompt, *emitted]], device=unwrap(model).device)
-        logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0, len(prompt) - 1 : -1]
+        with evaluating(model):
+            logits_TV = model(input_ids=ids_1T, use_cache=False).logits[0, len(prompt) - 1 : -1]
         logits_TV[:, list(encoder.memory_ids)] = float("-inf")  # as decoding does
         targets_T1 = ids_1T[0, len(prompt) :, None]
         plain = logits_TV.float().log_softmax(-1).gather(1, targets_T1).sum().item()
         error = max(error, abs(plain - answer.logprob) / len(emitted))
-    model.train(was_training)
     return error
 
 

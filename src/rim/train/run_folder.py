@@ -15,18 +15,17 @@ runs/NAME/
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rim.config import ConfigError, Recipe, StageConfig
-from rim.config.differences import difference, plain
+from rim.config.differences import difference
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import Example
 from rim.data.sources import data_hash
-from rim.results import environment, write_json, write_text
+from rim.results import environment, read_json, write_json, write_text
 
 
 class RunFolder:
@@ -107,7 +106,7 @@ def _what_is_trained(recipe: Recipe) -> dict[str, Any]:
     stages = (stage.model_copy(update={"micro_batch_size": "auto"}) for stage in recipe.stages)
     validation = recipe.validation.model_copy(update={"batch_size": 1})
     same = {"stages": tuple(stages), "validation": validation, "runs_dir": "", "name": ""}
-    return plain(recipe.model_copy(update=same).model_dump(mode="json"))
+    return recipe.model_copy(update=same).model_dump(mode="json")
 
 
 def record_environment(
@@ -117,7 +116,7 @@ def record_environment(
     data = {"train": data_hash(train_set), "validation": data_hash(validation_set)}
     record = environment() | {"seed": recipe.seed, "data": data}
     if run.environment_file.exists():
-        first = json.loads(run.environment_file.read_text(encoding="utf-8"))
+        first = read_json(run.environment_file)
         if first["data"] != data:
             raise ConfigError(f"the data changed since {run.path} began; resume with the old data")
         record = first | {"resumed": [*first.get("resumed", []), record]}

@@ -5,18 +5,16 @@ away (training saves, and leaves), and a validation that rises no more.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 
 from rim.config import StageConfig
+from rim.results import read_json
 from rim.train.processes import any_process, process_count
 from rim.train.run_folder import RunFolder
 
@@ -104,10 +102,9 @@ class Patience(EarlyStoppingCallback):
     def is_out(self) -> bool:
         return self.early_stopping_patience_counter >= self.early_stopping_patience
 
-    def continue_from(self, checkpoint: Path) -> None:
+    def continue_from(self, state: Any) -> None:
         """Take up the count of a checkpoint."""
-        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        stored = state["stateful_callbacks"][type(self).__name__]["attributes"]
+        stored = state.stateful_callbacks[type(self).__name__]["attributes"]
         self.early_stopping_patience_counter = stored["early_stopping_patience_counter"]
 
     def ending(self, state: Any) -> str | None:
@@ -130,7 +127,7 @@ def with_steps_left(
     stage, before = stages[index], stages[index - 1] if index else None
     if before is None or before.unused_steps == "drop":
         return stage
-    cost = json.loads(run.stage_cost(index - 1, before).read_text(encoding="utf-8"))
+    cost = read_json(run.stage_cost(index - 1, before))
     left = cost["planned_steps"] - cost["steps"]
     if not left:
         return stage

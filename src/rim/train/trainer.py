@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PrinterCallback
 
 from rim.config import StageConfig
 from rim.core.blind_readouts import blind_coins
@@ -87,6 +88,7 @@ class ReadoutTrainer(SharedTrainer):
         self.feedback = feedback_of(encoder)
         self.extra_loss = METHODS[encoder.format.method].extra_loss(stage)
         super().__init__(data_collator=batch_maker(stage, encoder), **kwargs)
+        self.remove_callback(PrinterCallback)
         settle_sharding(self, feeds_back=self.feedback is not None)
         self.stage = stage
         self.memory = encoder.format.memory
@@ -114,10 +116,10 @@ class ReadoutTrainer(SharedTrainer):
         its best weights are only loaded.
         """
         if checkpoint:
-            self.cost.continue_from(checkpoint)
-            if self.patience:
-                self.patience.continue_from(checkpoint)
             state = saved_state(checkpoint)
+            self.cost.continue_from(state)
+            if self.patience:
+                self.patience.continue_from(state)
             if state.global_step >= state.max_steps or (self.patience and self.patience.is_out):
                 self.state = state
                 if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # to be loaded into shards
@@ -228,9 +230,9 @@ class ReadoutTrainer(SharedTrainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        file = Path(checkpoint or "") / f"log_window_{self.args.process_index}.pt"
-        if checkpoint is None or not file.exists():  # absent in checkpoints of earlier versions
+        if checkpoint is None:
             return
+        file = Path(checkpoint) / f"log_window_{self.args.process_index}.pt"
         state = torch.load(file, map_location="cpu", weights_only=True)
         self._tr_loss += state["tr_loss"].to(self._tr_loss.device)
         # The mean at the end is of this session's steps.

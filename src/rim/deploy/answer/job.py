@@ -27,13 +27,13 @@ from rim.config import ConfigError
 from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.readers import question_of
-from rim.results import file_sha256, write_json
+from rim.results import file_sha256, read_json, write_json
 
 Chunk = list[str]
 Row = dict[str, Any]
 
 
-class Engine(Protocol):
+class AnswerEngine(Protocol):
     """Answers questions: chunks in, their rows out, in order.
 
     A row has `answer` and what else the engine says, or `error`.
@@ -95,7 +95,7 @@ class _Question:
 def answer_file(
     questions: Path,
     out: Path,
-    engine: Engine,
+    engine: AnswerEngine,
     *,
     shard: Shard = Shard(),
     resume: bool = False,
@@ -175,7 +175,7 @@ def _question(raw: bytes, number: int, origin: str) -> _Question:
 
 
 def _answered(
-    engine: Engine, questions: Iterator[_Question], done: int
+    engine: AnswerEngine, questions: Iterator[_Question], done: int
 ) -> Iterator[list[tuple[_Question, Row]]]:
     """Questions with their rows, chunk by chunk, without the first `done`."""
     begun, asked = done // engine.chunk_size, []
@@ -201,7 +201,7 @@ def _answered(
 # --- continuing ----------------------------------------------------------------------------------
 
 
-def _job(questions: Path, engine: Engine, shard: Shard) -> dict[str, Any]:
+def _job(questions: Path, engine: AnswerEngine, shard: Shard) -> dict[str, Any]:
     """Return all that a continued job must share with the one that began."""
     digest = file_sha256(questions)[:16]
     return {"input_sha256": digest, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
@@ -214,7 +214,7 @@ def _same_job(out: Path, file: BinaryIO, job: dict[str, Any]) -> None:
         write_json(path, job)
         return
     try:
-        first = json.loads(path.read_text(encoding="utf-8"))
+        first = read_json(path)
     except FileNotFoundError:
         raise ConfigError(f"{out} was not made by rim answer: there is no {path}") from None
     except ValueError:

@@ -91,7 +91,7 @@ def check_new(out: Path, suffix: str = "") -> None:
 def read_record(folder: str | Path) -> ExportRecord:
     """
     Raises:
-        ConfigError: not an exported folder, or one that an earlier version wrote.
+        ConfigError: not an exported folder, or its record is damaged.
     """
     file = Path(folder) / EXPORT_FILE
     if not file.exists():
@@ -101,15 +101,10 @@ def read_record(folder: str | Path) -> ExportRecord:
         )
     try:
         content = read_json(file)
-    except ValueError as error:
-        raise ConfigError(f"{file} is damaged ({error}); export the run again") from None
-    try:
         blocks = BlockRange(content["blocks"]["default"], content["blocks"]["most"])
         own = {name: content[name] for name in ("sha256", "source_sha256", "prompt_format")}
-    except KeyError as missing:
-        raise ConfigError(
-            f"{file} has no {missing}: an earlier version wrote it; export the run again"
-        ) from None
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{file} is damaged ({error!r}); export the run again") from None
     return ExportRecord(blocks, **own)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from rim.config import ConfigError, DataSource, PromptFormat
+from rim.config import ConfigError, DataSource, PromptFormat, TemplatesConfig
 from rim.config.recipe_yaml import settings_from_dict
 from rim.data.sources import file_source, is_hub, load_examples, write_file
 from rim.deploy.export.record import BlockRange, read_record
@@ -99,15 +99,11 @@ def write_tasks(
     shared = f"_{scoring}.yaml"
     shutil.copyfile(SHIPPED / shared, folder / shared)
     for name, source in sources.items():
-        if scoring == "rim":  # the arguments of `rim.deploy.harness.scoring.load_questions`
-            marks = {"answer_marker": templates.answer_marker}
-            marks |= {"step_separator": templates.step_separator}
-            marks |= {"answer_tail": tail} if (tail := templates.answer_tail) else {}
-            bound: dict[str, Any] = {"source": source, **marks}
-        else:  # a file that the harness reads by itself
-            file = folder / f"{name}.jsonl"
-            write_file(file, load_examples(settings_from_dict(DataSource, source, name)))
-            bound = {"data_files": {"test": str(file.resolve())}}
+        bound = (
+            _bound_to_source(source, templates)
+            if scoring == "rim"
+            else _bound_to_copy(source, folder / f"{name}.jsonl")
+        )
         task = {"task": name, "include": shared, "dataset_kwargs": bound}
         task["metadata"] = {"version": VERSION}
         text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
@@ -157,10 +153,23 @@ def model_command(tasks: TaskFolder, blocks: int | None = None) -> str:
     )
 
 
-def server_command(tasks: TaskFolder, blocks: int | None = None, url: str = SERVER) -> str:
+def _bound_to_source(source: dict[str, Any], templates: TemplatesConfig) -> dict[str, Any]:
+    """The arguments of `rim.deploy.harness.scoring.load_questions`."""
+    marks = {"answer_marker": templates.answer_marker, "step_separator": templates.step_separator}
+    tail = {"answer_tail": templates.answer_tail} if templates.answer_tail else {}
+    return {"source": source, **marks, **tail}
+
+
+def _bound_to_copy(source: dict[str, Any], file: Path) -> dict[str, Any]:
+    """A file that the harness reads by itself."""
+    write_file(file, load_examples(settings_from_dict(DataSource, source, file.stem)))
+    return {"data_files": {"test": str(file.resolve())}}
+
+
+def server_command(tasks: TaskFolder, blocks: int | None = None) -> str:
     """The same for a server that serves the exported folder."""
     # Without a stop string the harness sends an empty list, at which `transformers serve` fails.
-    arguments = {"model": str(tasks.exported), "base_url": url, "eos_string": tasks.stop}
+    arguments = {"model": str(tasks.exported), "base_url": SERVER, "eos_string": tasks.stop}
     generation = {"chat_template_kwargs": {"blocks": _blocks(tasks, blocks)}}
     model = ("--model", "local-chat-completions", "--model_args", json.dumps(arguments))
     return _command(tasks, *model, "--gen_kwargs", json.dumps(generation))

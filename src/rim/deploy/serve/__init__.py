@@ -11,22 +11,3 @@ from rim.deploy.serve.engines import Engine, command_line, find_engine
 from rim.deploy.serve.routing import Routed, Router, calibrate_blocks, calibrate_confidence
 from rim.deploy.serve.start import Plan, check_port, greeting, page_url, plan_server
 from rim.deploy.serve.subject import Subject, find_subject
-
-__all__ = [
-    "Client",
-    "Engine",
-    "Plan",
-    "Routed",
-    "Router",
-    "ServerAnswer",
-    "Subject",
-    "calibrate_blocks",
-    "calibrate_confidence",
-    "check_port",
-    "command_line",
-    "find_engine",
-    "find_subject",
-    "greeting",
-    "page_url",
-    "plan_server",
-]

@@ -104,7 +104,7 @@ def run_protocol(
 
 def lines_of(result: dict[str, Any]) -> list[str]:
     """What a result says, one sentence a line: of a transplant who decides, the verdicts, and the
-    value of each step (earlier results lack the first and the last).
+    value of each step.
     """
     lines = [result["decides"]["line"]] if "decides" in result else []
     lines += [part["line"] for part in result.get("verdicts") or result["steps"]]

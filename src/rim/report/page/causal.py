@@ -54,7 +54,7 @@ def protocols(run: Run) -> list[Section]:
         if chart is None and name == "content":
             chart = _content_figure(result)
         if chart is not None:
-            section.figures.append((chart, read))
+            section.figure(chart, read)
     return sections
 
 

@@ -136,15 +136,13 @@ def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any])
     timed = {name: row for name, row in methods.items() if "latency" in row}
     if timed:
         label = f"{task}: accuracy against latency"
-        one.figures.append(
-            (
-                themed(accuracy_latency_svg(task, timed), label),
-                "Up and to the left is better. Hollow: trained as a control.",
-            )
+        one.figure(
+            themed(accuracy_latency_svg(task, timed), label),
+            "Up and to the left is better. Hollow: trained as a control.",
         )
     if learning := learning_chart(task, methods):
-        deeper.figures.append(
-            (learning, "Validation while training, by step after the start; mean over seeds.")
+        deeper.figure(
+            learning, "Validation while training, by step after the start; mean over seeds."
         )
     depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
     if depths:
@@ -156,7 +154,7 @@ def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any])
         names = [str(d) for d in depths]
         size = (8.4, 3.8)
         figure = bars_chart(names, series, "Accuracy by depth", "steps of the solution", size=size)
-        deeper.figures.append((figure, "Mean over seeds."))
+        deeper.figure(figure, "Mean over seeds.")
     lines = [
         {
             "name": name,
@@ -169,7 +167,7 @@ def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any])
     ]
     if lines:
         figure = lines_chart(lines, "Accuracy per block", "block", "accuracy, %", whole=True)
-        deeper.figures.append((figure, "What the model knew after each block; mean over seeds."))
+        deeper.figure(figure, "What the model knew after each block; mean over seeds.")
 
 
 def demo_section(demo: dict[str, Any]) -> Section:
@@ -191,5 +189,5 @@ def demo_section(demo: dict[str, Any]) -> Section:
     heading = ["method", "accuracy (95 %)", "first token, ms", "whole answer, ms", "tokens"]
     section.tables.append(("Held-out questions", heading, rows))
     svg = themed(accuracy_latency_svg("demo", points), "accuracy against latency")
-    section.figures.append((svg, "Up and to the left is better. Bars: 95 % Wilson intervals."))
+    section.figure(svg, "Up and to the left is better. Bars: 95 % Wilson intervals.")
     return section

@@ -65,13 +65,11 @@ def selectors(run: Run) -> Section:
         for name, row in selection["selectors"].items()
     ]
     options: dict[str, Any] = {"percent": False}
-    section.figures.append(
-        (
-            lines_chart(
-                curves, "Risk and coverage", "surest questions answered, %", "wrong, %", **options
-            ),
-            "Lower is better: answering the surest questions alone should leave few wrong answers.",
-        )
+    section.figure(
+        lines_chart(
+            curves, "Risk and coverage", "surest questions answered, %", "wrong, %", **options
+        ),
+        "Lower is better: answering the surest questions alone should leave few wrong answers.",
     )
     sure = [
         {
@@ -81,11 +79,9 @@ def selectors(run: Run) -> Section:
         }
         for name, row in selection["selectors"].items()
     ]
-    section.figures.append(
-        (
-            lines_chart(sure, "Calibration", "confidence, %", "right, %", diagonal=True),
-            "On the thin diagonal an answer is right as often as its confidence says.",
-        )
+    section.figure(
+        lines_chart(sure, "Calibration", "confidence, %", "right, %", diagonal=True),
+        "On the thin diagonal an answer is right as often as its confidence says.",
     )
     return section
 
@@ -111,7 +107,7 @@ def controls(run: Run) -> Section:
         figure = bars_chart(
             groups, series, "Controls", "what was done to the blocks", size=(8.0, 3.8)
         )
-        section.figures.append((figure, "A fall says that the model needs what was taken away."))
+        section.figure(figure, "A fall says that the model needs what was taken away.")
     return section
 
 
@@ -139,12 +135,10 @@ def probes(run: Run) -> Section:
         section.lines.append(f"{value_sentence(name, row)}.")
     if found["values"]:
         maps = [(name, row["trained"]) for name, row in found["values"].items() if "trained" in row]
-        section.figures.append(
-            (
-                heat_maps(maps, "Linear probes, % of values right", **_axes(found)),
-                "Trained on half of the questions, tested on the others. The best place is chosen "
-                "among many: look at the whole map.",
-            )
+        section.figure(
+            heat_maps(maps, "Linear probes, % of values right", **_axes(found)),
+            "Trained on half of the questions, tested on the others. The best place is chosen "
+            "among many: look at the whole map.",
         )
         name, row = list(found["values"].items())[-1]
         beside = [
@@ -153,12 +147,10 @@ def probes(run: Run) -> Section:
             if key in row
         ]
         if beside:
-            section.figures.append(
-                (
-                    heat_maps(beside, "The same places, controls", **_axes(found)),
-                    "What a probe reads off anything: labels that the question's ending alone "
-                    "decides, and the states of the model that training began with.",
-                )
+            section.figure(
+                heat_maps(beside, "The same places, controls", **_axes(found)),
+                "What a probe reads off anything: labels that the question's ending alone "
+                "decides, and the states of the model that training began with.",
             )
     trust = found["trust"]
     section.lines.append(trust_sentence(trust))
@@ -172,11 +164,9 @@ def probes(run: Run) -> Section:
         if key in trust["maps"] and any(v is not None for row in trust["maps"][key] for v in row)
     ]
     if maps:
-        section.figures.append(
-            (
-                heat_maps(maps, "Is this answer right? AUROC x 100", low=0.4, **_axes(found)),
-                "50 is guessing. The question's row foretells the answer after the last block.",
-            )
+        section.figure(
+            heat_maps(maps, "Is this answer right? AUROC x 100", low=0.4, **_axes(found)),
+            "50 is guessing. The question's row foretells the answer after the last block.",
         )
     return section
 
@@ -187,28 +177,24 @@ def geometry_and_attention(run: Run) -> Section:
     if found is None:
         section.missing.append(command(run, "rim analyze RUN DATA"))
         return section
-    section.figures.append(
-        (
-            scatter_panels(found["geometry"]["pca"], "Principal components of the blocks' states"),
-            "A point is one test question after one block.",
-        )
+    section.figure(
+        scatter_panels(found["geometry"]["pca"], "Principal components of the blocks' states"),
+        "A point is one test question after one block.",
     )
     _checkpoints(section, run, found)
     needed = found["geometry"]["components_for_90_percent"]
     top = max(v for row in needed for v in row)
     axes = _axes(found)
-    section.figures.append(
-        (
-            heat_maps(
-                [("number of components", needed)],
-                "Components for 90 % of the variance",
-                low=0,
-                high=max(1, top),
-                per_cent=False,
-                **axes,
-            ),
-            "Few: the states of all questions lie near a small plane.",
-        )
+    section.figure(
+        heat_maps(
+            [("number of components", needed)],
+            "Components for 90 % of the variance",
+            low=0,
+            high=max(1, top),
+            per_cent=False,
+            **axes,
+        ),
+        "Few: the states of all questions lie near a small plane.",
     )
     shares = found["attention"]["shares"]
     layers = sorted({0, len(shares) // 2, len(shares) - 1})
@@ -222,19 +208,17 @@ def geometry_and_attention(run: Run) -> Section:
         )
     ]
     columns = [c.replace("question", "q") for c in found["attention"]["columns"]]
-    section.figures.append(
-        (
-            heat_maps(
-                maps,
-                "Attention of each block, %",
-                rows=axes["rows"][1:],
-                columns=columns,
-                xlabel="",
-                ylabel="",
-            ),
-            "Averaged over heads, a block's tokens and questions. q 1/5: the first fifth of the "
-            "question's tokens.",
-        )
+    section.figure(
+        heat_maps(
+            maps,
+            "Attention of each block, %",
+            rows=axes["rows"][1:],
+            columns=columns,
+            xlabel="",
+            ylabel="",
+        ),
+        "Averaged over heads, a block's tokens and questions. q 1/5: the first fifth of the "
+        "question's tokens.",
     )
     return section
 
@@ -249,13 +233,11 @@ def _checkpoints(section: Section, run: Run, found: dict[str, Any]) -> None:
     section.lines += checkpoint_sentences(panels)
     titled = [panel | {"title": panel["checkpoint"]} for panel in panels if panel["layer"] == last]
     shown = len(titled[0]["points"][0])
-    section.figures.append(
-        (
-            scatter_panels(
-                titled, f"The same questions over training, layer {last}", across=min(3, len(names))
-            ),
-            f"One basis for all checkpoints, {shown} test questions: places can be compared.",
-        )
+    section.figure(
+        scatter_panels(
+            titled, f"The same questions over training, layer {last}", across=min(3, len(names))
+        ),
+        f"One basis for all checkpoints, {shown} test questions: places can be compared.",
     )
 
 

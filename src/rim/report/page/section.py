@@ -25,6 +25,9 @@ class Section:
     missing: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def figure(self, svg: str, caption: str) -> None:
+        self.figures.append((svg, caption))
+
 
 def accuracy_points(rows: Collection[dict[str, Any]]) -> dict[str, list[float]]:
     """The accuracies of a chart's series and their intervals, in per cent."""

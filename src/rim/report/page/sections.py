@@ -50,12 +50,10 @@ def learning(run: Run) -> Section:
     values, _ = run.curves
     if ACCURACY in values:
         section.lines.append(f"Validation accuracy ended at {100 * values[ACCURACY][-1][1]:.1f} %.")
-    section.figures.append(
-        (
-            figure,
-            "Vertical lines: where a stage begins. Stages train on different targets: losses of "
-            "two stages are not to be compared.",
-        )
+    section.figure(
+        figure,
+        "Vertical lines: where a stage begins. Stages train on different targets: losses of "
+        "two stages are not to be compared.",
     )
     return section
 
@@ -82,11 +80,8 @@ def blocks(run: Run) -> Section:
         if others:
             section.missing.append(command(run, f"rim eval RUN DATA --blocks {others}"))
     figure = lines_chart(lines, "Accuracy by block", "block", "accuracy, %", whole=True)
-    section.figures.append(
-        (
-            figure,
-            "Bands: 95 % Wilson intervals. The oracle is right if any block is: an upper bound.",
-        )
+    section.figure(
+        figure, "Bands: 95 % Wilson intervals. The oracle is right if any block is: an upper bound."
     )
     first, last = rows[0]["accuracy"], rows[-1]["accuracy"]
     section.lines.append(
@@ -115,11 +110,9 @@ def depth(run: Run) -> Section:
         return section
     line = _accuracy_line("final block", [(r["steps"], r) for r in rows])
     names = [f"{r['steps']}\n(n = {r['total']})" for r in rows]
-    section.figures.append(
-        (
-            bars_chart(names, [line], "Accuracy by depth", "steps of the solution"),
-            "Bars: 95 % Wilson intervals.",
-        )
+    section.figure(
+        bars_chart(names, [line], "Accuracy by depth", "steps of the solution"),
+        "Bars: 95 % Wilson intervals.",
     )
     return section
 

@@ -23,7 +23,7 @@ from rim.infer.sampling import Sampling
 from rim.methods import METHODS
 from rim.models.modules import attach_module
 from rim.study.bench.settings import BenchmarkSettings
-from rim.study.bench.subject import Subject
+from rim.study.bench.subject import TimedModel
 from rim.study.bench.timing import Clock, memory_kind, peak_memory, spread, timed
 
 Progress = Callable[[str], None]
@@ -83,7 +83,7 @@ class RandomPrompts(PromptEncoder):
 
 
 def run_benchmark(
-    subject: Subject,
+    subject: TimedModel,
     settings: BenchmarkSettings,
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
@@ -120,7 +120,9 @@ def run_benchmark(
     }
 
 
-def variants(subject: Subject, settings: BenchmarkSettings, question_tokens: int) -> list[Variant]:
+def variants(
+    subject: TimedModel, settings: BenchmarkSettings, question_tokens: int
+) -> list[Variant]:
     """Every method asked for, a method with swept blocks once per K."""
     found = []
     for method in settings.methods:
@@ -138,7 +140,7 @@ def variants(subject: Subject, settings: BenchmarkSettings, question_tokens: int
     return found
 
 
-def _model_for(subject: Subject, method: str) -> Any:
+def _model_for(subject: TimedModel, method: str) -> Any:
     """The shared model; that of a method with modules of its own has them besides, over the same
     weights.
     """
@@ -163,7 +165,7 @@ def _check_fits(model: Any, rows: Sequence[Variant], question_tokens: int) -> No
 
 
 def _measure_cell(
-    subject: Subject,
+    subject: TimedModel,
     settings: BenchmarkSettings,
     batch_size: int,
     question_tokens: int,

@@ -21,7 +21,7 @@ _OF_THE_METHOD = ("framing", "passes", "attention", "readouts_see_question")
 
 
 @dataclass(frozen=True)
-class Subject:
+class TimedModel:
     """The model that is timed. All methods share it, so they differ in what they do alone.
 
     `prompt_format` is that of its training; random weights have the default one.
@@ -44,7 +44,7 @@ class Subject:
 
 def scratch_subject(
     name: str, scratch: ScratchConfig, device: str, dtype: str = "float32", seed: int = 0
-) -> Subject:
+) -> TimedModel:
     """A model of these sizes with random weights; `vocab_size` is that of its output matrix."""
     prompt_format = PromptFormat()
     config = ModelConfig(scratch=scratch, tuning="full")
@@ -55,7 +55,7 @@ def scratch_subject(
     return _subject(name, "random", model, tokenizer, prompt_format, device, dtype)
 
 
-def trained_subject(folder: Path, device: str, dtype: str = "float32") -> Subject:
+def trained_subject(folder: Path, device: str, dtype: str = "float32") -> TimedModel:
     """A trained model: a run folder or a model folder."""
     found = load(folder)
     tokenizer, prompt_format = found.encoder.tokenizer, found.encoder.format
@@ -70,7 +70,7 @@ def _subject(
     prompt_format: PromptFormat,
     device: str,
     dtype: str,
-) -> Subject:
+) -> TimedModel:
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     try:
@@ -90,4 +90,4 @@ def _subject(
         "dtype": dtype,
         "device": str(model.device),
     }
-    return Subject(model, tokenizer, prompt_format, description)
+    return TimedModel(model, tokenizer, prompt_format, description)

@@ -9,24 +9,23 @@ from statistics import fmean
 from typing import Any
 
 from rim.config import ConfigError
-from rim.config.differences import plain
 from rim.evaluate.statistics import joint_p, mcnemar, share_spread, value_spread
 from rim.evaluate.verdicts import control_verdicts, verdict
 from rim.results import environment, read_json
-from rim.study.compare.plan import Run, check_tokens
-from rim.study.compare.recorded import read_record
+from rim.study.compare.plan import PlannedRun, check_tokens
+from rim.study.compare.recorded import read_result
 from rim.study.compare.selection import selections
 from rim.study.compare.settings import Comparison
 
 Record = dict[str, Any]
 
 
-def read_results(plan: Sequence[Run], task: str) -> list[Record]:
+def read_results(plan: Sequence[PlannedRun], task: str) -> list[Record]:
     """The finished results of a task, in the recipe's order."""
-    return [read_record(run) for run in plan if run.task == task and run.result and run.done]
+    return [read_result(run) for run in plan if run.task == task and run.result and run.done]
 
 
-def aggregate(settings: Comparison, plan: Sequence[Run]) -> dict[str, Any]:
+def aggregate(settings: Comparison, plan: Sequence[PlannedRun]) -> dict[str, Any]:
     """The comparison so far; `missing` names the runs that have no result yet.
 
     Raises:
@@ -81,7 +80,7 @@ def _same_questions(task: str, records: list[Record]) -> None:
         )
 
 
-def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> None:
+def _same_training(task: str, records: list[Record], starts: Sequence[PlannedRun]) -> None:
     """One seed's models with one recipe's data, starts among them, trained on the same examples: a
     file that changed in place between two runs is told by its hash alone.
     """
@@ -92,7 +91,7 @@ def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> N
         trained.append((f"the start {run.name}", run.recipe.seed, data, about["data"]))
     found: dict[str, tuple[str, Record]] = {}
     for name, seed, data, hashes in trained:
-        key = json.dumps([seed, plain(data)], sort_keys=True)
+        key = json.dumps([seed, data], sort_keys=True)
         hashes = {part: hashes[part] for part in ("train", "validation")}
         first, was = found.setdefault(key, (name, hashes))
         if hashes != was:
@@ -104,7 +103,7 @@ def _same_training(task: str, records: list[Record], starts: Sequence[Run]) -> N
             )
 
 
-def _origin(starts: Sequence[Run], records: list[Record]) -> Record:
+def _origin(starts: Sequence[PlannedRun], records: list[Record]) -> Record:
     """Collect the training and test data of a task's models, and the library's commits."""
     trainings = [r["trained"] for r in records]
     trainings += [read_json(run.folder.environment_file) for run in starts]
@@ -133,7 +132,7 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
         "parameters": records[0]["training"]["stages"][-1]["parameters"],
         "control_of": settings.methods[name].control_of,
         "exempt": settings.budget.exempt.get(name),
-        "controls_refused": records[0].get("controls_refused", {}),
+        "controls_refused": records[0]["controls_refused"],
     }
     if "any_block" in tests["test"]["right"]:
         row["any_block"] = share_spread(_rights(records, which="any_block"))
@@ -145,7 +144,7 @@ def _method(settings: Comparison, name: str, by_method: dict[str, list[Record]])
     for key in ("steps", "examples", "tokens", "target_tokens", "seconds"):
         row[key] = value_spread([r["training"]["total"][key] for r in records])
     row["learning"] = [
-        {"seed": r["seed"], "points": r["learning"]} for r in records if r.get("learning")
+        {"seed": r["seed"], "points": r["learning"]} for r in records if r["learning"]
     ]
     if timed := [r["latency"] for r in records if "latency" in r]:
         keys = ("ttft_ms", "answer_ms", "tokens")
@@ -181,7 +180,7 @@ def _grouped(records: list[Record], part: str, key: str) -> list[Record]:
     ]
 
 
-def _starts(settings: Comparison, starts: Sequence[Run]) -> dict[str, Record]:
+def _starts(settings: Comparison, starts: Sequence[PlannedRun]) -> dict[str, Record]:
     """Sum up the cost of the models that others start from, which no method's own budget counts."""
     costs: dict[str, list[Record]] = {}
     for run in starts:
@@ -203,7 +202,7 @@ def _controls(settings: Comparison, by_method: dict[str, list[Record]]) -> list[
             name,
             _rights(records),
             [r["controls"] for r in records],
-            [r.get("test_steps", ()) for r in records],
+            [r["test_steps"] for r in records],
         )
     ]
     for name, records in by_method.items():

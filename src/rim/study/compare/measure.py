@@ -19,17 +19,14 @@ from rim.infer.reasoner import Reasoner, best_device, load
 from rim.report.curves import ACCURACY, read_curves
 from rim.results import environment, read_json, write_json, write_text
 from rim.study.bench.timing import time_in_turns
-from rim.study.compare.plan import Run
-from rim.study.compare.recorded import asked, is_empty_beginning, read_record, refuse_changes
+from rim.study.compare.plan import PlannedRun
+from rim.study.compare.recorded import asked, is_empty_beginning, read_result, refuse_changes
 from rim.study.compare.settings import Comparison
 from rim.train.callbacks import counted
 from rim.train.curriculum import train
 
-#: What `ttft_ms` means in a result; one measured under another meaning is measured again.
-TTFT = "to the first token of the answer"
 
-
-def perform(settings: Comparison, run: Run, console: Console) -> None:
+def perform(settings: Comparison, run: PlannedRun, console: Console) -> None:
     """Train a run, or continue it, measure it, write its JSON. Does nothing where that exists."""
     refuse_changes(settings, [run])
     if run.done:
@@ -45,8 +42,9 @@ def perform(settings: Comparison, run: Run, console: Console) -> None:
         write_json(run.result, _measure(settings, run, console))
 
 
-def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]:
+def _measure(settings: Comparison, run: PlannedRun, console: Console) -> dict[str, Any]:
     reasoner = load(run.folder.path, device=best_device())
+    curves, _ = read_curves(run.folder.metrics_file)
     results, tested = {}, []
     for name, source in settings.tasks[run.task].all_tests.items():
         examples = load_examples(source)
@@ -67,7 +65,8 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
         "start": run.needs.method if run.needs else None,
         **asked(settings, run),
         "training": read_json(run.folder.training_file),
-        "learning": _learning(run),
+        # Step, all stages in a row, and accuracy of every validation.
+        "learning": curves.get(ACCURACY, []),
         "test_steps": [len(example.steps) for example in tested],
         "results": results,
         **_block_controls(settings, run, reasoner, tested, console),
@@ -76,43 +75,24 @@ def _measure(settings: Comparison, run: Run, console: Console) -> dict[str, Any]
     }
 
 
-def _learning(run: Run) -> list[tuple[float, float]]:
-    """Step, all stages in a row, and accuracy of every validation while it was trained."""
-    curves, _ = read_curves(run.folder.metrics_file)
-    return curves.get(ACCURACY, [])
-
-
-def complete(settings: Comparison, run: Run) -> None:
-    """Add to a result of an earlier version what can be known without asking the model again: its
-    learning curve, if the run is still there, and how many steps each test question has.
-    """
-    record, found = read_record(run), {}
-    if "learning" not in record and run.folder.metrics_file.exists():
-        found["learning"] = _learning(run)
-    if "test_steps" not in record:
-        found["test_steps"] = [len(e.steps) for e in _tested(settings, run)]
-    if found:
-        write_json(_result(run), record | found)
-
-
 # --- what is measured again where its settings changed -------------------------------------------
 
 
-def _asked_controls(settings: Comparison, run: Run) -> dict[str, Any] | None:
+def _asked_controls(settings: Comparison, run: PlannedRun) -> dict[str, Any] | None:
     """How a run's block states are to be intervened on; None if they are not."""
     has_blocks = run.recipe.prompt_format.trained_blocks > 0
     wanted = settings.wants_controls(run.method) and has_blocks
     return {"questions": settings.controls.questions} if wanted else None
 
 
-def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
+def redo_controls(settings: Comparison, run: PlannedRun, console: Console) -> None:
     """Make a finished run's controls again where they are not those asked for. Where none are, what
     was measured stays; the summary leaves it out.
 
     Raises:
         ConfigError: the trained model, which that takes, is gone.
     """
-    record, wanted = read_record(run), _asked_controls(settings, run)
+    record, wanted = read_result(run), _asked_controls(settings, run)
     if wanted is None or record["controls_settings"] == wanted:
         return
     if not run.folder.finished:
@@ -125,21 +105,21 @@ def redo_controls(settings: Comparison, run: Run, console: Console) -> None:
     write_json(_result(run), record | _block_controls(settings, run, reasoner, examples, console))
 
 
-def _tested(settings: Comparison, run: Run) -> list[Example]:
+def _tested(settings: Comparison, run: PlannedRun) -> list[Example]:
     """The test questions that a finished run was scored on; `check_questions` refuses others."""
     return load_examples(settings.tasks[run.task].test)
 
 
 def _block_controls(
     settings: Comparison,
-    run: Run,
-    reasoner: Reasoner | None,
+    run: PlannedRun,
+    reasoner: Reasoner,
     examples: Sequence[Example],
     console: Console,
 ) -> dict[str, Any]:
     """The records of `rim.evaluate.controls.run_controls`, if wanted, and how they were made."""
     wanted = _asked_controls(settings, run)
-    if wanted is None or reasoner is None:
+    if wanted is None:
         return {"controls": [], "controls_settings": None, "controls_refused": {}}
     examples = examples[: wanted["questions"]]
     total = num_answers(reasoner.trained_blocks, len(examples))
@@ -154,14 +134,14 @@ def _block_controls(
     }
 
 
-def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console) -> None:
+def measure_latency(settings: Comparison, runs: Sequence[PlannedRun], console: Console) -> None:
     """Time the finished runs of one task and seed in turns, and add that to their JSONs.
 
     Nothing is measured where these very runs were timed together already. A run whose model is gone
     keeps the times that it has.
     """
-    records = {run.method: read_record(run) for run in runs}
-    wanted = {"together": sorted(records), "ttft": TTFT, **settings.latency.model_dump()}
+    records = {run.method: read_result(run) for run in runs}
+    wanted = {"together": sorted(records), **settings.latency.model_dump()}
     if all(r.get("latency_settings") == wanted for r in records.values()):
         return
     if gone := [run.method for run in runs if not run.folder.finished]:
@@ -187,12 +167,12 @@ def measure_latency(settings: Comparison, runs: Sequence[Run], console: Console)
         write_json(_result(run), records[run.method] | timed)
 
 
-def _result(run: Run) -> Path:
+def _result(run: PlannedRun) -> Path:
     assert run.result is not None, "starts are not measured"
     return run.result
 
 
-def refuse_other_measurements(settings: Comparison, runs: Sequence[Run]) -> None:
+def refuse_other_measurements(settings: Comparison, runs: Sequence[PlannedRun]) -> None:
     """Refuse finished results whose controls or latencies were measured in another way.
 
     Raises:
@@ -202,7 +182,7 @@ def refuse_other_measurements(settings: Comparison, runs: Sequence[Run]) -> None
     for run in runs:
         if run.result is None:
             continue
-        record = read_record(run)
+        record = read_result(run)
         timed = record.get("latency_settings", latency)  # not timed yet: nothing to mix
         asked_for = _asked_controls(settings, run)
         kinds = {

@@ -23,7 +23,7 @@ from rim.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One model to train. `method` is its name in the comparison; a start has no result file."""
 
     task: str
@@ -31,7 +31,7 @@ class Run:
     seed: int
     recipe: Recipe
     result: Path | None
-    needs: Run | None = None
+    needs: PlannedRun | None = None
     stages_taken: int = 0  # of what it needs: it begins after that many stages, not at the end
 
     @property
@@ -39,7 +39,7 @@ class Run:
         return f"{self.task}/{self.recipe.name}"
 
     @property
-    def starts(self) -> list[Run]:
+    def starts(self) -> list[PlannedRun]:
         """The run that it starts from, the run that this one starts from, and so on."""
         return [self.needs, *self.needs.starts] if self.needs else []
 
@@ -53,7 +53,7 @@ class Run:
         return self.folder.path.with_name(f"{self.recipe.name}.log")
 
     @property
-    def start_files(self) -> list[tuple[Path, Run]]:
+    def start_files(self) -> list[tuple[Path, PlannedRun]]:
         """Where the recipes of the starts stand that this run began with, beside them: the run's
         own recipe names the first one's folder only.
         """
@@ -65,7 +65,7 @@ class Run:
         return self.folder.finished if self.result is None else self.result.exists()
 
 
-def make_plan(settings: Comparison) -> list[Run]:
+def make_plan(settings: Comparison) -> list[PlannedRun]:
     """Every run of a comparison, each after the one it starts from, with equal budgets.
 
     Raises:
@@ -78,44 +78,49 @@ def make_plan(settings: Comparison) -> list[Run]:
     return plan
 
 
-def resolve_runs(settings: Comparison) -> list[Run]:
+def resolve_runs(settings: Comparison) -> list[PlannedRun]:
     """Every run of a comparison, each after the one it starts from; no data are read.
 
     Raises:
         ConfigError: a training recipe is wrong.
     """
-    plan: list[Run] = []
-    for task in settings.tasks:
-        for seed in settings.seeds:
-            starts: dict[str | None, Run] = {}
-            methods: dict[str, Run] = {}
-            for name, method in others_last(settings.methods, lambda method: method.start):
-                for start in settings.line_of(method.start):
-                    if start not in starts:
-                        part = settings.starts[start]
-                        needs = starts.get(part.start)
-                        recipe = _resolve(settings, task, start, seed, part, needs)
-                        plan.append(Run(task, start, seed, recipe, None, needs))
-                        starts[start] = plan[-1]
-                needs, taken = starts.get(method.start), 0
-                if begins := stage_of(method.start):
-                    needs = methods[begins[0]]
-                    taken = _stages_up_to(needs, begins[1])
-                recipe = _resolve(settings, task, name, seed, method, needs, taken)
-                result = settings.folder / "results" / task / f"{recipe.name}.json"
-                plan.append(Run(task, name, seed, recipe, result, needs, taken))
-                methods[name] = plan[-1]
-    return plan
+    return [
+        run
+        for task in settings.tasks
+        for seed in settings.seeds
+        for run in _runs_of(settings, task, seed)
+    ]
 
 
-def _stages_up_to(needs: Run, name: str) -> int:
+def _runs_of(settings: Comparison, task: str, seed: int) -> list[PlannedRun]:
+    runs: dict[str | None, PlannedRun] = {}  # by name: no start is called as a method is
+    for name, method in others_last(settings.methods, lambda method: method.start):
+        for start in settings.line_of(method.start):
+            if start not in runs:
+                part = settings.starts[start]
+                needs = runs.get(part.start)
+                recipe = _resolve(settings, task, start, seed, part, needs)
+                runs[start] = PlannedRun(task, start, seed, recipe, None, needs)
+        needs, taken = runs.get(method.start), 0
+        if begins := stage_of(method.start):
+            needs = runs[begins[0]]
+            taken = _stages_up_to(needs, begins[1])
+        recipe = _resolve(settings, task, name, seed, method, needs, taken)
+        result = settings.folder / "results" / task / f"{recipe.name}.json"
+        runs[name] = PlannedRun(task, name, seed, recipe, result, needs, taken)
+    return list(runs.values())
+
+
+def _stages_up_to(needs: PlannedRun, name: str) -> int:
     names = [stage.name for stage in needs.recipe.stages]
     if name not in names:
         raise ConfigError(f"methods.{needs.method} has no stage {name!r}: {', '.join(names)}")
     return names.index(name) + 1
 
 
-def choose(settings: Comparison, plan: Sequence[Run], only: Sequence[str]) -> list[Run]:
+def choose(
+    settings: Comparison, plan: Sequence[PlannedRun], only: Sequence[str]
+) -> list[PlannedRun]:
     """The runs of the methods asked for (all if none), and the starts that those need."""
     for name in only:
         if name not in settings.methods:
@@ -133,7 +138,7 @@ def _resolve(
     name: str,
     seed: int,
     own: StartSettings,
-    needs: Run | None,
+    needs: PlannedRun | None,
     stages_taken: int = 0,
 ) -> Recipe:
     """common < the task < the method or start < what the comparison itself decides."""
@@ -179,7 +184,7 @@ def training_steps(recipe: Recipe, stages: int | None = None) -> tuple[int, int]
     return sum(steps), sum(n * size for n, size in zip(steps, sizes, strict=True))
 
 
-def _all_steps(run: Run) -> tuple[int, int]:
+def _all_steps(run: PlannedRun) -> tuple[int, int]:
     """A run's own, and those of the stages that it takes over from another method."""
     steps, examples = training_steps(run.recipe)
     if run.needs is None or not run.stages_taken:
@@ -188,13 +193,12 @@ def _all_steps(run: Run) -> tuple[int, int]:
     return steps + before[0], examples + before[1]
 
 
-def check_steps(settings: Comparison, plan: list[Run]) -> None:
+def check_steps(settings: Comparison, plan: list[PlannedRun]) -> None:
     """Refuse methods of one task that train for different steps or examples, unless exempt; with a
     stage that may end early nobody knows them before.
     """
-    for run in plan:
-        if run.result is None or run.method in settings.budget.exempt:
-            continue
+    bound = [r for r in plan if r.result is not None and r.method not in settings.budget.exempt]
+    for run in bound:
         ends_early = (s for s in run.recipe.stages if s.patience and s.unused_steps == "drop")
         if early := next((stage.name for stage in ends_early), None):
             raise ConfigError(
@@ -205,10 +209,7 @@ def check_steps(settings: Comparison, plan: list[Run]) -> None:
             )
     for task in settings.tasks:
         counted = {
-            r.method: _all_steps(r)
-            for r in plan
-            if r.task == task and r.result and r.seed == settings.seeds[0]
-            if r.method not in settings.budget.exempt
+            r.method: _all_steps(r) for r in bound if (r.task, r.seed) == (task, settings.seeds[0])
         }
         if len(set(counted.values())) > 1:
             listed = ", ".join(

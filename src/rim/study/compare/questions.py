@@ -12,11 +12,13 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import data_hash, load_examples
 from rim.data.training import load_training_data
 from rim.results import read_json
-from rim.study.compare.plan import Run
+from rim.study.compare.plan import PlannedRun
 from rim.study.compare.settings import Comparison
 
 
-def check_questions(settings: Comparison, runs: Sequence[Run], done: Sequence[Run] = ()) -> None:
+def check_questions(
+    settings: Comparison, runs: Sequence[PlannedRun], done: Sequence[PlannedRun] = ()
+) -> None:
     """Load all test sets, and the training data of the runs that are to be trained.
 
     Args:
@@ -57,7 +59,7 @@ def _refuse_other_tests(result: Path, hashes: Mapping[str, str]) -> None:
             )
 
 
-def _refuse_known(run: Run, tests: Mapping[str, Sequence[Example]]) -> None:
+def _refuse_known(run: PlannedRun, tests: Mapping[str, Sequence[Example]]) -> None:
     kinds = ("training", "validation")
     data = dict(zip(kinds, load_training_data(run.recipe.data, run.recipe.seed), strict=True))
     # Of the training data, which may be larger than memory, nothing is kept.

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rim.config import ConfigError, DataSource, Settings
-from rim.config.differences import difference, plain
-from rim.config.recipe_yaml import load_recipe, recipe_from_dict, settings_from_dict
+from rim.config import ConfigError
+from rim.config.differences import difference
+from rim.config.recipe_yaml import load_recipe
 from rim.results import read_json
-from rim.study.compare.plan import Run
-from rim.study.compare.settings import Comparison, EvaluationSettings
+from rim.study.compare.plan import PlannedRun
+from rim.study.compare.settings import Comparison
 
 #: What training depends on; on the rest of `asked` only the measurements do.
 TRAINED_WITH = ("recipe", "start_recipe", "earlier_starts")  # a start, and what it started from
@@ -32,13 +32,13 @@ _BEGINNINGS = {
 }
 
 
-def read_record(run: Run) -> dict[str, Any]:
+def read_result(run: PlannedRun) -> dict[str, Any]:
     """A finished run's result."""
     assert run.result is not None, "starts have no result"
     return read_json(run.result)
 
 
-def asked(settings: Comparison, run: Run) -> dict[str, Any]:
+def asked(settings: Comparison, run: PlannedRun) -> dict[str, Any]:
     """Return all settings that a result depends on, as they stand in its JSON."""
     sources = settings.tasks[run.task].all_tests
     return {
@@ -50,7 +50,7 @@ def asked(settings: Comparison, run: Run) -> dict[str, Any]:
     }
 
 
-def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
+def refuse_changes(settings: Comparison, runs: Sequence[PlannedRun]) -> None:
     """Refuse to mix what is there with what the comparison says now.
 
     Raises:
@@ -59,15 +59,16 @@ def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
     reasons: list[str] = []
     delete: dict[str, None] = {}  # in order, each once
     for run in runs:
-        made, now = _made_with(run), asked(settings, run)
-        changed = [key for key in now if key in made and plain(made[key]) != plain(now[key])]
+        now = asked(settings, run)
+        made = _made_with(run, tuple(now))
+        changed = [key for key in now if key in made and made[key] != now[key]]
         if not changed:
             continue
         # Tests and the evaluation cost the result alone; the trained model stays.
         there = [run.result] if run.result and run.result.exists() else []
         there += [run.folder.path] if set(changed) & set(TRAINED_WITH) else []
         delete |= dict.fromkeys(map(str, there))
-        where = difference(plain(made[changed[0]]), plain(now[changed[0]]))
+        where = difference(made[changed[0]], now[changed[0]])
         reasons.append(f"{there[0]} was made with another {changed[0]} ({where})")
     if reasons:
         more = f", and {len(reasons) - 1} more likewise" if len(reasons) > 1 else ""
@@ -78,40 +79,24 @@ def refuse_changes(settings: Comparison, runs: Sequence[Run]) -> None:
         )
 
 
-def _made_with(run: Run) -> dict[str, Any]:
+def _made_with(run: PlannedRun, keys: Sequence[str]) -> dict[str, Any]:
     """The part of `asked` that is known of what is there: a result, a model or a part of one."""
     if run.result is not None and run.result.exists():
-        record = read_record(run)
-        made: dict[str, Any] = {k: _as_now(record.get(k)) for k in ("recipe", "start_recipe")}
-        made["earlier_starts"] = [_as_now(start) for start in record.get("earlier_starts", [])]
-        tests = record.get("tests") or {}
-        made["tests"] = {name: _filled(DataSource, source) for name, source in tests.items()}
-        return made | {"evaluation": _filled(EvaluationSettings, record.get("evaluation") or {})}
+        record = read_result(run)
+        return {key: record.get(key) for key in keys}
     if not run.folder.path.exists() or is_empty_beginning(run):
         return {}
     starts = [_recipe_in(file) for file, _ in run.start_files]
     first = starts[0] if starts else None
-    made = {"recipe": _recipe_in(run.folder.config_file), "start_recipe": first}
-    return made | {"earlier_starts": starts[1:]}
+    recipe = _recipe_in(run.folder.config_file)
+    return {"recipe": recipe, "start_recipe": first, "earlier_starts": starts[1:]}
 
 
 def _recipe_in(file: Path) -> dict[str, Any] | None:
     return load_recipe(file).model_dump(mode="json") if file.exists() else None
 
 
-def _as_now(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A recorded recipe with the defaults of settings that came later."""
-    if recipe is None:
-        return None
-    return recipe_from_dict(recipe, "a result").model_dump(mode="json")
-
-
-def _filled(settings: type[Settings], recorded: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings with the defaults of those that came later."""
-    return settings_from_dict(settings, recorded, "a result").model_dump(mode="json")
-
-
-def is_empty_beginning(run: Run) -> bool:
+def is_empty_beginning(run: PlannedRun) -> bool:
     """Whether a run was killed before its first stage: nothing of it is worth keeping."""
     folder = run.folder.path
     return folder.exists() and {path.name for path in folder.iterdir()} <= _BEGINNINGS

@@ -21,13 +21,12 @@ from rim.data.examples import DataError
 from rim.results import write_text
 from rim.study.compare.aggregate import aggregate, read_results
 from rim.study.compare.measure import (
-    complete,
     measure_latency,
     perform,
     redo_controls,
     refuse_other_measurements,
 )
-from rim.study.compare.plan import Run, check_tokens, choose, make_plan
+from rim.study.compare.plan import PlannedRun, check_tokens, choose, make_plan
 from rim.study.compare.questions import check_questions
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
@@ -43,7 +42,7 @@ SECONDS_TO_SAVE = 60
 
 @dataclass(frozen=True)
 class Failure:
-    run: Run
+    run: PlannedRun
     reason: str
 
 
@@ -78,7 +77,6 @@ def run_comparison(
     for run in plan:
         if run.result is not None and run.done:
             redo_controls(settings, run, console)
-            complete(settings, run)
     for task in settings.tasks:
         for seed in settings.seeds:
             finished = [r for r in plan if (r.task, r.seed) == (task, seed) and r.result and r.done]
@@ -104,7 +102,7 @@ def sum_up(settings: Comparison) -> dict[str, Any]:
 
 
 def _one_by_one(
-    settings: Comparison, plan: list[Run], runs: list[Run], console: Console
+    settings: Comparison, plan: list[PlannedRun], runs: list[PlannedRun], console: Console
 ) -> list[Failure]:
     failures: list[Failure] = []
     for number, run in enumerate(runs, 1):
@@ -126,7 +124,7 @@ def _one_by_one(
 
 @dataclass(frozen=True)
 class _Worker:
-    run: Run
+    run: PlannedRun
     process: subprocess.Popen[bytes]
     began: float
     gpu: str | None = None
@@ -147,7 +145,11 @@ def _free_gpu(gpus: Sequence[str], workers: Sequence[_Worker]) -> str | None:
 
 
 def _side_by_side(
-    settings: Comparison, plan: list[Run], runs: list[Run], console: Console, jobs: int
+    settings: Comparison,
+    plan: list[PlannedRun],
+    runs: list[PlannedRun],
+    console: Console,
+    jobs: int,
 ) -> list[Failure]:
     # Comparisons of several references may share a folder, as reproductions of one base do.
     recipe = settings.folder / f"comparison-{settings.reference}.yaml"
@@ -178,7 +180,9 @@ def _side_by_side(
     return failures
 
 
-def _start(recipe: Path, run: Run, threads: int, gpu: str | None = None) -> subprocess.Popen[bytes]:
+def _start(
+    recipe: Path, run: PlannedRun, threads: int, gpu: str | None = None
+) -> subprocess.Popen[bytes]:
     run.log.parent.mkdir(parents=True, exist_ok=True)
     module = "rim.study.compare.worker"
     with run.log.open("ab") as log:
@@ -220,7 +224,7 @@ def _ended(worker: _Worker, console: Console) -> list[Failure]:
     return [Failure(worker.run, reason)]
 
 
-def _give_up(waiting: list[Run], failures: list[Failure]) -> list[Failure]:
+def _give_up(waiting: list[PlannedRun], failures: list[Failure]) -> list[Failure]:
     """Runs whose start failed cannot begin."""
     failed = {failure.run.name for failure in failures}
     lost = [run for run in waiting if run.needs and run.needs.name in failed]

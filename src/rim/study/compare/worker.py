@@ -1,6 +1,6 @@
 """One run in a process of its own, started by `rim.study.compare.runner` only.
 
-`python -m rim.study.compare.worker COMPARISON NAME THREADS`, with NAME as in `Run.name`. Its
+`python -m rim.study.compare.worker COMPARISON NAME THREADS`, with NAME as in `PlannedRun.name`. Its
 standard input is a pipe that the parent holds open: when that ends, the parent is gone, even by
 kill -9, and the worker ends too. Two processes can so never write into one run folder after a
 restart.

@@ -11,12 +11,10 @@ instead, for the three families that are trained here, and refuses what it canno
 from rim.config import ConfigError
 
 try:
-    import gguf as _gguf  # noqa: F401
+    import gguf as _gguf
 except ImportError as error:
     raise ConfigError(
         'writing GGUF needs the gguf package: pip install "reasoning-in-memory[gguf]"'
     ) from error
 
 from rim.deploy.export.gguf.writing import WEIGHTS, GgufReport, Weights, write_gguf
-
-__all__ = ["WEIGHTS", "GgufReport", "Weights", "write_gguf"]
