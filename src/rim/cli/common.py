@@ -113,7 +113,7 @@ def progress(title: str, total: int, on: Console) -> Generator[Callable[..., Non
     """Yield a callback that advances a bar: by how much, and perhaps a note, or a total that is
     known by then. The bar leaves the screen if the work fails.
     """
-    from rim.train.callbacks import progress_bar
+    from rim.report.progress import progress_bar
 
     with progress_bar(on) as bar:
         task = bar.add_task(title, total=total, note="")

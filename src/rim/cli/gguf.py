@@ -35,7 +35,7 @@ def gguf(
         check_new(out, ".gguf")
         common.quiet_libraries()
         from rim.deploy.export.gguf import write_gguf
-        from rim.train.callbacks import progress_bar
+        from rim.report.progress import progress_bar
 
         with progress_bar(common.console_for(json_)) as bar:
             task = bar.add_task("tensors", total=None, note="")

@@ -21,10 +21,10 @@ from rim.data.sources import data_hash, load_examples
 from rim.evaluate.accuracy import score, write_evaluation
 from rim.infer.reasoner import Reasoner, load
 from rim.report.page.build import write_report
+from rim.report.progress import counted
 from rim.report.tables import demo_table
 from rim.results import environment, write_json
 from rim.study.bench.timing import time_in_turns
-from rim.train.callbacks import counted
 from rim.train.curriculum import train
 from rim.train.run_folder import RunFolder
 

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from transformers import TrainerCallback
 
 from rim.report.curves import curves_svg
+from rim.report.progress import progress_bar
 from rim.report.text import duration
 from rim.results import write_text
 from rim.train.run_folder import RunFolder
 
 #: A picture takes a part of a second.
 REDRAW_SECONDS = 60
-
-
-def progress_bar(console: Console) -> Progress:
-    """The one look of progress bars: narrow enough for a small terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-    )
-
-
-@contextlib.contextmanager
-def counted(console: Console, title: str, total: int) -> Generator[Callable[[int], None]]:
-    """Yield a callback that advances a bar by so much."""
-    with progress_bar(console) as bar:
-        task = bar.add_task(title, total=total, note="")
-        yield lambda done: bar.advance(task, done)
 
 
 class StageProgress(TrainerCallback):

@@ -31,8 +31,8 @@ from rim.data.examples import Example
 from rim.data.training import load_training_data
 from rim.methods import METHODS
 from rim.models.lora import count_parameters
+from rim.report.progress import progress_bar
 from rim.train.arguments import check_trainer_settings, training_arguments, weights_type
-from rim.train.callbacks import progress_bar
 from rim.train.curriculum import Curriculum
 from rim.train.look_ahead import longest_examples, look_ahead
 from rim.train.memory import find_micro_batch, free_memory, peak_memory, training_device

@@ -17,12 +17,12 @@ from rim.evaluate.accuracy import score
 from rim.evaluate.controls import num_answers, run_controls
 from rim.infer.reasoner import Reasoner, best_device, load
 from rim.report.curves import ACCURACY, read_curves
+from rim.report.progress import counted
 from rim.results import environment, read_json, write_json, write_text
 from rim.study.bench.timing import time_in_turns
 from rim.study.compare.plan import PlannedRun
 from rim.study.compare.recorded import asked, is_empty_beginning, read_result, refuse_changes
 from rim.study.compare.settings import Comparison
-from rim.train.callbacks import counted
 from rim.train.curriculum import train
 
 

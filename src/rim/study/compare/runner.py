@@ -18,6 +18,7 @@ from rich.console import Console
 from rim.config import ConfigError
 from rim.config.recipe_yaml import dump_yaml
 from rim.data.examples import DataError
+from rim.report.progress import progress_bar
 from rim.results import write_text
 from rim.study.compare.aggregate import aggregate, read_results
 from rim.study.compare.measure import (
@@ -30,7 +31,6 @@ from rim.study.compare.plan import PlannedRun, check_tokens, choose, make_plan
 from rim.study.compare.questions import check_questions
 from rim.study.compare.recorded import refuse_changes
 from rim.study.compare.settings import Comparison
-from rim.train.callbacks import progress_bar
 from rim.train.failures import STOPPED
 
 #: A mistake in one run: the others go on.
