@@ -20,6 +20,7 @@ from test_cli import rim_command, rim_json
 
 from rim.config import ConfigError
 from rim.core.tokens import PromptEncoder, add_memory_tokens
+from rim.data.examples import DataError
 from rim.deploy.answer.engines import LocalEngine, RayEngine, ServerEngine
 from rim.deploy.answer.job import Shard, answer_file
 from rim.deploy.serve import Client
@@ -216,6 +217,39 @@ def test_an_output_that_is_not_this_jobs_is_left_alone(tmp_path):
         answer_file(questions, questions, Echo(), resume=True)
 
 
+def test_a_job_without_an_answer_leaves_nothing_in_the_way(tmp_path):
+    questions, out = questions_file(tmp_path, 9), tmp_path / "new" / "out"
+
+    class Gone(Echo):
+        def answer(self, chunks):
+            raise ConfigError("nobody listens")
+
+    with pytest.raises(ConfigError, match="nobody listens"):
+        answer_file(questions, out, Gone())
+    assert not list(out.parent.iterdir())
+    answer_file(questions, out, Echo())
+
+
+def test_questions_may_have_another_name(tmp_path):
+    questions, out = tmp_path / "q.jsonl", tmp_path / "out"
+    questions.write_text('{"ask": "1+1", "id": 7}\n{"ask": "2+2"}\n{"question": "3"}\n')
+    with pytest.raises(DataError, match=r"in the first 2 lines.*'question' is missing.*--column"):
+        question = questions.read_text().splitlines(keepends=True)
+        questions.write_text("".join(question[:2]))
+        answer_file(questions, out, Echo())
+    assert not out.exists()
+    questions.write_text("".join(question))
+    answer_file(questions, out, Echo(), field="ask")
+    rows = rows_of(out)
+    assert [("answer" in row, row.get("id")) for row in rows] == [
+        (True, 7),
+        (True, None),
+        (False, None),
+    ]
+    with pytest.raises(ConfigError, match="another field"):
+        answer_file(questions, out, Echo(), field="question", resume=True)
+
+
 def test_two_jobs_do_not_write_one_file(tmp_path, monkeypatch):
     questions = questions_file(tmp_path, 9)
 
@@ -296,10 +330,10 @@ def test_a_server_that_answers_nobody_ends_the_job(tmp_path, status, message, co
         engine = ServerEngine(Client(server.url), concurrency=2)
         with pytest.raises(ConfigError, match=message):
             answer_file(questions, out, engine)
-    assert not rows_of(out)
+    assert not out.exists()
     with pytest.raises(ConfigError, match="no server at"):
         answer_file(questions, tmp_path / "other", ServerEngine(Client(server.url)))
-    assert not rows_of(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("count", [3, 20])
@@ -358,7 +392,7 @@ def test_a_server_that_answers_nothing_writes_nothing_whatever_stands_between(tm
         engine = ServerEngine(Client(server.url), concurrency=1)
         with pytest.raises(ConfigError, match="fails at every question"):
             answer_file(questions, out, engine)
-    assert not rows_of(out)
+    assert not out.exists()
     with stub(Reply()) as server:
         again = answer_file(questions, out, ServerEngine(Client(server.url)), resume=True)
     assert (again["lines"], again["errors"]) == (2 * count, count)

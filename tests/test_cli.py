@@ -320,7 +320,7 @@ def test_data_validate_lists_problems_and_fails(work):
     (work / "bad.jsonl").write_text('{"question": "q", "answer": 1}\n{')
     output = rim_command("data", "validate", "bad.jsonl", code=1)
     assert "bad.jsonl, line 2: not valid JSON" in output
-    assert "1 problems in 2 records" in output
+    assert "1 problem in 2 records" in output
     clean = rim_command("data", "validate", "my.jsonl")
     assert "240 records, no problems" in clean and "no steps" not in clean
     (work / "test.jsonl").write_text('{"input": "q", "target": 1}\n{"input": "r", "target": 2}')

@@ -20,9 +20,11 @@ from test_cli import rim_command
 from test_training import losses, raw_recipe, run, weights_of
 
 import rim.train.trainer
+from rim.config import ConfigError
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.train.checkpoints import ASIDE, CHECKSUMS, CheckpointError, what_is_torn
 from rim.train.curriculum import train
+from rim.train.run_folder import check_run_folder, one_writer, open_run_folder
 from rim.train.stopping import TERMINATED, TerminatedError
 
 ROOT = Path(__file__).parents[1]
@@ -79,15 +81,48 @@ def test_the_crash_test_as_anyone_runs_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_step_and_says_so(tmp_path, monkeypatch, whole):
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ([signal.SIGTERM], "Terminated"),
+        ([signal.SIGINT], "Interrupted"),
+        ([signal.SIGINT, signal.SIGTERM], "Interrupted"),  # as a comparison's workers hear it
+    ],
+)
+def test_a_signal_saves_the_step_and_says_so(tmp_path, monkeypatch, whole, capsys, numbers, word):
     raw = short(tmp_path)
-    before_step(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(TerminatedError, match=r"Terminated; step 5 is saved\."):
+
+    def stop() -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    before_step(monkeypatch, 5, stop)
+    handlers = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(TerminatedError, match=rf"{word}; step 5 is saved\.") as raised:
         run(raw)
-    assert signal.getsignal(signal.SIGTERM) == handler
+    assert raised.value.exit_code == 128 + numbers[0]
+    assert ("Ctrl-C again" in capsys.readouterr().err) == (signal.SIGINT in numbers)
+    assert [signal.getsignal(number) for number in numbers] == handlers
     assert [path.name for path in checkpoints(raw)][-1] == "checkpoint-5"
     assert_same(run(raw, resume=True), whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(tmp_path, monkeypatch, number):
+    raw = short(tmp_path)
+    before_step(monkeypatch, 5, lambda: [os.kill(os.getpid(), number) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt):
+        run(raw)
+    assert "checkpoint-5" not in [path.name for path in checkpoints(raw)]
+
+
+def test_a_run_that_a_process_trains_is_not_resumed_by_another(tmp_path):
+    raw = short(tmp_path)
+    folder = check_run_folder(recipe_from_dict(raw), resume=False)
+    folder.path.mkdir(parents=True)
+    open_run_folder(recipe_from_dict(raw), resume=False)
+    with one_writer(folder), pytest.raises(ConfigError, match="another process is training"):
+        run(raw, resume=True)
 
 
 def test_sigterm_has_an_exit_code_of_its_own(tmp_path, monkeypatch):

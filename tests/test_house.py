@@ -14,6 +14,7 @@ FLOORS = (
     "results",
     "methods",
     "config",
+    "locks",
     "data",
     "core",
     "models",

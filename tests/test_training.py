@@ -345,11 +345,12 @@ def test_a_run_folder_is_never_overwritten(tmp_path):
     raw = raw_recipe(tmp_path)
     folder = run(raw)
     before = folder.config_file.read_bytes()
-    with pytest.raises(ConfigError, match=r"exists; continue it with --resume"):
-        run(raw)
-    with pytest.raises(ConfigError, match="is finished"):
-        run(raw, resume=True)
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="is finished"):
+            run(raw, resume=resume)
     shutil.rmtree(folder.model_dir)
+    with pytest.raises(ConfigError, match="exists; continue it with --resume"):
+        run(raw)
     with pytest.raises(ConfigError, match=r"differs from this recipe \(seed: 0, now 5\)"):
         run(raw | {"seed": 5}, resume=True)
     with pytest.raises(ConfigError, match="nothing to resume"):

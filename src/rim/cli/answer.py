@@ -9,6 +9,7 @@ import typer
 
 from rim.cli import common
 from rim.cli.ask import key_of, token_ids
+from rim.cli.columns import reading
 from rim.cli.common import tell_of_more
 from rim.cli.help import Natural, NotNegative, Positive, refuse_unused
 
@@ -19,6 +20,7 @@ def answer_questions(
     words: list[str],
     *,
     out: Path,
+    column: list[str] | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: Positive = 1,
     server: str | None = None,
@@ -46,6 +48,7 @@ def answer_questions(
         words ([RUN] IN): Run folder or model folder, and a JSONL with a `question` a line; with
             --server the file alone.
         out (FILE): JSONL of the answers, a line for each question.
+        column (ROLE=NAME): question=NAME: what the file calls its questions.
         engine (NAME): local: in this process. ray: in workers of a Ray cluster.
         workers (N): Models at a time, with --engine ray.
         server (URL): Ask a running server instead of a run.
@@ -61,7 +64,7 @@ def answer_questions(
         from rim.cli.checks import check_model, check_target
         from rim.config import ConfigError
         from rim.deploy.answer.engines import LocalEngine, RayEngine, ServerEngine
-        from rim.deploy.answer.job import Shard, answer_file, count_lines
+        from rim.deploy.answer.job import Shard, answer_file, check_job, count_lines
         from rim.models.folder import read_prompt_format
 
         if len(words) != (1 if server else 2):
@@ -82,8 +85,12 @@ def answer_questions(
         part = Shard.parse(shard)
         sampling = common.sampling(temperature, 0, top_p, 1, seed)
         questions = Path(words[-1])
+        columns = reading(column, None).columns
+        if columns.model_fields_set - {"question"}:
+            raise ConfigError("--column takes question=NAME here: nothing else is read")
         check_target(out)
-        total = count_lines(questions, part) if questions.is_file() else 0
+        check_job(questions, out, resume=resume, field=columns.question)
+        total = count_lines(questions, part)
         if server:
             from rim.deploy.serve.client import Client
 
@@ -108,7 +115,15 @@ def answer_questions(
                 chosen = LocalEngine(reasoner, run, batch_size=batch_size, **options)
         person = common.console_for(json_)
         with common.progress("answering", total, person) as advance:
-            done = answer_file(questions, out, chosen, shard=part, resume=resume, progress=advance)
+            done = answer_file(
+                questions,
+                out,
+                chosen,
+                shard=part,
+                resume=resume,
+                field=columns.question,
+                progress=advance,
+            )
         earlier = f", {done['earlier']} of them earlier" if done["earlier"] else ""
         failed = f", {done['errors']} without an answer (see `error`)" if done["errors"] else ""
         common.say(

@@ -58,6 +58,8 @@ def clear_errors(after_interrupt: str = "") -> Generator[None]:
         # A file that is open already says only what is wrong.
         where = f"{error.filename}: " if isinstance(error.filename, str | os.PathLike) else ""
         _fail("Error:", f"{where}{error.strerror}", 2)
+    except typer.Exit:  # a RuntimeError, which says nothing of memory
+        raise
     except (RuntimeError, MemoryError) as error:
         if type(error).__name__ in _STOPPED:
             _fail("Training stopped:", str(error), 3)

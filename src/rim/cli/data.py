@@ -4,6 +4,7 @@ generate one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,10 +64,13 @@ def validate(
 
 
 def _show_findings(found: Any) -> None:
-    for problem in found.problems[:50]:
+    told = _alike(found.problems)
+    for problem in told[:50]:
         common.say(problem)
-    if len(found.problems) > 50:
-        common.say(f"... and {len(found.problems) - 50} more")
+    if len(told) > 50:
+        common.say(f"... and {len(told) - 50} more")
+    if len(told) == 1 and "field 'answer' is missing" in told[0]:
+        common.say("note: `rim answer` takes such a file, with questions alone")
     if found.without_steps:
         common.say(
             f"note: no steps in {len(found.without_steps)} of {found.records} records: fine for "
@@ -75,9 +79,22 @@ def _show_findings(found: Any) -> None:
     if found.in_one_step:
         common.say(_IN_ONE_STEP)
     if found.problems:
-        common.say(f"{len(found.problems)} problems in {found.records} records", style="red")
+        many = "problem" if len(found.problems) == 1 else "problems"
+        common.say(f"{len(found.problems)} {many} in {found.records} records", style="red")
     else:
         common.say(f"{found.records} records, no problems", style="green")
+
+
+def _alike(problems: Sequence[str]) -> list[str]:
+    """Problems, those that differ in their line alone as one."""
+    lines: dict[str, list[str]] = {}
+    for problem in problems:
+        where, _, what = problem.partition(": ")
+        lines.setdefault(what, []).append(where)
+    return [
+        f"{where[0]}{f' and {len(where) - 1} more' if len(where) > 1 else ''}: {what}"
+        for what, where in lines.items()
+    ]
 
 
 def convert(

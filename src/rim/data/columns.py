@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -64,7 +65,10 @@ class Reading:
         except DataError as error:
             if not isinstance(record, dict) or names.model_fields_set:
                 raise
-            raise DataError(f"{error}; fields of other names: {_how_to_name('question')}") from None
+            missing = next(n for n in (names.question, names.answer) if n not in record)
+            near = difflib.get_close_matches(missing, record, 1)
+            hint = _how_to_name(missing, *near) if near else _how_to_name("question")
+            raise DataError(f"{error}; fields of other names: {hint}") from None
         steps = None
         if names.steps is not None:
             if names.steps not in record and "steps" in names.model_fields_set:
@@ -79,10 +83,10 @@ class Reading:
         )
 
 
-def _how_to_name(role: str) -> str:
+def _how_to_name(role: str, name: str = "NAME") -> str:
     return (
-        f"--column {role}=NAME (in a recipe columns.{role} of this source: rim train --set "
-        f"data.train.columns.{role}=NAME)"
+        f"--column {role}={name} (in a recipe columns.{role} of this source: rim train --set "
+        f"data.train.columns.{role}={name})"
     )
 
 

@@ -137,8 +137,9 @@ def _prosqa(record: dict[str, Any], origin: str) -> Example:
     return make_example(record["question"], record["steps"], record["answer"], origin)
 
 
-def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
-    """Question and `id` (None if there is none) of a line that may have no answer.
+def question_of(raw: bytes, origin: str, field: str = "question") -> tuple[str, Any]:
+    """Question (what `field` holds) and `id` (None if there is none) of a line that may have no
+    answer.
 
     Raises:
         DataError: not UTF-8, not JSON, or no question in it.
@@ -147,8 +148,8 @@ def question_of(raw: bytes, origin: str) -> tuple[str, Any]:
         line = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{origin}: not UTF-8 text (byte {error.start})") from None
-    record = check_fields(parse_json(line, origin), origin, ["question"])
-    return check_text(record["question"], f"{origin}: field 'question'"), record.get("id")
+    record = check_fields(parse_json(line, origin), origin, [field])
+    return check_text(record[field], f"{origin}: field {field!r}"), record.get("id")
 
 
 def _gsm8k(record: dict[str, Any], origin: str) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from rim.train.memory import training_device
 from rim.train.processes import by_first, in_turn, is_first, join, tell_of_devices, wait
 from rim.train.run_folder import (
     RunFolder,
+    one_writer,
     open_run_folder,
     record_environment,
     remove_checkpoints,
@@ -55,11 +57,17 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         TrainingDivergedError: the loss became NaN or infinite; the last good checkpoint is kept.
         TrainingMemoryError: it does not fit into memory; likewise.
     """
-    with Termination() as termination, forgetting_sharding():
-        return _train(recipe, resume, console or Console(), termination)
+    with Termination() as termination, forgetting_sharding(), contextlib.ExitStack() as held:
+        return _train(recipe, resume, console or Console(), termination, held)
 
 
-def _train(recipe: Recipe, resume: bool, console: Console, termination: Termination) -> RunFolder:
+def _train(
+    recipe: Recipe,
+    resume: bool,
+    console: Console,
+    termination: Termination,
+    held: contextlib.ExitStack,
+) -> RunFolder:
     join()
     if not is_first():
         console = Console(quiet=True)
@@ -68,6 +76,7 @@ def _train(recipe: Recipe, resume: bool, console: Console, termination: Terminat
     refusals.refuse_flex_without_gpu(recipe)
     train_set, validation_set = load_training_data(recipe.data, recipe.seed)
     run = by_first(lambda: open_run_folder(recipe, resume))
+    by_first(lambda: held.enter_context(one_writer(run)))
     console.print(
         f"[bold]{recipe.name}[/]: {len(train_set)} training and "
         f"{len(validation_set)} validation examples"

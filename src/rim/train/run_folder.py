@@ -15,8 +15,9 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rim.config.differences import difference
 from rim.config.recipe_yaml import dump_yaml, load_recipe
 from rim.data.examples import Example
 from rim.data.sources import data_hash
+from rim.locks import alone
 from rim.results import environment, read_json, write_json, write_text
 
 
@@ -68,6 +70,18 @@ def open_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     return run
 
 
+@contextlib.contextmanager
+def one_writer(run: RunFolder) -> Generator[None]:
+    """Keep other processes from training the same run, by a lock on its recipe.
+
+    Raises:
+        ConfigError: one does.
+    """
+    otherwise = f"another process is training {run.path}; let it end, or stop it first"
+    with run.config_file.open("rb") as file, alone(file, otherwise):
+        yield
+
+
 def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
     """The folder of a run, which `open_run_folder` may open; nothing is made yet.
 
@@ -81,10 +95,10 @@ def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
         if run.path.exists() and {path.name for path in run.path.iterdir()} - {
             "config.yaml.partial"
         }:
-            raise ConfigError(
-                f"{run.path} exists; continue it with --resume, "
-                "or choose another name with --set name=..."
-            )
+            otherwise = f"is finished: its model is in {run.model_dir}"
+            if not run.finished:
+                otherwise = "exists; continue it with --resume"
+            raise ConfigError(f"{run.path} {otherwise}, or choose another name with --set name=...")
         return run
     if not run.config_file.exists():
         raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")

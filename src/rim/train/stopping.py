@@ -1,5 +1,5 @@
-"""What ends a stage before its last step: SIGTERM, which schedulers send before they take a machine
-away (training saves, and leaves), and a validation that rises no more.
+"""What ends a stage before its last step: Ctrl-C, and SIGTERM, which schedulers send before they
+take a machine away (training saves, and leaves), and a validation that rises no more.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -25,33 +26,53 @@ TERMINATED = 143
 class TerminatedError(KeyboardInterrupt):
     """Somebody asked the process to end; a checkpoint has been saved where there was work."""
 
-    exit_code = TERMINATED
+    def __init__(self, message: str, exit_code: int = TERMINATED):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Termination(TrainerCallback):
-    """While it is open, SIGTERM lets a training step end, saves, and raises `TerminatedError`; a
-    second one raises at once, and so does one outside of a stage's steps, where there is nothing
-    to save.
+    """While it is open, SIGTERM and Ctrl-C let a training step end, save, and raise
+    `TerminatedError`; a second one raises at once, and so does one outside of a stage's steps,
+    where there is nothing to save. Of several processes Ctrl-C stops each at once: their launcher
+    hears it, too, and ends them.
     """
 
     def __init__(self) -> None:
-        self._asked = self._training = self._saving = False
-        self._before: Any = None
+        self._asked, self._training, self._saving = 0, False, False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Termination:
         # Only a main thread may listen to signals.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._hear)
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._hear)
+            now = signal.getsignal(signal.SIGINT)
+            if now is signal.default_int_handler or isinstance(
+                getattr(now, "__self__", None), Termination
+            ):  # nobody else listens, nor wants it ignored
+                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _hear(self, *_: Any) -> None:
-        if self._asked or not self._training:
-            raise TerminatedError("Terminated.")
-        self._asked = True
+    def _hear(self, number: int, _: Any) -> None:
+        interrupted = number == signal.SIGINT
+        # A comparison that was interrupted sends its workers SIGTERM: they have begun to save.
+        again = self._asked and (interrupted or number == self._asked)
+        if again or not self._training or (interrupted and process_count() > 1):
+            raise KeyboardInterrupt if interrupted else TerminatedError("Terminated.")
+        if self._asked:
+            return
+        self._asked = number
+        if interrupted:
+            print("Ending this step to save it; Ctrl-C again stops at once.", file=sys.stderr)
+
+    def _ended(self, state: Any) -> TerminatedError:
+        word = "Interrupted" if self._asked == signal.SIGINT else "Terminated"
+        number = self._asked or signal.SIGTERM  # another process may have been the one that heard
+        return TerminatedError(f"{word}; step {state.global_step} is saved.", 128 + number)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._training = True
@@ -60,17 +81,17 @@ class Termination(TrainerCallback):
         # Several processes must agree, and asking costs a step time: not on every one.
         if process_count() > 1 and state.global_step % max(1, int(args.logging_steps)):
             return
-        if any_process(self._asked):
+        if any_process(bool(self._asked)):
             self._saving = control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._saving:
-            raise TerminatedError(f"Terminated; step {state.global_step} is saved.")
+            raise self._ended(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._training = False
         if process_count() == 1 and self._asked:  # the last step has been saved
-            raise TerminatedError(f"Terminated; step {state.global_step} is saved.")
+            raise self._ended(state)
 
 
 @contextlib.contextmanager

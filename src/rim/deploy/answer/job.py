@@ -12,7 +12,6 @@ never stopped, and the file is the same byte for byte.
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import json
 import os
@@ -27,7 +26,11 @@ from rim.config import ConfigError
 from rim.config.missing import no_such
 from rim.data.examples import DataError
 from rim.data.readers import question_of
+from rim.locks import alone
 from rim.results import file_sha256, read_json, write_json
+
+#: Lines that are read before the engine is there: a wrong name is in all of them.
+_PEEKED = 20
 
 Chunk = list[str]
 Row = dict[str, Any]
@@ -99,6 +102,7 @@ def answer_file(
     *,
     shard: Shard = Shard(),
     resume: bool = False,
+    field: str = "question",
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Answer every question of a JSONL file, in order, into another one.
@@ -109,6 +113,7 @@ def answer_file(
 
     Args:
         resume: continue `out`, or begin it.
+        field: what the input calls its `question`.
         progress: called with the number of lines done since the last call, those found in `out`
             included.
 
@@ -118,24 +123,19 @@ def answer_file(
     Raises:
         ConfigError: `out` exists and `resume` was not asked for, or was made from another input or
             with other settings, or another job writes it.
-        DataError: no such input.
+        DataError: no such input, or no question in any of its first lines.
     """
-    if not questions.is_file():
-        raise DataError(no_such("file", questions))
-    if out.exists() and not resume:
-        raise ConfigError(f"{out} exists; continue it with --resume, or give another --out")
-    if out.exists() and out.samefile(questions):
-        raise ConfigError(f"{out} is the input")
+    check_job(questions, out, resume=resume, field=field)
     out.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    with out.open("a+b") as file, _alone(file, out):
-        _same_job(out, file, _job(questions, engine, shard))
-        done, errors = _continue(file, out, _read(questions, shard))
+    with out.open("a+b") as file, alone(file, f"another job is writing {out}"), _tidied(file, out):
+        _same_job(out, file, _job(questions, engine, shard, field))
+        done, errors = _continue(file, out, _read(questions, shard, field))
         engine.answered = done > errors
         if progress:
             progress(done)
         lines = done
-        for rows in _answered(engine, _read(questions, shard), done):
+        for rows in _answered(engine, _read(questions, shard, field), done):
             file.write(b"".join(question.row(row) for question, row in rows))
             file.flush()
             lines += len(rows)
@@ -153,22 +153,50 @@ def answer_file(
     }
 
 
+def check_job(questions: Path, out: Path, *, resume: bool, field: str = "question") -> None:
+    """What can be known of a job before its engine is there; see `answer_file`."""
+    if not questions.is_file():
+        raise DataError(no_such("file", questions))
+    if out.exists() and not resume:
+        raise ConfigError(f"{out} exists; continue it with --resume, or give another --out")
+    if out.exists() and out.samefile(questions):
+        raise ConfigError(f"{out} is the input")
+    first = list(itertools.islice(_read(questions, Shard(), field), _PEEKED))
+    if first and all(question.error for question in first):
+        raise DataError(
+            f"no question in the first {len(first)} lines: {first[0].error}; a field of another "
+            "name: --column question=NAME"
+        )
+
+
+@contextlib.contextmanager
+def _tidied(file: BinaryIO, out: Path) -> Generator[None]:
+    """A job that ended before its first answer leaves nothing that is in the next one's way."""
+    try:
+        yield
+    except BaseException:
+        if not os.fstat(file.fileno()).st_size:
+            out.unlink(missing_ok=True)
+            _job_file(out).unlink(missing_ok=True)
+        raise
+
+
 def count_lines(questions: Path, shard: Shard) -> int:
     """Lines that a job will write: what a progress bar needs."""
     with questions.open("rb") as file:
         return sum(bool(raw.strip()) and shard.has(n) for n, raw in enumerate(file, 1))
 
 
-def _read(path: Path, shard: Shard) -> Iterator[_Question]:
+def _read(path: Path, shard: Shard, field: str) -> Iterator[_Question]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if raw.strip() and shard.has(number):
-                yield _question(raw, number, f"{path.name}, line {number}")
+                yield _question(raw, number, f"{path.name}, line {number}", field)
 
 
-def _question(raw: bytes, number: int, origin: str) -> _Question:
+def _question(raw: bytes, number: int, origin: str, field: str) -> _Question:
     try:
-        text, given = question_of(raw, origin)
+        text, given = question_of(raw, origin, field)
     except DataError as error:
         return _Question(number, None, None, str(error))
     return _Question(number, text, given, None)
@@ -201,15 +229,23 @@ def _answered(
 # --- continuing ----------------------------------------------------------------------------------
 
 
-def _job(questions: Path, engine: AnswerEngine, shard: Shard) -> dict[str, Any]:
+def _job(questions: Path, engine: AnswerEngine, shard: Shard, field: str) -> dict[str, Any]:
     """Return all that a continued job must share with the one that began."""
-    digest = file_sha256(questions)[:16]
-    return {"input_sha256": digest, "shard": f"{shard.index}/{shard.count}", **engine.describe()}
+    return {
+        "input_sha256": file_sha256(questions)[:16],
+        "shard": f"{shard.index}/{shard.count}",
+        "field": field,
+        **engine.describe(),
+    }
+
+
+def _job_file(out: Path) -> Path:
+    return out.with_name(out.name + ".job.json")
 
 
 def _same_job(out: Path, file: BinaryIO, job: dict[str, Any]) -> None:
     """Write the job beside its output, or compare it with the one that is there."""
-    path = out.with_name(out.name + ".job.json")
+    path = _job_file(out)
     if not os.fstat(file.fileno()).st_size:
         write_json(path, job)
         return
@@ -253,25 +289,3 @@ def _continue(file: BinaryIO, out: Path, questions: Iterator[_Question]) -> tupl
         done, errors, place = done + 1, errors + failed, place + len(raw)
     file.truncate(place)
     return done, errors
-
-
-#: What a file system that has no locks says of them.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
-
-
-@contextlib.contextmanager
-def _alone(file: BinaryIO, out: Path) -> Generator[None]:
-    """Lock the output against a second job, where the system can."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(f"another job is writing {out}") from None
-    except OSError as error:  # shared file systems without locks
-        if error.errno not in _NO_LOCKS:
-            raise
-    yield  # closing the file ends the lock
