@@ -71,25 +71,26 @@ def find_engine(wanted: EngineChoice, subject: Subject) -> Engine:
     for name in names:
         if engine := _installed(name):
             return engine
+    raise ConfigError(_why_none(wanted, subject, names))
+
+
+def _why_none(wanted: EngineChoice, subject: Subject, names: Sequence[EngineName]) -> str:
+    """What to do where none of `names`, those that could serve a model, is installed."""
     if names:
         listed = "\n".join(f"- {_HOW_TO_INSTALL[name]}" for name in names)
-        raise ConfigError(f"no engine to serve with is installed; install one of\n{listed}")
+        return f"no engine to serve with is installed; install one of\n{listed}"
     if subject.several:
         listed = ", ".join(file.name for file in subject.several)
-        raise ConfigError(
-            f"{subject.folder} has several GGUF files ({listed}); name the one to serve"
-        )
+        return f"{subject.folder} has several GGUF files ({listed}); name the one to serve"
     if subject.folder is None:
-        raise ConfigError(
-            f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
-        )
+        return f"{wanted} reads an exported folder, not {subject.gguf}; llama.cpp reads GGUF files"
     folder = str(subject.folder)
     steps = [["rim", "gguf", folder, "--out", f"{folder}/model.gguf"]]
     if subject.run is not None:
         steps.insert(0, ["rim", "export", str(subject.run), "--out", folder])
     commands = " and then ".join(f"`{shlex.join(step)}`" for step in steps)
     source = subject.run or folder
-    raise ConfigError(f"llama.cpp reads GGUF files, and {source} has none; make one: {commands}")
+    return f"llama.cpp reads GGUF files, and {source} has none; make one: {commands}"
 
 
 def _installed(name: EngineName) -> Engine | None:
