@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,35 @@ def test_the_alignment_decides_what_blocks_have_room_for(tmp_path):
     raw["stages"] = [raw["stages"][0] | {"alignment": "next_step", "max_steps": 1}]
     result = rim.dry_run(recipe_from_dict(raw))
     assert result["steps"]["room"] == 5 and result["notes"] == []
+
+
+def test_a_busy_machine_is_said_where_threads_wait_for_each_other(tmp_path, monkeypatch):
+    raw = raw_recipe(tmp_path) | {"data": write_data(tmp_path / "d.jsonl", steps=2)}
+    raw["stages"] = [raw["stages"][0] | {"max_steps": 1}]
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 1.0, 1.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for threads, load, said in ((2, 9.0, True), (1, 9.0, False), (2, 1.0, False)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 1.0, 1.0))
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        busy = [note for note in notes_of(raw) if "load 9 on 2 processors" in note]
+        assert bool(busy) == said
+
+
+def test_long_answers_are_timed_by_short_ones(tmp_path, monkeypatch):
+    raw = raw_recipe(tmp_path) | {"data": write_data(tmp_path / "d.jsonl", steps=2)}
+    raw["stages"] = [raw["stages"][0] | {"max_steps": 1}]
+    asked = []
+
+    def score(recipe, *rest):
+        asked.append(recipe.validation.max_new_tokens)
+        return lambda model: time.sleep(0.01 * asked[-1]) or {"accuracy": 0.0}
+
+    monkeypatch.setattr("rim.train.stage_trial.validation_score", score)
+    raw["validation"] = {"num_examples": 8, "max_new_tokens": 218}
+    found = []
+    result = rim.dry_run(recipe_from_dict(raw), found=lambda what, part: found.append(what))
+    assert asked == [2, 18] and found == ["data", "stage"]
+    assert 1.8 < result["stages"][0]["seconds_a_validation"] < 4  # 0.01 s a token, 218 of them
 
 
 @pytest.mark.slow

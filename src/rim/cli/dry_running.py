@@ -11,8 +11,15 @@ from rim.report.text import duration
 BAR = 40
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print the result of `rim.train.dry_run` for people."""
+def show(what: str, found: dict[str, Any]) -> None:
+    """Print a part of a dry run for people, as soon as it is known."""
+    if what == "data":
+        _data(found)
+    else:
+        _stage(found)
+
+
+def _data(result: dict[str, Any]) -> None:
     data, say = result["data"], common.say
     say(f"{result['name']}: {data['train']:,} training, {data['validation']:,} validation examples")
     of = "" if data["counted"] >= data["train"] else f" (of {data['counted']:,} examples)"
@@ -21,8 +28,11 @@ def show(result: dict[str, Any]) -> None:
     _histogram(result["steps"])
     parameters = result["parameters"]
     say(f"Parameters: {parameters['trainable']:,} of {parameters['total']:,} train")
-    for stage in result["stages"]:
-        _stage(stage)
+
+
+def show_whole(result: dict[str, Any]) -> None:
+    """Print what is known when all parts are."""
+    say = common.say
     memory, writes = result["memory"], result["writes"]
     peak = "not known" if memory["peak"] is None else f"{memory['peak'] / 1e9:.2f} GB"
     say(f"Memory on {memory['device']}: {peak} at its peak so far, {_size(memory['free'])} free")

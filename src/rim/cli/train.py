@@ -74,11 +74,11 @@ def _look_only(settings: Any, json_: bool) -> None:
     from rim.cli import dry_running
     from rim.train.dry_run import dry_run
 
-    result = dry_run(settings, console=common.console_for(json_))
     if json_:
-        common.print_json(result)
-    else:
-        dry_running.show(result)
+        common.print_json(dry_run(settings, console=common.console_for(json_)))
+        return
+    console = common.console_for(json_)
+    dry_running.show_whole(dry_run(settings, console=console, found=dry_running.show))
 
 
 def _summary(run: Any) -> dict[str, Any]:

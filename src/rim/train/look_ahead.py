@@ -5,10 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from rim.config import Recipe, StageConfig
 from rim.core.tokens import PromptEncoder
@@ -17,6 +20,7 @@ from rim.data.sources import solutions_in_one_step
 from rim.infer.answers import grade
 from rim.methods import METHODS
 from rim.models.folder import FORMAT_FILE
+from rim.train.memory import training_device
 from rim.train.refusals import refuse_too_long
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Examples, the longest by characters, that every stage is tried on before the first one begins.
 LONGEST = 20
+#: Load by processor from which a machine is called busy.
+BUSY = 1.5
 #: Formats whose steps may stand in one string.
 _BY_COLUMNS = ("auto", "jsonl", "csv", "parquet", "hub")
 #: Share of the training examples that a smaller number of blocks than the largest covers.
@@ -44,10 +50,28 @@ def look_ahead(
         if stage.objective == "answer" or all(e.steps for e in longest):
             layouts = curriculum.lay_out(longest, stage, encoder)
             refuse_too_long(longest, [layout.max_position for layout in layouts], model)
-    sentences = [_about_chat(recipe, encoder), _about_prose(recipe, examples)]
+    sentences = [
+        _about_the_machine(recipe.stages[0]),
+        _about_chat(recipe, encoder),
+        _about_prose(recipe, examples),
+    ]
     sentences.append(_about_answers(encoder, examples))
     sentences += [_about_blocks(recipe, stage, examples) for stage in recipe.stages]
     return [sentence for sentence in sentences if sentence]
+
+
+def _about_the_machine(stage: StageConfig) -> str | None:
+    """Threads that will wait for each other; without a GPU they are what trains."""
+    threads, processors = torch.get_num_threads(), os.cpu_count() or 1
+    if threads == 1 or not hasattr(os, "getloadavg") or training_device(stage).type != "cpu":
+        return None
+    load, _, _ = os.getloadavg()
+    if load < BUSY * processors:
+        return None
+    return (
+        f"this machine is busy (load {load:.0f} on {processors} processors), and the {threads} "
+        "threads of a training wait for each other there; one is often faster: OMP_NUM_THREADS=1"
+    )
 
 
 def longest_examples(examples: Sequence[Example], count: int) -> list[Example]:
