@@ -57,16 +57,19 @@ def wrong_answers_file(result: Path) -> Path:
     return result.with_name(f"{result.stem}-wrong.jsonl")
 
 
+#: Of a checkout all but what results are written into, and written about.
+_MATTERS = (":(top)", ":(top,exclude)results", ":(top,exclude)docs", ":(top,exclude)*.md")
+
+
 def git_commit() -> str | None:
-    """Commit of the checkout that holds this package; `-dirty` if files differ; None outside a
-    checkout.
+    """Commit of the checkout that holds this package; `-dirty` if files differ of which a result
+    may depend, so not documents nor other results; None outside a checkout.
     """
     folder = Path(__file__).parent
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        return commit + (
-            "-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else ""
-        )
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", *_MATTERS)
+        return commit + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
