@@ -1,4 +1,6 @@
-"""Small files in published formats, whose gold answers a test chooses."""
+"""Small files in published formats, whose gold answers a test chooses; examples of a task; the rows
+of a JSONL.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rim.data.sources import load_examples, task_source
+
 NUMBERS = ("7", "12", "1,250", "0.5", "-3", "40")
+
+
+def examples_of(task, *overrides, num_examples=150, split="train", seed=0):
+    knobs = {"num_examples": num_examples, "split": split, "seed": seed}
+    return load_examples(task_source(task, knobs, overrides))
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def gsm8k_file(folder: Path, answers: Sequence[str] = NUMBERS) -> Path:

@@ -15,6 +15,7 @@ import pytest
 import warm
 from conftest import tiny_model
 from export_models import make_run
+from question_files import rows_of
 from stub_server import Reply, event, stub
 from test_cli import rim_command, rim_json
 
@@ -62,10 +63,6 @@ def questions_file(folder: Path, count: int) -> Path:
     rows = [{"question": f"What is {i} and {i * i % 97}?", "id": f"q{i}"} for i in range(count)]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return path
-
-
-def rows_of(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 @pytest.fixture(scope="module")

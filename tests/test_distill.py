@@ -13,6 +13,7 @@ import torch
 import warm
 from conftest import tiny_model
 from export_models import make_run
+from question_files import rows_of
 from teacher_server import Said, teacher
 from test_cli import rim_command, rim_json
 
@@ -53,10 +54,6 @@ def problems(folder, count):
 def solution(question, form=SHORT, wrong=0):
     a, b = (int(word.strip("?")) for word in question.split() if word.strip("?").isdigit())
     return form.format(a=a, b=b, c=a + b + wrong)
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_of_several_samples_the_shortest_right_one_is_kept(tmp_path):

@@ -220,13 +220,15 @@ def test_one_process_loads_and_asks_what_two_trained(trained):
 
 @pytest.mark.parametrize(
     ("batch_size", "micro", "processes", "expected"),
-    [(8, None, 1, 8), (8, None, 2, 4), (8, 2, 2, 2), (8, None, 8, 1), (8, 1, 4, 1)],
+    [(8, "auto", 1, 8), (8, "auto", 2, 4), (8, 2, 2, 2), (8, "auto", 8, 1), (8, 1, 4, 1)],
 )
 def test_a_batch_is_shared(batch_size, micro, processes, expected):
     assert micro_batch(stage(batch_size=batch_size, micro_batch_size=micro), processes) == expected
 
 
-@pytest.mark.parametrize(("batch_size", "micro", "processes"), [(8, None, 3), (8, 4, 4), (2, 1, 4)])
+@pytest.mark.parametrize(
+    ("batch_size", "micro", "processes"), [(8, "auto", 3), (8, 4, 4), (2, 1, 4)]
+)
 def test_a_batch_that_cannot_be_shared_is_refused(batch_size, micro, processes):
     with pytest.raises(ConfigError, match=r"batch_size \d+ is not a multiple of \d processes"):
         micro_batch(stage(batch_size=batch_size, micro_batch_size=micro), processes)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections import Counter
 
 import pytest
+import question_files
 import relations_shortcuts
 from pydantic import ValidationError
 
 from rim.config import RelationsConfig
 from rim.data.examples import DataError, Example
-from rim.data.sources import load_examples, task_source
 from rim.data.tasks.drawing import PEOPLE, split_of
 from rim.data.tasks.relations import NAMES
 
@@ -23,9 +24,7 @@ FACT_WORDINGS = (
 )
 
 
-def examples_of(*overrides, num_examples=150, split="train", seed=0):
-    knobs = {"num_examples": num_examples, "split": split, "seed": seed}
-    return load_examples(task_source("relations", knobs, overrides))
+examples_of = functools.partial(question_files.examples_of, "relations")
 
 
 def read(question):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from conftest import real_data
+from question_files import rows_of
 from test_cli import rim_command, rim_json
 
 from rim.data.sources import open_file
@@ -93,10 +94,6 @@ def test_a_megabyte_of_digits_is_looked_through_once():
     text = "1 " * 250_000 + "\n1+1=2"
     assert split_solution(text, "equations").steps[-1].endswith("1+1=2")
     assert time.process_time() - start < 20
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_rows_that_fail_stand_beside_with_their_reason(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import real_data
 from pydantic import ValidationError
+from question_files import examples_of
 
 from rim.config import (
     ArithmeticConfig,
@@ -64,11 +65,6 @@ TASKS = (
     "relations",
     "word_problems",
 )
-
-
-def examples_of(task, *overrides, num_examples=150, split="train", seed=0):
-    knobs = {"num_examples": num_examples, "split": split, "seed": seed}
-    return load_examples(task_source(task, knobs, overrides))
 
 
 # --- what all tasks share ------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def _probe(
                         rows[block][layer] = round(float(np.mean(list(hits.values()))), 4)
                         if kind == "trained" and block:
                             _keep_best(best, chosen, target, block, layer, hits, probe, untouched)
-                trust.look(name, block, layer, states_ND)
+                trust.look(name, block, states_ND)
                 progress(1)
     values = {
         target.name: {
@@ -260,8 +260,10 @@ class _TrustProbes:
         self.control_N = np.array([label == "1" for label in drawn])
         self.maps: dict[str, Map] = {}
 
-    def look(self, name: str, block: int, layer: int, states_ND: np.ndarray) -> None:
-        """Row 0, the question's own state, foretells the answer after the last block."""
+    def look(self, name: str, block: int, states_ND: np.ndarray) -> None:
+        """Layer after layer. Row 0, the question's own state, foretells the answer after the last
+        block.
+        """
         kinds = {name: self.right_NK[:, block - 1]}
         if name == "trained":
             kinds["control"] = self.control_N

@@ -20,11 +20,11 @@ def share(right: Sequence[bool]) -> dict[str, Any]:
     return {"right": count, "total": total, "accuracy": accuracy, "low": low, "high": high}
 
 
-def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: int, total: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion, as shares. An empty sample gives (0, 1)."""
     if total == 0:
         return (0.0, 1.0)
-    share = successes / total
+    share, z = successes / total, 1.959964
     centre = share + z * z / (2 * total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total

@@ -37,35 +37,26 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
         ConfigError: a setting is wrong, or does not exist.
     """
     of_start = [o.removeprefix("start.") for o in overrides if o.startswith("start.")]
-    outer = [o for o in overrides if o.partition("=")[0].partition(".")[0] in _KEYS]
+    outer = [o for o in overrides if _first_key(o) in _KEYS]
     own = [o for o in overrides if not o.startswith("start.") and o not in outer]
     for override in overrides:
-        key = override.partition("=")[0].partition(".")[0]
-        if key == "seed":
+        if _first_key(override) == "seed":
             raise ConfigError(f"{override}: --seeds says which seeds there are")
     raw = read_recipe(entry.file, tuple(own))
     recipe = recipe_from_dict(raw, entry.name)
-    start, starts = start_of(recipe), {}
-    declared = start_of(entry.recipe())
-    if declared is not None and start is None:
+    start, starts, method = start_of(recipe), {}, _without_what_is_shared(raw)
+    if start is not None:
+        content = _start_recipe(entry, start, of_start)
+        starts = {"start": _without_what_is_shared(content)}
+        model = {key: value for key, value in method["model"].items() if key != "base"}
+        method |= {"from": "start", "model": model}
+    elif declared := start_of(entry.recipe()):
         raise ConfigError(
             f"{entry.name} starts from {declared.name}, so its base is that of the start: set "
             f"start.model.base={raw['model']['base']}"
         )
-    if of_start and start is None:
+    elif of_start:
         raise ConfigError(f"{entry.name} starts from the base itself: there is no start to set")
-    for override in of_start:
-        if override.partition("=")[0].partition(".")[0] in _OF_THE_COMPARISON:
-            raise ConfigError(f"start.{override}: this is set for the start and the method alike")
-    method = {key: value for key, value in raw.items() if key not in _OF_THE_COMPARISON}
-    if start is not None:
-        content = read_recipe(start.file, tuple(of_start))
-        recipe_from_dict(content, f"start of {entry.name}")
-        starts = {
-            "start": {k: v for k, v in content.items() if k not in _OF_THE_COMPARISON},
-        }
-        model = {key: value for key, value in method["model"].items() if key != "base"}
-        method |= {"from": "start", "model": model}
     tests = expected().tests
     written = {
         "name": f"paper_{entry.base}",
@@ -97,6 +88,23 @@ def comparison_of(entry: Entry, seeds: Sequence[int], overrides: Sequence[str] =
             )
         apply_override(written, override)
     return settings_from_dict(Comparison, written, entry.name)
+
+
+def _first_key(override: str) -> str:
+    return override.partition("=")[0].partition(".")[0]
+
+
+def _without_what_is_shared(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in _OF_THE_COMPARISON}
+
+
+def _start_recipe(entry: Entry, start: Entry, overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        if _first_key(override) in _OF_THE_COMPARISON:
+            raise ConfigError(f"start.{override}: this is set for the start and the method alike")
+    content = read_recipe(start.file, tuple(overrides))
+    recipe_from_dict(content, f"start of {entry.name}")
+    return content
 
 
 def planned(entry: Entry, settings: Comparison) -> dict[str, Any]:
