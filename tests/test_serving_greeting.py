@@ -8,6 +8,7 @@ import shlex
 from typing import Any
 
 import pytest
+import yaml
 from serving_subjects import (
     FOLDER,
     GGUF,
@@ -18,7 +19,7 @@ from serving_subjects import (
 )
 
 from rim.deploy.serve import Engine, Plan, Subject, greeting, page_url
-from rim.deploy.serve.start import PAGE
+from rim.deploy.serve.start import PAGE, QUESTION, trained_question
 
 
 def plan_of(engine: Engine, subject: Subject, **more: Any) -> Plan:
@@ -99,3 +100,23 @@ def test_the_pages_address_carries_its_fields():
         "&run=1"
     )
     assert page_url("http://h") == f"{PAGE.as_uri()}#server=http%3A%2F%2Fh"
+
+
+def test_the_question_is_one_of_the_runs_own_data(tmp_path):
+    data = tmp_path / "my.jsonl"
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = {
+        "name": "run",
+        "data": {"train": {"format": "jsonl", "path": str(data)}},
+        "model": {"base": "any"},
+        "method": "direct",
+        "stages": [{"name": "a", "objective": "answer", "max_steps": 1, "batch_size": 1}],
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(recipe))
+    assert trained_question(run) == QUESTION
+    data.write_text('{"question": "What do 3 caps cost?", "answer": "9"}\n')
+    assert trained_question(run) == trained_question(run / "exported") == "What do 3 caps cost?"
+    assert "'What do 3 caps cost?'" in greeting(plan_of(LLAMA, GGUF), trained_question(run))
+    data.write_text(json.dumps({"question": "long " * 100, "answer": "9"}) + "\n")
+    assert trained_question(run) == QUESTION

@@ -40,6 +40,7 @@ def serve(
     with common.clear_errors():
         from rim.config import ConfigError
         from rim.deploy.serve import check_port, greeting, plan_server
+        from rim.deploy.serve.start import trained_question
 
         if extra and not extra[0].startswith("-"):
             raise ConfigError(
@@ -55,7 +56,8 @@ def serve(
         if planned.subject.run is not None:
             _export(planned.subject.run, planned.model)
             planned = plan_server(path, **options)
-        typer.echo(greeting(planned))  # it flushes, which the end of this process would not
+        # It flushes, which the end of this process would not.
+        typer.echo(greeting(planned, trained_question(path)))
         planned.start()
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rim.config import ConfigError
+from rim.config.recipe_yaml import load_recipe
+from rim.data.examples import DataError
+from rim.data.sources import read_source
 from rim.deploy.serve.engines import (
     KEY_VARIABLES,
     Engine,
@@ -26,7 +29,8 @@ from rim.deploy.serve.subject import Subject, find_subject
 
 #: Asks a server from a browser: one file, opened as it is.
 PAGE = Path(__file__).with_name("page.html")
-QUESTION = "3+4-5="
+#: What is asked where no run says what it was trained on, and the longest that is printed.
+QUESTION, LONGEST_QUESTION = "3+4-5=", 300
 _MAX_TOKENS = 64
 
 
@@ -152,7 +156,23 @@ def _bind_once(family: int, kind: int, protocol: int, address: Any) -> None:
         probe.bind(address)
 
 
-def greeting(plan: Plan) -> str:
+def trained_question(path: Path) -> str:
+    """A question of the data that a run (or the run around an export) was trained on."""
+    recipes = [folder / "config.yaml" for folder in (path, path.parent)]
+    recipe = next((file for file in recipes if file.exists()), None)
+    if recipe is None:
+        return QUESTION
+    try:
+        source = load_recipe(recipe).data.train
+        if source.task is None and not Path(source.path or "").is_file():
+            return QUESTION  # a set of the hub is no reason to ask the network
+        first = next(read_source(source)).question
+    except (ConfigError, DataError, OSError, StopIteration):  # changed since
+        return QUESTION
+    return first if len(first) <= LONGEST_QUESTION else QUESTION
+
+
+def greeting(plan: Plan, question: str = QUESTION) -> str:
     """The address, and how to ask there: curl, our command, Python and our page."""
     options: dict[str, Any] = {"temperature": 0, "max_tokens": _MAX_TOKENS}
     extra: dict[str, Any] = {}
@@ -160,7 +180,7 @@ def greeting(plan: Plan) -> str:
         extra = {"chat_template_kwargs": {"blocks": plan.default_blocks}}
     if plan.forbidden_ids:
         options["logit_bias"] = {str(token): -100 for token in plan.forbidden_ids}
-    messages = [{"role": "user", "content": QUESTION}]
+    messages = [{"role": "user", "content": question}]
     variable = plan.key_variable
     curl = " ".join(
         [
@@ -173,7 +193,7 @@ def greeting(plan: Plan) -> str:
     key = ["--api-key-env", variable] if plan.has_key else []
     ids = ",".join(map(str, plan.forbidden_ids))
     never = ["--forbid", ids] if ids else []
-    ask = shlex.join(["rim", "ask", "--server", plan.url, QUESTION, *key, *never])
+    ask = shlex.join(["rim", "ask", "--server", plan.url, question, *key, *never])
     if extra:  # unknown to the client, so it goes as it is
         options["extra_body"] = extra
     arguments = {"model": plan.model, "messages": messages, **options}
