@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rim.report.leads import LEVEL, lead
+from rim.report.learned import has_learned
 from rim.report.page.causal import verdict_call
 from rim.report.page.gather import (
     Material,
@@ -15,7 +17,7 @@ from rim.report.page.gather import (
 )
 from rim.report.page.words import METHODS
 from rim.report.text import percent
-from rim.report.verdict import LEVEL, lead, seeds_in_words, timed_together, verdict
+from rim.report.verdict import seeds_in_words, timed_together, verdict
 
 
 def headline(material: Material) -> list[str]:
@@ -50,11 +52,14 @@ def _comparison_headline(
     if "latency" in own:
         line += f", in {own['latency']['answer_ms']['mean']:.1f} ms a question"
     lines = [line + "."]
+    content = comparison["tasks"][task]
+    # Models that have not learned often write on to the limit: their times mislead.
+    timed = {n for n in others if all(has_learned(content, m, reference) for m in (n, reference))}
     leads = {name: lead(methods, name, reference) for name in others}
     gaps = {name: gap for name, gap in leads.items() if gap is not None}
     for word, sign in (("better", 1), ("worse", -1)):
         found = [
-            f"{name} by {100 * abs(gap):.1f} points{_beside(others[name], own)}"
+            f"{name} by {100 * abs(gap):.1f} points{_beside(others[name], own, name in timed)}"
             for name, gap in gaps.items()
             if sign * gap > 0
         ]
@@ -69,10 +74,11 @@ def _comparison_headline(
     return lines
 
 
-def _beside(row: dict[str, Any], own: dict[str, Any]) -> str:
+def _beside(row: dict[str, Any], own: dict[str, Any], timed: bool) -> str:
     """In brackets: the other's time, and whether every seed alone shows the difference."""
     about = []
-    if "latency" in row and "latency" in own and timed_together(own["latency"], row["latency"]):
+    both = "latency" in row and "latency" in own
+    if timed and both and timed_together(own["latency"], row["latency"]):
         ratio = row["latency"]["answer_ms"]["mean"] / own["latency"]["answer_ms"]["mean"]
         if not 0.8 <= ratio <= 1.25:
             times = f"{ratio:.1f} times as long" if ratio > 1 else f"{ratio:.1f} of the time"
