@@ -80,7 +80,7 @@ def test_little_is_enough_where_it_is_surely_more_than_another_method_has():
 
 
 def test_a_reference_that_has_not_learned_what_others_have_is_said_to_be_so():
-    result, content = comparison(p=0.001, rim=90, direct=20, cot=990)
+    result, _ = comparison(p=0.001, rim=90, direct=20, cot=990)
     (lines,) = verdict(result).values()
     assert lines[1:] == [
         "RiM has not learned the task (9.0 % right, not surely more than the most frequent "
