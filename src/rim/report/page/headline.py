@@ -19,6 +19,11 @@ from rim.report.page.words import METHODS
 from rim.report.text import percent
 from rim.report.verdict import seeds_in_words, timed_together, verdict
 
+_HIDDEN = "question hidden from the read-out"
+#: Below this accuracy, blocks that change nothing may hold a guess; above that share the question
+#: is a source of the answer, too. As in `transplant_verdict`.
+_COMPETENT, _ALSO = 0.80, 0.25
+
 
 def headline(material: Material) -> list[str]:
     """Write the sentences for a reader who reads nothing else."""
@@ -118,7 +123,28 @@ def _what_controls_say(run: Run) -> list[str]:
         if moved:
             names = "; ".join(v["name"].partition(", ")[2] for v in moved)
             lines.append(f"Its accuracy surely {word} under {names} ({made_on(found)}).")
-    return lines or [f"No control changes its accuracy for sure ({made_on(found)})."]
+    lines = lines or [f"No control changes its accuracy for sure ({made_on(found)})."]
+    hidden = [v for v in tested if v["name"].endswith(_HIDDEN)]
+    return [*lines, *(_hidden_question(run, v) for v in hidden)]
+
+
+def _hidden_question(run: Run, control: dict[str, Any]) -> str:
+    """Whether the blocks alone are enough to answer; and whether the question alone is, too, if a
+    transplant tells.
+    """
+    before, after = 100 * control["from"], 100 * control["to"]
+    line = f"With the {_HIDDEN} {after:.1f} % are right, {before:.1f} % with it in sight"
+    if control["from"] < _COMPETENT or (control["p"] < LEVEL and control["to"] < control["from"]):
+        return f"{line}."
+    found = main_protocols(run).get("transplant", {}).get("verdicts", [])
+    rivals = [v["competitor"]["all"] for v in found if v["aim"] == "answer"]
+    alone = rivals[0].get("the question alone", 0.0) if rivals else 0.0
+    if alone <= _ALSO:
+        return f"{line}: the blocks hold an answer."
+    return (
+        f"{line}: the blocks hold an answer, but are not its only source, since the question alone "
+        f"gives it in {100 * alone:.1f} % of the transplants."
+    )
 
 
 def _what_blocks_do(run: Run) -> list[str]:
