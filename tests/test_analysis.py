@@ -30,7 +30,7 @@ from rim.evaluate.probes import (
 )
 from rim.evaluate.states import SHARD, block_states, collect_states
 from rim.infer.reasoner import Reasoner, load
-from rim.report.analysis import value_sentence
+from rim.report.analysis import CONTROL_LABELS, sentences, value_sentence
 
 QUESTIONS = [example.question for example in EXAMPLES]
 
@@ -250,4 +250,7 @@ def test_where_no_probe_could_be_trained_no_share_is_told():
     assert "too few questions for a probe (4 to train on" in value_sentence("step 1", row | maps)
     read = {"trained": [[0.25], [0.75]], "control": [[0.25], [0.5]]}
     said = value_sentence("step 1", row | read)
+    found = {"values": {"step 1": row | read}, "trust": {}}
+    assert list(sentences(found))[:2] == [said, CONTROL_LABELS] and "made-up" in CONTROL_LABELS
+    assert CONTROL_LABELS not in list(sentences(found | {"values": {}}))
     assert "block 1, layer 0 in 75 % of 3 test questions" in said and "in 25 %" in said

@@ -298,6 +298,14 @@ def test_more_blocks_than_trained_and_answers_without_an_end_are_named(work, run
     assert "trained with" not in told
 
 
+def test_no_file_of_wrong_answers_is_named_where_all_are_right(work, run, monkeypatch):  # noqa: F811
+    options = ("--blocks", 1, "--max-new-tokens", 1, "--overwrite")
+    assert "Wrong answers: " in rim_command("eval", run, "my_test.jsonl", *options)
+    monkeypatch.setattr("rim.evaluate.accuracy.grade", lambda *args, **kwargs: True)
+    told = rim_command("eval", run, "my_test.jsonl", *options)
+    assert "Wrong answers" not in told and "Result: " in told
+
+
 def test_a_port_in_use_is_named_before_a_model_is_loaded(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -17,7 +17,7 @@ from rim.config.recipe_yaml import settings_from_dict
 from rim.data.examples import DataError, Example
 from rim.data.sources import file_source, load_examples, open_file, parted
 from rim.report.comparison import notes
-from rim.report.verdict import _NOTHING_LEARNED, verdict
+from rim.report.verdict import verdict
 from rim.study import COMPARE_MY_DATA
 from rim.study.compare.my_data import _sources, compare_my_data
 
@@ -86,8 +86,11 @@ def test_from_a_csv_to_a_verdict_in_words(tmp_path, base, monkeypatch):
     result = json.loads((folder / "comparison.json").read_text())
     said = result["verdict"]["my_data"]
     assert said[0].startswith("RiM ") and "chain of thought " in said[0]
-    assert said[0].endswith("12 test questions, one seed.")
-    assert said[-1] == _NOTHING_LEARNED or said[-1].startswith("So ")
+    share = result["tasks"]["my_data"]["commonest_answer"]
+    assert said[0].endswith(
+        f"12 test questions, one seed; the most frequent answer: {100 * share:.1f} %."
+    )
+    assert said[-1].startswith(("None of them has learned the task", "So "))
     assert said == verdict(result)["my_data"]
     for line in said:
         assert " ".join(line.split()) in flat
@@ -298,7 +301,8 @@ def test_a_trial_in_which_nothing_was_learned_says_so():
         row["p"] = None
     budgets = [row for row in content["methods"].values() if row.get("exempt")]
     (lines,) = verdict(result).values()
-    assert lines[1 + len(budgets) :] == [_NOTHING_LEARNED]
+    (said,) = lines[1 + len(budgets) :]
+    assert said.startswith("None of them has learned the task, so this says nothing about memory")
     (lines,) = verdict(published()).values()
     assert not any("has learned the task" in line for line in lines)
 

@@ -285,7 +285,37 @@ def test_blocks_that_hold_the_answer_are_called_so_and_nothing_more(tokenizer, m
     assert verdicts["answer"]["controls"]["necessity"] == 1.0
     assert not verdicts["intermediate"]["holds"]
     assert [result["decides"][k]["accuracy"] for k in ("blocks", "question")] == [1.0, 1.0]
-    assert all(row["accuracy"] == 0.0 for row in verdicts["intermediate"]["by_step"].values())
+    by_step = verdicts["intermediate"]["by_step"].values()
+    assert all((row["accuracy"], row["carrier"]) == (0.0, "all blocks") for row in by_step)
+    said = "; ".join(f"step {step}: no part gives it" for step in (1, 2, 3))
+    assert verdicts["intermediate"]["step_line"].endswith(f"its own part: {said}")
+    assert verdicts["intermediate"]["carrier"] == "all blocks"
+    assert verdicts["intermediate"]["line"].startswith(
+        "no part of the blocks, transplanted, gives the answer that follows from the source's "
+    )
+    assert verdicts["answer"]["line"].startswith("all blocks, transplanted: 100.0 %")
+
+
+def test_blocks_that_hold_an_answer_beside_the_question_are_called_so(tokenizer, monkeypatch):
+    def either(recipient, source, part, what, step):
+        handed = part.kind in ("blocks", "question", "everything")
+        return (source if handed else recipient).worked.answer
+
+    result = run_machine(either, tokenizer, monkeypatch)
+    verdict = verdicts_of(result)["answer"]
+    assert verdict["failing"] == ["competitor"] and not verdict["holds"]
+    assert verdict["line"].endswith(
+        "no call (competitor); the blocks hold an answer but are not its only source"
+    )
+    said = verdict_lines(result)
+    assert any(
+        line.startswith(
+            "The blocks hold an answer but are not its only source (the question alone gives it in "
+            "100.0 %; thresholds not met: competitor). all blocks, transplanted: 100.0 %"
+        )
+        for line in said
+    )
+    assert not any("only source" in line for line in said[1:-1] if "intermediate" in line)
 
 
 def test_a_value_that_one_block_holds_is_found_though_others_are_not_there(tokenizer, monkeypatch):
@@ -317,7 +347,8 @@ def test_a_part_of_the_blocks_may_be_chosen_and_the_other_half_scores_it(tokeniz
     totals = [row["total"] for row in verdicts_of(result)["intermediate"]["by_step"].values()]
     assert sum(totals) == 60  # of 120 pairs
     said = verdict_lines(result)
-    assert said[0].startswith("Whose answer comes") and said[0].endswith(".")
+    assert said[0].startswith("Blocks of one question behind the text of another: the answer is")
+    assert said[0].endswith(".")
     assert any(line.startswith("Step by step") for line in said)
 
 
@@ -357,6 +388,14 @@ def test_interchange_finds_the_block_of_each_value(tokenizer, monkeypatch):
         assert step["unrelated"]["accuracy"] == 0.0
         at = {(cell["block"], tuple(cell["layers"])): cell["accuracy"] for cell in step["map"]}
         assert all(share == (block == step["step"]) for (block, _), share in at.items())
+
+
+def test_no_place_is_named_where_none_holds_the_value(tokenizer, monkeypatch):
+    monkeypatch.setattr(interchange_module, "_random_half", lambda seed: lambda between: between)
+    result = run_machine(ignores_blocks, tokenizer, monkeypatch, run_interchange)
+    for step in result["steps"]:
+        assert step["best"]["accuracy"] == 0.0
+        assert "in no block and no pair of" in step["line"] and "best in" not in step["line"]
 
 
 # --- what is written into the cache --------------------------------------------------------------

@@ -182,6 +182,30 @@ def test_a_page_shows_the_controls_of_the_trained_number_of_blocks_and_rises_as_
     assert main_protocols(run) == {"transplant": asked[0]}
 
 
+@pytest.mark.parametrize(
+    ("moved", "alone", "said"),
+    [
+        ((0.4, 0.98, 0.97), 0.1, "97.0 % are right, 98.0 % with it in sight: the blocks hold an "),
+        ((0.4, 0.98, 0.97), None, "98.0 % with it in sight: the blocks hold an answer."),
+        ((0.4, 0.98, 0.97), 0.521, "but are not its only source, since the question alone gives"),
+        ((0.001, 0.98, 0.1), 0.521, "10.0 % are right, 98.0 % with it in sight."),
+        ((0.4, 0.12, 0.11), 0.1, "11.0 % are right, 12.0 % with it in sight."),  # it guesses
+    ],
+)
+def test_the_summary_says_what_the_blocks_alone_can_answer(moved, alone, said):
+    p, before, after = moved
+    name = "r, question hidden from the read-out"
+    control = {"name": name, "p": p, "from": before, "to": after, "line": "-"}
+    run = Run("r", Path("r"), config={"method": "rim"})
+    run.results["controls"] = [{"verdicts": [control]}]
+    if alone is not None:
+        answer = {"aim": "answer", "holds": False, "failing": ["competitor"]}
+        answer |= {"competitor": {"all": {"the question alone": alone}}}
+        run.results["protocol"] = [{"protocol": "transplant", "verdicts": [answer]}]
+    (line,) = [li for li in headline(Material(runs=[run])) if li.startswith("With the question hi")]
+    assert said in line and ("only source" in line) == ("only source" in said)
+
+
 def test_a_run_s_curves_are_shown_and_broken_records_of_them_are_told(tmp_path):
     rows = [{"stage": "one", "step": s, "eval_accuracy": a} for s, a in ((5, 0.1), (10, 0.2))]
     rows += [{"stage": "one", "step": 5, "eval_accuracy": 0.3, "token_loss": 1.0}]

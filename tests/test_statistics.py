@@ -91,7 +91,11 @@ def test_a_verdict_claims_a_fall_only_if_every_seed_shows_it():
     little = verdict("no blocks", [clear, clear], [clear[:-1] + "0", clear])
     assert "no sure change in any seed: 100.0 to 95.0, 100.0 to 100.0 %" in little["line"]
     alone = verdict("no blocks", [clear], [clear])
-    assert "shows no sure change: from 100.0 to 100.0 % (20 questions, 1 seed" in alone["line"]
+    assert "accuracy stays at 100.0 % (20 questions, 1 seed" in alone["line"]
+    same = verdict("no blocks", [clear, broken], [clear, broken])
+    assert "accuracy stays at 100.0, 0.0 % in every seed (20 questions, 2 seeds" in same["line"]
+    near = verdict("no blocks", [clear], [clear[:-1] + "0"])
+    assert "shows no sure change: from 100.0 to 95.0 % (20 questions, 1 seed" in near["line"]
     assert "rises" in verdict("more", [broken], [clear])["line"]
 
 

@@ -165,12 +165,15 @@ def check_runs(settings: Any, only: Sequence[str] = ()) -> None:
 
 def _show(result: dict[str, Any], person: Any) -> None:
     from rim.report.comparison import comparison_tables, notes
+    from rim.report.learned import told_controls
 
     for table in comparison_tables(result):
         person.print(table)
     lines = notes(result)
     for task, content in result["tasks"].items():
-        lines += [f"Control, {task}: {verdict['line']}" for verdict in content["controls"]]
+        told, left_out = told_controls(content, result["reference"])
+        found = [*(verdict["line"] for verdict in told), *left_out]
+        lines += [f"Control, {task}: {line}" for line in found]
     for line in lines:
         person.print(line, highlight=False, markup=False)
 

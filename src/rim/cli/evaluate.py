@@ -118,7 +118,8 @@ def evaluate(
                 result, file, run, data.name, examples, settings, selection
             )
             records.append(record)
-            written.append(f"Result: {file}\nWrong answers: {wrong}")
+            written.append(f"Result: {file}")
+            written += [f"Wrong answers: {wrong}"] if result.wrong else []
         shown = common.printable_tree(records)
         person.print(blocks_table(shown) if len(shown) > 1 else evaluation_table(shown[0]))
         for record in shown:

@@ -83,6 +83,9 @@ def change_text(shares: Sequence[tuple[float, float]], p_values: Sequence[float]
     kinds, count = set(sure), len(sure)
     if kinds in ({"falls"}, {"rises"}):
         return f"{sure[0]} {moved}"
+    if all(f"{100 * a:.1f}" == f"{100 * b:.1f}" for a, b in shares):
+        stays = ", ".join(dict.fromkeys(f"{100 * a:.1f}" for a, _ in shares))
+        return f"stays at {stays} %{' in every seed' if count > 1 else ''}"
     if count == 1:
         return f"shows no sure change: {moved}"
     each = ", ".join(f"{100 * a:.1f} to {100 * b:.1f}" for a, b in shares)

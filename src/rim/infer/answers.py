@@ -10,6 +10,8 @@ anything else is compared as text without case, outer punctuation and repeated b
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -88,6 +90,14 @@ def same_answer(answer: str, gold: str) -> bool:
     if wanted is None or stated is None or stated[0] != wanted[0]:
         return False
     return not wanted[1] or not stated[1] or _begins_with_unit(stated[1], wanted[1])
+
+
+def commonest_share(answers: Sequence[str]) -> float:
+    """Share of gold answers that are the most frequent one, as `same_answer` compares them but for
+    units that only some name: what always saying that one would get right.
+    """
+    counted = Counter(_as_quantity(answer) or _normal_text(answer) for answer in answers)
+    return max(counted.values()) / len(answers)
 
 
 def is_right(

@@ -10,6 +10,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+#: What "control labels" in `value_sentence` are.
+CONTROL_LABELS = (
+    "control labels: a probe trained on made-up labels, which shows what a probe learns by itself; "
+    "only what is above that was read off the blocks"
+)
+
 
 def best_place(rows: list[list[float | None]] | None) -> tuple[float, int, int]:
     """The largest value of a map from block 1 on, its block and its layer; zeros where no place has
@@ -33,6 +39,8 @@ def sentences(found: dict[str, Any]) -> Iterator[str]:
     """The main findings, each beside its controls."""
     for name, row in found["values"].items():
         yield value_sentence(name, row)
+    if found["values"]:
+        yield CONTROL_LABELS
     yield trust_sentence(found["trust"])
     yield from checkpoint_sentences(found.get("checkpoints", {}).get("panels", []))
 

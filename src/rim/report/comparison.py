@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from rim.report.learned import commonest_text
 from rim.report.tables import table
 from rim.report.text import p_cell, percent
 from rim.report.verdict import timed_together
@@ -27,7 +28,7 @@ def comparison_tables(result: dict[str, Any]) -> Iterator[Table]:
         if not methods:
             continue
         yield accuracy_table(task, methods, result["reference"])
-        if any(row["by_steps"] or row["extra_tests"] for row in methods.values()):
+        if _depths(methods) or any(row["extra_tests"] for row in methods.values()):
             yield depth_table(task, methods)
         yield cost_table(task, methods)
         if content["selection"]:
@@ -53,11 +54,20 @@ def _against(row: dict[str, Any]) -> tuple[str, str]:
     return f"{only_it}/{only_reference}", p_cell(p)
 
 
+def _depths(methods: dict[str, Any]) -> list[int]:
+    """The numbers of steps that the questions have; none where all have one and the same, since
+    that column would repeat the accuracy.
+    """
+    found = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
+    return found if len(found) > 1 else []
+
+
 def depth_table(task: str, methods: dict[str, Any]) -> Table:
-    depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
+    depths = _depths(methods)
     extra = list(dict.fromkeys(n for row in methods.values() for n in row["extra_tests"]))
     headings = [f"{d} step{'s' if d > 1 else ''}" for d in depths] + extra
-    title = f"{task}: accuracy % by steps of the solution, and on other tests"
+    parts = ["by steps of the solution"] * bool(depths) + ["on other tests"] * bool(extra)
+    title = f"{task}: accuracy % {', and '.join(parts)}"
     rows = table(title, "method", *headings)
     for name, row in methods.items():
         means = {d["steps"]: d["mean"] for d in row["by_steps"]}
@@ -102,6 +112,11 @@ def notes(result: dict[str, Any]) -> list[str]:
     rows = [row for content in result["tasks"].values() for row in content["methods"].values()]
     kinds = {row["final"]["kind"] for row in rows}
     lines = [f"In brackets: {KINDS[kind]}." for kind in sorted(kinds)]
+    lines += [
+        f"{task}: {text} (what always giving that one would get right)."
+        for task, content in result["tasks"].items()
+        if (text := commonest_text(content))
+    ]
     lines.append(
         "p: McNemar's exact test against the reference, the largest of the seeds' p values; 1 "
         "where seeds point in different directions."

@@ -1,7 +1,7 @@
 """Is it worth it? A comparison in words: accuracy, time, the blocks, and what follows.
 
-A difference is called sure if McNemar's test says so in every seed (p < 0.05), as in the tables.
-Which way it goes, and how far, is said of the seeds that both methods have.
+Which differences are called sure is said in `rim.report.leads`, and which methods have learned the
+task in `rim.report.learned`: of others nothing is said about blocks and times.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
+from rim.report.leads import LEVEL, against, by_seed, lead
+from rim.report.learned import commonest_text, has_learned, none_beats_guessing, unlearned_text
 from rim.report.text import percent
 
-#: A chance below this is called sure.
-LEVEL = 0.05
 _AFTER = "direct_after_grounding"
 _LONGER = "direct_longer"
 _WORDS = {
@@ -23,12 +23,8 @@ _WORDS = {
     _AFTER: "direct answers after RiM's first stage",
     _LONGER: "direct answers trained longer",
 }
-#: Where no method gets as much right, the training was too short or the base too weak.
-_LEARNED = 0.05
-#: All that can be said then: such models often write on to the limit, so that even times mislead.
-_NOTHING_LEARNED = (
-    "None of them has learned the task, so this says nothing about memory blocks. Train for longer."
-)
+#: A chain of thought no longer than so many times an answer given at once has no steps.
+_NO_STEPS = 1.25
 #: With fewer questions a difference must be large to be sure.
 FEW = 100
 
@@ -48,44 +44,101 @@ def _task_verdict(content: dict[str, Any], reference: str) -> list[str]:
     order = [reference, *(name for name in methods if name != reference)]
     accuracies = ", ".join(f"{_word(name)} {percent(methods[name]['final'], 0)}" for name in order)
     questions = content["data"]["tests"]["test"]["examples"]
-    lines = [f"{accuracies}; {questions} test questions, {seeds_in_words(methods.values())}."]
+    about = [f"{questions} test questions, {seeds_in_words(methods.values())}"]
+    about += [text for text in [commonest_text(content)] if text]
+    lines = [f"{accuracies}; {'; '.join(about)}."]
     lines += [
         f"{_word(name)[:1].upper()}{_word(name)[1:]} had another budget: {row['exempt']}."
         for name, row in methods.items()
         if row.get("exempt")
     ]
-    sure = any(row.get("p") is not None and row["p"] < LEVEL for row in methods.values())
-    if not sure and all(row["final"]["mean"] < _LEARNED for row in methods.values()):
-        return [*lines, _NOTHING_LEARNED]
+    # Models that have not learned often write on to the limit, so that even times mislead.
+    if not any(has_learned(content, name, reference) for name in methods):
+        return [*lines, _nothing_learned(content)]
+    if not has_learned(content, reference, reference):
+        return [*lines, *_not_learned(content, methods, reference)]
     told = (
-        _times(methods, reference),
+        *_times(content, methods, reference),
         _blocks(content, reference),
-        _learned(methods, reference, questions),
+        _taught(methods, reference, questions),
     )
     lines += [line for line in told if line]
     if "direct" in methods and reference != "direct":
-        lines.append(_worth(methods, reference, questions))
+        lines.append(_worth(content, methods, reference, questions))
     return lines
+
+
+def _nothing_learned(content: dict[str, Any]) -> str:
+    why = ""
+    if none_beats_guessing(content):
+        why = f" (none is surely above {commonest_text(content).replace(':', ',')})"
+    return (
+        f"None of them has learned the task{why}, so this says nothing about memory blocks. "
+        "Train for longer."
+    )
+
+
+def _not_learned(content: dict[str, Any], methods: dict[str, Any], reference: str) -> list[str]:
+    """All that can be said of a reference that has not learned what another method has."""
+    name = _word(reference)
+    lines = [
+        f"{name} {unlearned_text(content, reference)}, so its times and controls say nothing. "
+        "Train it for longer."
+    ]
+    if "direct" in methods and reference != "direct":
+        lines.append(
+            _not_worth(name)
+            if against(methods, "direct", reference) < 0
+            else f"So not shown to be worth it: {name} has not learned the task."
+        )
+    return lines
+
+
+def _not_worth(name: str) -> str:
+    return f"So not worth it as trained here: direct answers are surely better than {name}."
 
 
 def _word(name: str) -> str:
     return _WORDS.get(name, name)
 
 
-def _times(methods: dict[str, Any], reference: str) -> str:
+def _times(content: dict[str, Any], methods: dict[str, Any], reference: str) -> list[str]:
     own = methods[reference].get("latency")
-    said = []
+    said, silent = [], []
     for name, called in (("cot", "chain of thought"), ("direct", "direct answers")):
         timed = methods.get(name, {}).get("latency")
         if name == reference or not own or not timed or not timed_together(own, timed):
             continue
-        ratio = timed["answer_ms"]["mean"] / own["answer_ms"]["mean"]
-        word = f"{ratio:.1f} x faster than" if ratio >= 1 else f"{1 / ratio:.1f} x slower than"
-        said.append(f"{word} {called}")
+        if name == "cot" and (why := _why_untold(content, methods, reference)):
+            silent.append(f"Chain of thought {why}, so its time says nothing.")
+            continue
+        said.append(f"{_speed(timed['answer_ms']['mean'] / own['answer_ms']['mean'])} {called}")
     if not said:
-        return ""
+        return silent
     both = " and ".join(said)
-    return f"{_word(reference)} answers {both} on this machine, one question at a time."
+    told = f"{_word(reference)} answers {both} on this machine, one question at a time."
+    return [told, *silent]
+
+
+def _speed(ratio: float) -> str:
+    """How fast, where the other takes so many times as long."""
+    more = f"{max(ratio, 1 / ratio):.1f}"
+    if more == "1.0":
+        return "as fast as"
+    return f"{more} x {'faster' if ratio > 1 else 'slower'} than"
+
+
+def _why_untold(content: dict[str, Any], methods: dict[str, Any], reference: str) -> str:
+    """Why the time of chain of thought is none of writing steps; empty where it is one."""
+    at_once = [
+        methods[name]["latency"]["tokens"]["mean"]
+        for name in ("direct", reference)
+        if methods.get(name, {}).get("latency")
+    ]
+    tokens, few = methods["cot"]["latency"]["tokens"]["mean"], min(at_once)
+    if tokens <= _NO_STEPS * few:
+        return f"writes no steps yet ({tokens:.1f} tokens, an answer given at once {few:.1f})"
+    return "" if has_learned(content, "cot", reference) else unlearned_text(content, "cot")
 
 
 def timed_together(own: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -122,18 +175,18 @@ def _blocks(content: dict[str, Any], reference: str) -> str:
     )
 
 
-def _learned(methods: dict[str, Any], reference: str, questions: int) -> str:
+def _taught(methods: dict[str, Any], reference: str, questions: int) -> str:
     """Whether blocks are needed to answer, or only to learn: by direct answers that go on from the
     stage in which blocks learned the steps. Nothing where blocks are not known to have taught
     anything.
     """
     if _AFTER not in methods or "any_block" not in methods[reference]:
         return ""
-    if "direct" in methods and _against(methods, "direct", reference) <= 0:
+    if "direct" in methods and against(methods, "direct", reference) <= 0:
         return ""
     own, after = (f"{100 * methods[n]['final']['mean']:.0f} %" for n in (reference, _AFTER))
     beside = f"{_word(_AFTER)} are right in {after} ({_word(reference)} {own})"
-    side = _against(methods, _AFTER, reference)
+    side = against(methods, _AFTER, reference)
     if side > 0:
         return (
             f"With as many steps blocks help to answer, and not only to learn: {beside}. Longer "
@@ -150,16 +203,6 @@ def _falls(control: dict[str, Any]) -> bool:
     return control["p"] < LEVEL and control["to"] < control["from"]
 
 
-def lead(methods: dict[str, Any], name: str, reference: str) -> float | None:
-    """By how much the reference is better than a method (a share), over the seeds that both have;
-    None without such a seed. Means of all seeds may differ for want of a seed alone.
-    """
-    own, other = (_by_seed(methods[n]) for n in (reference, name))
-    shared = [seed for seed in own if seed in other]
-    # Rounded: differences that cancel out are none.
-    return round(fmean(own[s] - other[s] for s in shared), 9) if shared else None
-
-
 def seeds_in_words(rows: Iterable[dict[str, Any]]) -> str:
     """`3 seeds`; `2 to 3 seeds` where some methods have fewer."""
     counts = sorted({len(row["seeds"]) for row in rows})
@@ -168,27 +211,19 @@ def seeds_in_words(rows: Iterable[dict[str, Any]]) -> str:
     return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _against(methods: dict[str, Any], name: str, reference: str) -> int:
-    """1 if the reference is surely better than a method, -1 if surely worse, else 0."""
-    p, by = methods[name].get("p"), lead(methods, name, reference)
-    if p is None or p >= LEVEL or not by:
-        return 0
-    return 1 if by > 0 else -1
-
-
-def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
+def _worth(content: dict[str, Any], methods: dict[str, Any], reference: str, questions: int) -> str:
     """Say whether the reference is worth it, beside direct answers and chain of thought."""
     name = _word(reference)
-    over_direct = _against(methods, "direct", reference)
+    over_direct = against(methods, "direct", reference)
     few = _few(questions)
     if over_direct < 0:
-        return f"So not worth it as trained here: direct answers are surely better than {name}."
+        return _not_worth(name)
     if over_direct == 0:
         return (
             f"So not shown to be worth it: {name} is not surely better than direct answers{few}. "
             "More training steps, more examples or a larger base may change that."
         )
-    if _LONGER in methods and _against(methods, _LONGER, reference) <= 0:
+    if _LONGER in methods and against(methods, _LONGER, reference) <= 0:
         longer = percent(methods[_LONGER]["final"], 0)
         return (
             f"So not shown to be worth it: {name} is surely better than direct answers after as "
@@ -196,7 +231,12 @@ def _worth(methods: dict[str, Any], reference: str, questions: int) -> str:
         )
     if "cot" not in methods:
         return f"So worth it over direct answers: {name} is surely better."
-    over_cot = _against(methods, "cot", reference)
+    over_cot = against(methods, "cot", reference)
+    if over_cot > 0 and not has_learned(content, "cot", reference):
+        return (
+            f"So worth it over direct answers: {name} is surely better. Chain of thought has not "
+            "learned the task: train it for longer to compare."
+        )
     if over_cot > 0:
         return f"So worth it: {name} is surely better than direct answers and chain of thought."
     if over_cot == 0:
@@ -220,7 +260,7 @@ def _beside_cot(methods: dict[str, Any], reference: str) -> str:
     """How far chain of thought is ahead or behind where that is not sure, with every seed."""
     by, own, cot = (
         lead(methods, "cot", reference),
-        *map(_by_seed, (methods[reference], methods["cot"])),
+        *map(by_seed, (methods[reference], methods["cot"])),
     )
     if by is None:
         return "No seed has it and chain of thought"
@@ -235,7 +275,7 @@ def _gains(methods: dict[str, Any], reference: str) -> tuple[float, float] | Non
     three have.
     """
     names = (reference, "direct", "cot")
-    own, direct, cot = (_by_seed(methods[name]) for name in names)
+    own, direct, cot = (by_seed(methods[name]) for name in names)
     shared = [seed for seed in own if seed in direct and seed in cot]
     if not shared:
         return None
@@ -243,7 +283,3 @@ def _gains(methods: dict[str, Any], reference: str) -> tuple[float, float] | Non
         fmean(100 * (better[seed] - direct[seed]) for seed in shared) for better in (own, cot)
     )
     return gained, all_of_it
-
-
-def _by_seed(row: dict[str, Any]) -> dict[int, float]:
-    return {seed: own["accuracy"] for seed, own in zip(row["seeds"], row["per_seed"], strict=True)}

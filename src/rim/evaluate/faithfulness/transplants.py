@@ -14,7 +14,7 @@ from rim.evaluate.cache_interventions import Part, transplant
 from rim.evaluate.faithfulness.readers import Held, Reader
 from rim.evaluate.protocols.asking import Asking
 from rim.evaluate.protocols.pairs import Pair, choose_pairs, closed_set, read_questions
-from rim.evaluate.protocols.transplant import COMPETENCE, COMPETITOR, SUFFICIENCY
+from rim.evaluate.protocols.transplant_verdict import COMPETENCE, COMPETITOR, SUFFICIENCY
 from rim.evaluate.statistics import share
 from rim.infer.answers import same_answer
 from rim.infer.reasoner import Reasoner

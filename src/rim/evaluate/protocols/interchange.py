@@ -105,7 +105,10 @@ def run_interchange(
                 ],
                 "best": {"block": best.block, "layers": list(best.layers), **result},
                 **controls,
-                "line": _line(step, best, result, controls, len(asking.answers)),
+                "line": _line(step, best, result, controls, len(asking.answers))
+                if any(marks[i] for marks in follows.values() for i in at)
+                else f"value after step {step}: interchanging it gives the answer that follows in "
+                f"no block and no pair of {len(at)}",
             }
         )
     progress(2)

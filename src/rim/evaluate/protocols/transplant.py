@@ -22,10 +22,11 @@ from rim.evaluate.cache_interventions import transplant
 from rim.evaluate.protocols.asking import Asking, agree
 from rim.evaluate.protocols.carriers import Carrier, carriers
 from rim.evaluate.protocols.pairs import Known, Pair
+from rim.evaluate.protocols.transplant_verdict import transplant_verdict
 from rim.evaluate.statistics import bootstrap_interval, share
 
-#: What a verdict asks for, as shares (necessity: accuracy lost).
-COMPETENCE, SUFFICIENCY, COMPETITOR, NECESSITY = 0.80, 0.80, 0.25, 0.50
+#: The part that is named where no part stands out.
+ALL = "all blocks"
 
 
 def run_transplant(
@@ -51,14 +52,19 @@ def run_transplant(
     choosing, scoring = sorted(order[::2]), sorted(order[1::2])
     verdicts = []
     for aim in ("intermediate", "answer"):
-        best = max(
-            (c for c in tried if c.is_blocks),
-            key=lambda c: sum(results[c.name].follows(pairs, aim)[i] for i in choosing),
-        )
+        best = _best(tried, results, pairs, aim, choosing)
         controls = _controls(asking, best, pairs, aim, right, scoring)
         progress(4)
+        competence = share(rights)["accuracy"]
+        nowhere = _no_part_gives(tried, results, pairs, aim, range(len(pairs)))
+        found, alone = (
+            share([results[name].follows(pairs, aim)[i] for i in scoring])
+            for name in (best.name, "question")
+        )
         verdicts.append(
-            _verdict(aim, best, results, pairs, scoring, share(rights)["accuracy"], controls)
+            transplant_verdict(
+                aim, best.name, found, alone, controls, competence=competence, nowhere=nowhere
+            )
         )
         if aim == "intermediate":
             verdicts[-1] |= _step_by_step(tried, results, pairs, choosing, scoring)
@@ -72,19 +78,48 @@ def run_transplant(
     }
 
 
+def _best(
+    tried: Sequence[Carrier],
+    results: dict[str, _Patched],
+    pairs: Sequence[Pair],
+    aim: str,
+    choosing: Sequence[int],
+) -> Carrier:
+    """The part of the blocks that gives what is wanted most often; all blocks where none does, for
+    the first of equals would be named for no reason.
+    """
+    parts = [c for c in tried if c.is_blocks]
+    follows = {c.name: results[c.name].follows(pairs, aim) for c in parts}
+    hits = {name: sum(marks[i] for i in choosing) for name, marks in follows.items()}
+    if not any(hits.values()):
+        return next(c for c in parts if c.name == ALL)
+    return max(parts, key=lambda c: hits[c.name])
+
+
+def _no_part_gives(
+    tried: Sequence[Carrier],
+    results: dict[str, _Patched],
+    pairs: Sequence[Pair],
+    aim: str,
+    among: Sequence[int],
+) -> bool:
+    parts = (results[c.name].follows(pairs, aim) for c in tried if c.is_blocks)
+    return not any(follows[i] for follows in parts for i in among)
+
+
 def _who_decides(
     asking: Asking, results: dict[str, _Patched], pairs: Sequence[Pair]
 ) -> dict[str, Any]:
     """Blocks of one question beside another question: whose answer comes? Nothing is hidden, so
     the model meets no mask that it was not trained with.
     """
-    blocks = share(results["all blocks"].follows(pairs, "answer"))
+    blocks = share(results[ALL].follows(pairs, "answer"))
     kept = agree(results["question"].given, [pair.recipient.worked.answer for pair in pairs])
     question = share(kept)
     line = (
-        "whose answer comes where blocks and question are of two: with the source's blocks alone "
-        f"the source's in {100 * blocks['accuracy']:.1f} %, with the source's question alone the "
-        f"recipient's, whose blocks these are, in {100 * question['accuracy']:.1f} %"
+        "blocks of one question behind the text of another: the answer is that of the blocks in "
+        f"{100 * blocks['accuracy']:.1f} % of the pairs where the blocks are exchanged, and in "
+        f"{100 * question['accuracy']:.1f} % where the text is"
     )
     encoder = asking.reasoner.encoder
     if not encoder.answer_has_opening(encoder.prompt("?", asking.blocks)):
@@ -105,21 +140,23 @@ def _step_by_step(
     """For the value of each step its own part, chosen on one half and scored on the other: a value
     may lie in blocks where others do not, which all steps together would hide.
     """
-    follows = {c.name: results[c.name].follows(pairs, "intermediate") for c in tried if c.is_blocks}
     by_step: dict[str, Any] = {}
+    told = []
     for step in sorted({pair.step for pair in pairs}):
         choose, score = ([i for i in half if pairs[i].step == step] for half in (choosing, scoring))
         if not choose or not score:
             continue
-        best = max(follows, key=lambda name: sum(follows[name][i] for i in choose))
-        by_step[str(step)] = {"carrier": best, **share([follows[best][i] for i in score])}
+        best = _best(tried, results, pairs, "intermediate", choose).name
+        follows = results[best].follows(pairs, "intermediate")
+        row = share([follows[i] for i in score])
+        by_step[str(step)] = {"carrier": best, **row}
+        nowhere = _no_part_gives(tried, results, pairs, "intermediate", [*choose, *score])
+        found = f"{100 * row['accuracy']:.0f} % of {row['total']} ({best})"
+        told.append(f"step {step}: {'no part gives it' if nowhere else found}")
     if not by_step:
         return {"by_step": {}}
-    told = "; ".join(
-        f"step {step}: {100 * row['accuracy']:.0f} % of {row['total']} ({row['carrier']})"
-        for step, row in by_step.items()
-    )
-    return {"by_step": by_step, "step_line": f"step by step, each with its own part: {told}"}
+    step_line = f"step by step, each with its own part: {'; '.join(told)}"
+    return {"by_step": by_step, "step_line": step_line}
 
 
 def num_rounds(asking: Asking) -> int:
@@ -190,69 +227,6 @@ def _controls(
         "clean": clean,
         "corrupted": share(corrupted),
         "necessity": clean - sum(corrupted) / len(corrupted),
-    }
-
-
-def _verdict(
-    aim: str,
-    best: Carrier,
-    results: dict[str, _Patched],
-    pairs: Sequence[Pair],
-    scoring: Sequence[int],
-    competence: float,
-    controls: dict[str, Any],
-) -> dict[str, Any]:
-    def share_of(name: str) -> dict[str, Any]:
-        follows = results[name].follows(pairs, aim)
-        return share([follows[i] for i in scoring])
-
-    # A source with the same answer hands over the answer by right: it competes for values alone.
-    rivals = {"the question alone": share_of("question")["accuracy"]}
-    rivals["an unrelated source"] = controls["unrelated"]["accuracy"]
-    if aim == "intermediate":
-        rivals["a source with the same answer"] = controls["same_answer"]["accuracy"]
-    rival = max(rivals, key=lambda name: rivals[name])
-    sufficiency, decoded = share_of(best.name), controls["decoded"]["accuracy"]
-    enough = sufficiency["accuracy"] >= SUFFICIENCY
-    asked = {
-        "competence": (competence, competence >= COMPETENCE),
-        "sufficiency": (sufficiency["accuracy"], enough),
-        # What is likeliest among the task's answers must also be what the model writes.
-        "decoding": (decoded, decoded >= SUFFICIENCY or not enough),
-        "competitor": (rivals[rival], rivals[rival] <= COMPETITOR),
-        "necessity": (controls["necessity"], controls["necessity"] >= NECESSITY),
-    }
-    holds = all(passed for _, passed in asked.values())
-    failing = [name for name, (_, passed) in asked.items() if not passed]
-    thing = (
-        "the answer that follows from the source's intermediate value and the recipient's question"
-        if aim == "intermediate"
-        else "the source's own answer"
-    )
-    call = (
-        f"the blocks carry the {'intermediate value' if aim == 'intermediate' else 'answer'}"
-        if holds
-        else f"no call ({', '.join(failing)})"
-    )
-    low, high = 100 * sufficiency["low"], 100 * sufficiency["high"]
-    line = (
-        f"{best.name}, transplanted: {100 * sufficiency['accuracy']:.1f} % ({low:.1f}-{high:.1f}) "
-        f"give {thing}, {100 * controls['decoded']['accuracy']:.1f} % when decoded freely; best "
-        f"competitor {100 * rivals[rival]:.1f} % ({rival}); with an unrelated question's part, "
-        f"{100 * controls['necessity']:.1f} points of accuracy are lost; without anything changed "
-        f"{100 * competence:.1f} % are right ({len(scoring)} pairs that the choice of the part did "
-        f"not see): {call}"
-    )
-    return {
-        "aim": aim,
-        "carrier": best.name,
-        "sufficiency": sufficiency,
-        "competitor": {"name": rival, "share": rivals[rival], "all": rivals},
-        "controls": controls,
-        "competence": competence,
-        "holds": holds,
-        "failing": failing,
-        "line": line,
     }
 
 

@@ -89,11 +89,19 @@ def _sentence(text: str) -> str:
 
 
 def verdict_call(verdict: dict[str, Any]) -> str:
-    """Say whether a transplant's verdict holds, and which thresholds it misses."""
+    """Say whether a transplant's verdict holds, and which thresholds it misses. That of results
+    made before `not_only_source` was told is the plain one.
+    """
     what = "the intermediate value" if verdict["aim"] == "intermediate" else "the answer"
     if verdict["holds"]:
         return f"the blocks carry {what}"
     failing = ", ".join(verdict["failing"])
+    if verdict.get("not_only_source"):
+        share = 100 * verdict["competitor"]["all"]["the question alone"]
+        return (
+            "the blocks hold an answer but are not its only source (the question alone gives it in "
+            f"{share:.1f} %; thresholds not met: {failing})"
+        )
     return f"it is not shown that the blocks carry {what} (thresholds not met: {failing})"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rim.report.charts import bars_chart, lines_chart, themed
 from rim.report.comparison import notes, short
 from rim.report.curves import learning_chart
+from rim.report.learned import commonest_text, told_controls
 from rim.report.page.section import Section
 from rim.report.page.words import METHODS, TASKS
 from rim.report.plot import accuracy_latency_svg
@@ -25,18 +26,20 @@ def comparison_sections(result: dict[str, Any]) -> list[Section]:
         if not sections:
             sections.append(_what_is_compared(result))
         one = Section(f"task-{number}", f"{task}: accuracy and cost")
-        one.tables.append(_methods_table(methods, result["reference"]))
+        one.tables.append(_methods_table(content, result["reference"]))
         deeper = Section(f"depth-{number}", f"{task}: depth and blocks")
         _pictures(one, deeper, task, methods)
         tested = Section(f"controls-{number}", f"{task}: do the blocks compute? Controls")
-        tested.lines += [_control_line(verdict, methods) for verdict in content["controls"]]
-        if tested.lines:
+        told, left_out = told_controls(content, result["reference"])
+        tested.lines += [_control_line(verdict, methods) for verdict in told]
+        if told:
             tested.lines.insert(
                 0,
                 f"The trained {result['reference']} was asked again after something was done to "
                 "its blocks, or another model was trained without a part of the method. Where "
                 "answers depend on what is in the blocks, accuracy falls.",
             )
+        tested.lines += [f"{line}." for line in left_out]
         sections += [one, *([deeper] if deeper.figures else [])]
         sections += [tested] if tested.lines else []
     about = Section("comparison-made", "How the comparison was made", lines=notes(result))
@@ -111,10 +114,10 @@ def _control_line(verdict: dict[str, Any], methods: dict[str, Any]) -> str:
 
 
 def _methods_table(
-    methods: dict[str, Any], reference: str
+    content: dict[str, Any], reference: str
 ) -> tuple[str, list[str], list[list[str]]]:
     rows = []
-    for name, row in methods.items():
+    for name, row in content["methods"].items():
         timed = row.get("latency")
         rows.append(
             [
@@ -128,7 +131,8 @@ def _methods_table(
             ]
         )
     heading = ["method", "accuracy", "any block", "ms", "tokens out", "tokens trained", "p"]
-    return f"Accuracy and cost; p against {reference}", heading, rows
+    parts = ["Accuracy and cost", commonest_text(content), f"p against {reference}"]
+    return "; ".join(part for part in parts if part), heading, rows
 
 
 def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any]) -> None:
@@ -145,7 +149,7 @@ def _pictures(one: Section, deeper: Section, task: str, methods: dict[str, Any])
             learning, "Validation while training, by step after the start; mean over seeds."
         )
     depths = sorted({d["steps"] for row in methods.values() for d in row["by_steps"]})
-    if depths:
+    if len(depths) > 1:
         series = []
         for name, row in methods.items():
             means = {d["steps"]: 100 * d["mean"] for d in row["by_steps"]}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rim.report.leads import LEVEL, lead
+from rim.report.learned import has_learned
 from rim.report.page.causal import verdict_call
 from rim.report.page.gather import (
     Material,
@@ -15,7 +17,12 @@ from rim.report.page.gather import (
 )
 from rim.report.page.words import METHODS
 from rim.report.text import percent
-from rim.report.verdict import LEVEL, lead, seeds_in_words, timed_together, verdict
+from rim.report.verdict import seeds_in_words, timed_together, verdict
+
+_HIDDEN = "question hidden from the read-out"
+#: Below this accuracy, blocks that change nothing may hold a guess; above that share the question
+#: is a source of the answer, too. As in `transplant_verdict`.
+_COMPETENT, _ALSO = 0.80, 0.25
 
 
 def headline(material: Material) -> list[str]:
@@ -50,11 +57,14 @@ def _comparison_headline(
     if "latency" in own:
         line += f", in {own['latency']['answer_ms']['mean']:.1f} ms a question"
     lines = [line + "."]
+    content = comparison["tasks"][task]
+    # Models that have not learned often write on to the limit: their times mislead.
+    timed = {n for n in others if all(has_learned(content, m, reference) for m in (n, reference))}
     leads = {name: lead(methods, name, reference) for name in others}
     gaps = {name: gap for name, gap in leads.items() if gap is not None}
     for word, sign in (("better", 1), ("worse", -1)):
         found = [
-            f"{name} by {100 * abs(gap):.1f} points{_beside(others[name], own)}"
+            f"{name} by {100 * abs(gap):.1f} points{_beside(others[name], own, name in timed)}"
             for name, gap in gaps.items()
             if sign * gap > 0
         ]
@@ -69,10 +79,11 @@ def _comparison_headline(
     return lines
 
 
-def _beside(row: dict[str, Any], own: dict[str, Any]) -> str:
+def _beside(row: dict[str, Any], own: dict[str, Any], timed: bool) -> str:
     """In brackets: the other's time, and whether every seed alone shows the difference."""
     about = []
-    if "latency" in row and "latency" in own and timed_together(own["latency"], row["latency"]):
+    both = "latency" in row and "latency" in own
+    if timed and both and timed_together(own["latency"], row["latency"]):
         ratio = row["latency"]["answer_ms"]["mean"] / own["latency"]["answer_ms"]["mean"]
         if not 0.8 <= ratio <= 1.25:
             times = f"{ratio:.1f} times as long" if ratio > 1 else f"{ratio:.1f} of the time"
@@ -112,7 +123,28 @@ def _what_controls_say(run: Run) -> list[str]:
         if moved:
             names = "; ".join(v["name"].partition(", ")[2] for v in moved)
             lines.append(f"Its accuracy surely {word} under {names} ({made_on(found)}).")
-    return lines or [f"No control changes its accuracy for sure ({made_on(found)})."]
+    lines = lines or [f"No control changes its accuracy for sure ({made_on(found)})."]
+    hidden = [v for v in tested if v["name"].endswith(_HIDDEN)]
+    return [*lines, *(_hidden_question(run, v) for v in hidden)]
+
+
+def _hidden_question(run: Run, control: dict[str, Any]) -> str:
+    """Whether the blocks alone are enough to answer; and whether the question alone is, too, if a
+    transplant tells.
+    """
+    before, after = 100 * control["from"], 100 * control["to"]
+    line = f"With the {_HIDDEN} {after:.1f} % are right, {before:.1f} % with it in sight"
+    if control["from"] < _COMPETENT or (control["p"] < LEVEL and control["to"] < control["from"]):
+        return f"{line}."
+    found = main_protocols(run).get("transplant", {}).get("verdicts", [])
+    rivals = [v["competitor"]["all"] for v in found if v["aim"] == "answer"]
+    alone = rivals[0].get("the question alone", 0.0) if rivals else 0.0
+    if alone <= _ALSO:
+        return f"{line}: the blocks hold an answer."
+    return (
+        f"{line}: the blocks hold an answer, but are not its only source, since the question alone "
+        f"gives it in {100 * alone:.1f} % of the transplants."
+    )
 
 
 def _what_blocks_do(run: Run) -> list[str]:

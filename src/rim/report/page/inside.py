@@ -5,7 +5,12 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
-from rim.report.analysis import checkpoint_sentences, trust_sentence, value_sentence
+from rim.report.analysis import (
+    CONTROL_LABELS,
+    checkpoint_sentences,
+    trust_sentence,
+    value_sentence,
+)
 from rim.report.charts import bars_chart, heat_maps, lines_chart, scatter_panels
 from rim.report.page.gather import Run, made_on, main_controls
 from rim.report.page.section import Section, command
@@ -134,6 +139,7 @@ def probes(run: Run) -> Section:
     for name, row in found["values"].items():
         section.lines.append(f"{value_sentence(name, row)}.")
     if found["values"]:
+        section.lines.append(f"{CONTROL_LABELS[0].upper()}{CONTROL_LABELS[1:]}.")
         maps = [(name, row["trained"]) for name, row in found["values"].items() if "trained" in row]
         section.figure(
             heat_maps(maps, "Linear probes, % of values right", **_axes(found)),

@@ -53,6 +53,7 @@ def aggregate(settings: Comparison, plan: Sequence[PlannedRun]) -> dict[str, Any
         }
         tasks[task] = {
             **_origin(starts, records),
+            "commonest_answer": _commonest_answer(records),
             "methods": {n: _method(settings, n, by_method) for n in by_method},
             "starts": _starts(settings, starts),
             "controls": _controls(settings, by_method),
@@ -113,6 +114,11 @@ def _origin(starts: Sequence[PlannedRun], records: list[Record]) -> Record:
     parts = ("train", "validation")
     hashes = {part: sorted({t["data"][part] for t in trainings}) for part in parts}
     return {"data": {"tests": tests, **hashes}, "commits": sorted(commits)}
+
+
+def _commonest_answer(records: Sequence[Record]) -> float | None:
+    """The share of the test's most frequent answer; None where all results are older than it."""
+    return next((r["commonest_answer"] for r in records if "commonest_answer" in r), None)
 
 
 def _rights(records: Sequence[Record], test: str = "test", which: str = "final") -> list[str]:

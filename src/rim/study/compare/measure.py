@@ -15,6 +15,7 @@ from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
 from rim.evaluate.accuracy import score
 from rim.evaluate.controls import num_answers, run_controls
+from rim.infer.answers import commonest_share
 from rim.infer.reasoner import Reasoner, best_device, load
 from rim.report.curves import ACCURACY, read_curves
 from rim.report.progress import counted
@@ -67,6 +68,8 @@ def _measure(settings: Comparison, run: PlannedRun, console: Console) -> dict[st
         "training": read_json(run.folder.training_file),
         # Step, all stages in a row, and accuracy of every validation.
         "learning": curves.get(ACCURACY, []),
+        # What always giving one answer would get right: accuracy is worth what it has above that.
+        "commonest_answer": commonest_share([example.answer for example in tested]),
         "test_steps": [len(example.steps) for example in tested],
         "results": results,
         **_block_controls(settings, run, reasoner, tested, console),

@@ -16,6 +16,7 @@ from rim.data.examples import DataError, Example
 from rim.data.sources import MOST_VALIDATION, load_examples, source_name
 from rim.data.training import load_training_data
 from rim.report.verdict import FEW
+from rim.study.compare.base_data import warn_of_known_questions
 from rim.study.compare.settings import Comparison, stage_of
 from rim.study.compare.trial import share_steps
 
@@ -84,7 +85,7 @@ def compare_my_data(
         within[part] = within.get(part, {}) | {"max_new_tokens": room}
     for override in overrides:
         apply_override(raw, override)
-    lines = _leave_out(raw)
+    lines = [*warn_of_known_questions(base, source, test, tested), *_leave_out(raw)]
     # What a trial leaves behind is not in the way of the whole.
     raw["name"] = f"{raw['name']}{trial}"
     settings = settings_from_dict(Comparison, raw, str(recipe))
