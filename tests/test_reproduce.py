@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from rim.cli import app
 from rim.config import ConfigError
 from rim.data.sources import load_examples
+from rim.report.page.reproduced import FIRST
 from rim.study.reproduce.catalogue import RECIPES, Entry, entries, expected, find, interval
 from rim.study.reproduce.cost import cost_of
 from rim.study.reproduce.running import TASK, comparison_of, judged, planned
@@ -213,6 +214,17 @@ def test_the_list_has_every_name_with_its_figures_and_costs():
     assert "33.6 (p)" in result.stdout and "computed, not measured" in result.stdout
     plans = json.loads(run("--list", "--json").stdout)
     assert [plan["name"] for plan in plans] == [entry.name for entry in entries()]
+    # The last line: every name once, and each start once a base, however many begin with it.
+    alone = sum(plan["hours_a_seed"] for plan in plans)
+    starts = {plan["base"]: plan["hours_of_the_start"] for plan in plans if plan["start"]}
+    assert {plan["start"] for plan in plans} - {None} == {
+        f"{base}/cot" for base in ("gpt2", "llama3.2-1b", "llama3.2-3b", "qwen3-0.6b")
+    }
+    total = alone + sum(starts.values())
+    last = result.stdout.splitlines()[-1]
+    assert f"{total:.0f} h for one seed, {3 * total:.0f} h for three" in last
+    first = sum(p["hours_a_seed"] for p in plans if p["name"] in FIRST)
+    assert last.endswith(f"{', '.join(FIRST)}: {first:.1f} h for one seed (--seeds 0).")
 
 
 def test_a_dry_run_says_what_would_happen_and_does_nothing(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 import yaml
 from comparisons import QUIET, raw_comparison
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rim.cli import app
@@ -65,6 +66,44 @@ def test_an_axis_repeats_the_methods_that_it_changes_and_no_others(finished):
         c["at"]["blocks"]: len(c["per_block"]) for c in result["cells"] if "per_block" in c
     }
     assert per_block == {3: 3, 2: 2}
+
+
+def test_a_trial_has_a_folder_of_its_own_and_so_many_steps(finished, tmp_path, monkeypatch):
+    study, _ = finished
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(study.model_dump(mode="json")))
+    seen = []
+
+    def perform(settings, run, console):
+        seen.append((run.name, run.recipe.runs_dir, sum(s.max_steps for s in run.recipe.stages)))
+        raise ConfigError("stopped here")
+
+    monkeypatch.setattr("rim.study.compare.runner.perform", perform)
+    monkeypatch.setattr(
+        "rim.study.compare.runner.aggregate", lambda *_: {"tasks": {}, "missing": []}
+    )
+    ended = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["study", str(file), "--steps", "4"])
+    # A start is a run, too: one at each of the two points.
+    assert "grid: 2 points, 5 runs of 4 training steps (5 to do: 20 steps)" in ended.output
+    folder = f"{study.runs_dir}/grid-4steps"
+    assert seen == [
+        (f"chains/{name}-seed0", f"{folder}/blocks-{blocks}/chains", 4)
+        for blocks, name in ((3, "base"), (2, "base"))
+    ]
+    assert study.folder.name == "grid"
+
+
+def test_a_trial_too_short_for_the_stages_is_refused(finished):
+    study, _ = finished
+    with pytest.raises(ConfigError, match="stages"):
+        comparisons_of(study.model_copy(update={"steps": 1}))
+
+
+def test_a_study_says_first_what_it_takes(finished, monkeypatch, capsys):
+    study, _ = finished
+    run_study(study, Console(width=200))
+    said = capsys.readouterr().out
+    assert said.startswith("grid: 2 points, 5 runs of 2 to 6 training steps (0 to do: 0 steps).")
 
 
 def test_a_finished_study_trains_nothing_again(finished, monkeypatch):

@@ -92,7 +92,7 @@ def reproduce(
 
 
 def _show_list(as_json: bool) -> None:
-    from rim.report.page.reproduced import catalogue_table, marks_note
+    from rim.report.page.reproduced import catalogue_table, marks_note, total_line
     from rim.study.reproduce.catalogue import entries
     from rim.study.reproduce.running import comparison_of, planned
 
@@ -107,3 +107,4 @@ def _show_list(as_json: bool) -> None:
         f"{marks_note()} Hours and GiB on one H100 are computed, not measured; + is the run that "
         "it starts from."
     )
+    common.say(total_line(plans))

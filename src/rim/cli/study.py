@@ -6,13 +6,14 @@ from pathlib import Path
 
 from rim.cli import common
 from rim.cli.compare import check_runs, fail_for
-from rim.cli.help import Positive
+from rim.cli.help import Positive, PositiveOrNone
 
 
 def study(
     name: str,
     *,
     set_: list[str] | None = None,
+    steps: PositiveOrNone = None,
     seeds: str | None = None,
     jobs: Positive = 1,
     out: Path | None = None,
@@ -23,12 +24,14 @@ def study(
 
     `depth`: how many steps can be done by how many layers, with and without blocks. `width`: what
     the number of blocks is worth, with and without grounding. Or a YAML file of your own.
-    Interrupt it at any time: the same command continues. Writes one JSON, and a picture a task
-    beside it.
+    It says first how many runs of how many steps that takes. Interrupt it at any time: the same
+    command continues. Writes one JSON, and a picture a task beside it.
 
     Args:
         name (STUDY): depth, width, or a study's YAML.
         set_ (KEY=VALUE): Change a setting: axes.layers.values=[2,4]. Repeatable.
+        steps (N): A trial of so many optimizer steps for each method, in a folder of its own
+            (NAME-Nsteps).
         seeds (N,...): The study's if left out.
         jobs (N): Runs at a time, each with its share of the cores.
         out (FILE): Result JSON; study.json in its folder if left out.
@@ -43,7 +46,8 @@ def study(
             raise ConfigError(f"--out {out}: the result is a .json file")
         numbers = comma_separated("--seeds", seeds)
         chosen = [] if numbers is None else [f"seeds={numbers}"]
-        settings = load_study(name, (*(set_ or ()), *chosen))
+        trial = [] if steps is None else [f"steps={steps}"]
+        settings = load_study(name, (*(set_ or ()), *chosen, *trial))
         target = out or settings.folder / "study.json"
         check_target(target)
         points = [(point, settings.at(point)) for point in settings.points()]

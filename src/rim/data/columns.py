@@ -136,7 +136,8 @@ def make_example(
         raise DataError(f"{where} must be a finite number, got {answer!r}")
     if not isinstance(steps, list | tuple):
         raise DataError(
-            f"{origin}: {kind} {names.steps or 'steps'!r} must be a list of strings, got {steps!r}"
+            f"{origin}: {kind} {names.steps or 'steps'!r} must be a list of strings, or one "
+            f"string, got {steps!r}"
         )
     if isinstance(answer, float) and answer == int(answer):
         answer = int(answer)

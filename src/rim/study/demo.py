@@ -8,13 +8,14 @@ chain of thought gets fewer, because the base already writes worked solutions.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from rim import __version__
-from rim.config import ArithmeticConfig, DataSource, Recipe
+from rim.config import ArithmeticConfig, ConfigError, DataSource, Recipe
 from rim.config.recipe_yaml import recipe_from_dict
 from rim.data.examples import Example
 from rim.data.sources import data_hash, load_examples
@@ -23,10 +24,10 @@ from rim.infer.reasoner import Reasoner, load
 from rim.report.page.build import write_report
 from rim.report.progress import counted
 from rim.report.tables import demo_table
-from rim.results import environment, write_json
+from rim.results import environment, read_json, write_json
 from rim.study.bench.timing import time_in_turns
 from rim.train.curriculum import train
-from rim.train.run_folder import RunFolder
+from rim.train.run_folder import RunFolder, changed_since
 
 NUM_BLOCKS = 5  # four steps and the answer
 BASE_STEPS = 300
@@ -36,6 +37,7 @@ CHAIN_OF_THOUGHT_STEPS = 100
 TRAINING_EXAMPLES = 12_000
 TEST_QUESTIONS = 1000
 TIMED_QUESTIONS = 50
+_RESULT = "demo.json"  # in the demo's folder, once it is finished
 
 # Times are those of two ordinary cores.
 WHAT_HAPPENS = {
@@ -51,11 +53,18 @@ def run_demo(
 ) -> dict[str, Any]:
     """Train, evaluate, print the table; returns (and optionally writes) the result.
 
-    A second demo gets a folder of its own: nothing is overwritten, nothing is half old.
+    Trainings that are finished are kept, one that was stopped goes on from its last checkpoint. Of
+    a finished demo nothing is run again: its result is shown.
+
+    Raises:
+        ConfigError: the folder was made with other recipes, by an earlier version.
     """
     start = time.perf_counter()
-    folder = _new_folder(runs_dir / f"demo-seed{seed}")
+    folder = runs_dir / f"demo-seed{seed}"
+    if (folder / _RESULT).exists():
+        return _shown_again(folder, console, out)
     recipes = demo_recipes(seed, folder)
+    _refuse_other_recipes(recipes, folder)
     console.print(
         "[bold]Reasoning in Memory, demo.[/] Chains such as 3+4-5+2= modulo 10, a small model: "
         "one base, fine-tuned three ways, compared on held-out questions. "
@@ -63,19 +72,21 @@ def run_demo(
         highlight=False,
     )
     seconds = {}
+    begun_before = folder.exists()
     for number, (name, recipe) in enumerate(recipes.items(), 1):
         began = time.perf_counter()
         console.rule(f"{number} of 5: {WHAT_HAPPENS[name]}", align="left")
-        train(recipe, console=console)
-        seconds[recipe.name] = round(time.perf_counter() - began, 1)
+        if _train_or_continue(recipe, console):
+            seconds[name] = round(time.perf_counter() - began, 1)
     console.rule("5 of 5: compare on held-out questions, about half a minute", align="left")
     test = load_examples(_arithmetic("test", TEST_QUESTIONS))
     reasoners = {name: load(folder / name) for name in ("direct", "cot", "rim")}
     methods = {n: _accuracies(r, folder / n, test, console) for n, r in reasoners.items()}
     for name, times in time_in_turns(reasoners, test, TIMED_QUESTIONS).items():
         methods[name] |= {key: round(value, 2) for key, value in times.items()}
-    console.print(demo_table(methods))
-    result = {"methods": methods, "seconds": round(time.perf_counter() - start, 1), "seed": seed}
+    # Nobody knows how long a demo took of which a part was done before.
+    total = None if begun_before else round(time.perf_counter() - start, 1)
+    result = {"methods": methods, "seconds": total, "seed": seed}
     extra = {
         "environment": environment(),
         "data": {"test_hash": data_hash(test)},
@@ -84,26 +95,60 @@ def run_demo(
             name: sum(s.max_steps or 0 for s in recipe.stages) for name, recipe in recipes.items()
         },
     }
-    for file in (folder / "demo.json", *([out] if out is not None else [])):
+    for file in (folder / _RESULT, *([out] if out is not None else [])):
         write_json(file, result | extra)
+    _show(result, folder, console)
+    return result
+
+
+def _train_or_continue(recipe: Recipe, console: Console) -> bool:
+    """Train what is not finished; whether that was done from beginning to end just now."""
+    run = RunFolder(Path(recipe.runs_dir) / recipe.name)
+    if run.finished:
+        console.print(f"Done before: {run.model_dir}", highlight=False, markup=False)
+        return False
+    resume = run.config_file.exists()
+    train(recipe, resume=resume, console=console)
+    return not resume
+
+
+def _refuse_other_recipes(recipes: Mapping[str, Recipe], folder: Path) -> None:
+    """Nothing is mixed: a demo that an earlier version began trained something else."""
+    for recipe in recipes.values():
+        run = RunFolder(folder / recipe.name)
+        if run.config_file.exists() and (changed := changed_since(run, recipe)):
+            raise ConfigError(
+                f"{run.path} was begun with other settings ({changed}); delete {folder}, or give "
+                "another --runs-dir"
+            )
+
+
+def _shown_again(folder: Path, console: Console, out: Path | None) -> dict[str, Any]:
+    """The result of a demo that was finished before."""
+    content = read_json(folder / _RESULT)
+    if out is not None:
+        write_json(out, content)
+    console.print(
+        f"{folder} is finished; this is its result. To train again, delete the folder, or give "
+        "another --seed or --runs-dir.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    _show(content, folder, console)
+    return {key: content[key] for key in ("methods", "seconds", "seed")}
+
+
+def _show(result: dict[str, Any], folder: Path, console: Console) -> None:
     report = folder / "report.html"
-    write_report([folder], report, __version__, f"RiM demo, seed {seed}")
+    write_report([folder], report, __version__, f"RiM demo, seed {result['seed']}")
+    console.print(demo_table(result["methods"]))
     console.print(
         f'Ask it yourself: rim ask {folder / "rim"} "7+8-3=" --all-blocks',
         highlight=False,
         soft_wrap=True,
     )
     console.print(f"All of it on one page: {report}", highlight=False, soft_wrap=True)
-    return result
-
-
-def _new_folder(wanted: Path) -> Path:
-    """The wanted path, or the first of `wanted-2`, `wanted-3` ... that is free."""
-    folder, number = wanted, 1
-    while folder.exists():
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
 
 
 def _accuracies(

@@ -104,13 +104,18 @@ def check_run_folder(recipe: Recipe, resume: bool) -> RunFolder:
         raise ConfigError(f"nothing to resume: {run.path} has no config.yaml")
     if run.finished:
         raise ConfigError(f"{run.path} is finished: its model is in {run.model_dir}")
-    began, now = (_what_is_trained(each) for each in (load_recipe(run.config_file), recipe))
-    if began != now:
+    if changed := changed_since(run, recipe):
         raise ConfigError(
-            f"{run.config_file} differs from this recipe ({difference(began, now)}); "
+            f"{run.config_file} differs from this recipe ({changed}); "
             "resume with the recipe the run began with"
         )
     return run
+
+
+def changed_since(run: RunFolder, recipe: Recipe) -> str | None:
+    """What this recipe trains otherwise than the one that a run began with; None if nothing."""
+    began, now = (_what_is_trained(each) for each in (load_recipe(run.config_file), recipe))
+    return difference(began, now) if began != now else None
 
 
 def _what_is_trained(recipe: Recipe) -> dict[str, Any]:

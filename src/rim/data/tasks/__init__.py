@@ -1,6 +1,7 @@
 """Generated tasks, one file each. A new one is a file here, its line below, and its settings in
-`rim.config.data` (a `GeneratorConfig`, and its name in `DataFormat` and `DataSource`). One whose
-steps have values that others follow from offers a reader, too (`rim.data.tasks.worked`).
+`rim.config.tasks` (a `GeneratorConfig`, and its name in `TaskName` and `DataSource`): docs/tasks.md
+has an example. One whose steps have values that others follow from offers a reader, too
+(`rim.data.tasks.worked`).
 """
 
 from __future__ import annotations

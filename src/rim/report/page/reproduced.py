@@ -16,6 +16,10 @@ MARKS = {
 TESTS = {"gsm8k": "GSM8K", "gsm_hard": "GSM-Hard", "svamp": "SVAMP", "multiarith": "MultiArith"}
 
 
+#: The cheapest of the paper's own figures: what RiM is to beat, and what it is to come near.
+FIRST = ("gpt2/direct", "gpt2/cot", "gpt2/rim")
+
+
 def catalogue_table(plans: list[dict[str, Any]]) -> Table:
     """A row a reproduction, with what is expected of it and what it takes."""
     rows = table(
@@ -30,6 +34,18 @@ def catalogue_table(plans: list[dict[str, Any]]) -> Table:
         wanted = (_wanted(plan["figures"], test) for test in ("gsm8k", "gsm_hard"))
         rows.add_row(plan["name"], *wanted, hours, f"{plan['memory_gib']:.0f}")
     return rows
+
+
+def total_line(plans: list[dict[str, Any]]) -> str:
+    """What all of it takes, and what to begin with."""
+    starts = {(p["base"], p["start"]): p["hours_of_the_start"] for p in plans}  # trained once
+    total = sum(p["hours_a_seed"] for p in plans) + sum(starts.values())
+    first = [p for p in plans if p["name"] in FIRST]
+    hours = sum(p["hours_a_seed"] for p in first)
+    return (
+        f"All names: {total:.0f} h for one seed, {3 * total:.0f} h for three. For a first check "
+        f"{', '.join(p['name'] for p in first)}: {hours:.1f} h for one seed (--seeds 0)."
+    )
 
 
 def _wanted(figures: list[dict[str, Any]], test: str) -> str:

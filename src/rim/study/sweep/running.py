@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
 from rim.config import ConfigError
 from rim.results import environment
-from rim.study.compare.plan import make_plan
+from rim.study.compare.plan import PlannedRun, make_plan, training_steps
 from rim.study.compare.runner import Failure, run_comparison, sum_up
 from rim.study.compare.settings import Comparison
 from rim.study.sweep.settings import Point, Study, point_name
@@ -39,8 +40,8 @@ def run_study(
         ConfigError, DataError: a recipe is wrong; found before anything trains.
     """
     points = comparisons_of(study)
-    for _, settings in points:
-        make_plan(settings)
+    plans = [make_plan(settings) for _, settings in points]
+    console.print(f"[bold]{study.name}[/]: {_cost(plans)}", highlight=False)
     failures: list[Failure] = []
     results = []
     for number, (point, settings) in enumerate(points, 1):
@@ -49,6 +50,18 @@ def run_study(
         failures += failed
         results.append((point, result))
     return _result(study, results), failures
+
+
+def _cost(plans: Sequence[Sequence[PlannedRun]]) -> str:
+    """`3 points, 18 runs of 1,500 training steps (18 to do: 27,000 steps)`."""
+    runs = [(run, training_steps(run.recipe)[0]) for plan in plans for run in plan]
+    least, most = (choose(steps for _, steps in runs) for choose in (min, max))
+    each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    to_do = [steps for run, steps in runs if not run.done]
+    return (
+        f"{len(plans)} points, {len(runs)} runs of {each} training steps "
+        f"({len(to_do)} to do: {sum(to_do):,} steps). --steps N makes it a trial"
+    )
 
 
 def sum_up_study(study: Study) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from rim.config import ConfigError, Settings
-from rim.config.base import Folder, NonNegativeInt
+from rim.config.base import Folder, NonNegativeInt, PositiveInt
 from rim.config.recipe_yaml import apply_override, read_recipe, settings_from_dict
 from rim.study.compare.settings import Comparison, Name
+from rim.study.compare.trial import trial
 
 Value = int | float | str
 Point = dict[str, Value]
@@ -53,6 +54,8 @@ class Study(Settings):
 
     question: what the study asks, in a sentence; it stands above the table.
     enough: the accuracy from which a number of steps counts as learned.
+    steps: a trial of so many optimizer steps for each method (`rim.study.compare.trial`), in a
+        folder of its own.
     """
 
     name: Name
@@ -60,6 +63,7 @@ class Study(Settings):
     runs_dir: Folder = "runs"
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     enough: Annotated[float, Field(gt=0, le=1)] = 0.9
+    steps: PositiveInt | None = None
     axes: Annotated[dict[Name, Axis], Field(min_length=1)]
     comparison: dict[str, Any]
 
@@ -73,7 +77,8 @@ class Study(Settings):
 
     @property
     def folder(self) -> Path:
-        return Path(self.runs_dir) / self.name
+        trial = f"-{self.steps}steps" if self.steps else ""
+        return Path(self.runs_dir) / f"{self.name}{trial}"
 
     def points(self) -> Iterator[Point]:
         """Every point of the grid, the last axis changing fastest."""
@@ -96,7 +101,8 @@ class Study(Settings):
         """The comparison of one point; None where no method is trained.
 
         Raises:
-            ConfigError: a setting of the comparison is wrong there, or an axis names no method.
+            ConfigError: a setting of the comparison is wrong there, an axis names no method, or a
+                trial has fewer steps than a method has stages.
         """
         known = self.comparison.get("methods") or {}
         for key, axis in self.axes.items():
@@ -117,7 +123,10 @@ class Study(Settings):
         if raw.get("reference", "rim") not in kept:
             raw["reference"] = kept[0]
         own = {"name": point_name(point), "runs_dir": str(self.folder), "seeds": self.seeds}
-        return settings_from_dict(Comparison, raw | own, f"{self.name} at {point_name(point)}")
+        found = settings_from_dict(Comparison, raw | own, f"{self.name} at {point_name(point)}")
+        if self.steps:
+            found = trial(found, self.steps).model_copy(update={"name": found.name})
+        return found
 
 
 def _leave_out(raw: dict[str, Any], gone: Set[str]) -> None:
