@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import yaml
 from test_compare_my_data import base, write_csv  # noqa: F401  (a fixture)
 
 from rim.config import Columns, DataSource
@@ -79,9 +80,9 @@ def test_data_that_changed_since_leave_a_doubt(tmp_path):
     path.write_text(path.read_text().replace("=x", "=y"))
     (line,) = warnings(run, source)
     assert "my problems.csv, too (it has changed since): test questions may be among" in line
-    kept = (run / "config.yaml").read_text()
-    hub = kept.replace(str(path), "me/set").replace("format: csv", "format: hub")
-    (run / "config.yaml").write_text(hub)
+    recipe = yaml.safe_load((run / "config.yaml").read_text())
+    recipe["data"]["train"] |= {"format": "hub", "path": "me/set"}
+    (run / "config.yaml").write_text(yaml.safe_dump(recipe))
     source = DataSource(format="hub", path="me/set")
     tested = load_examples(file_source(path, None, READING))
     (line,) = warn_of_known_questions(str(run), source, None, tested)

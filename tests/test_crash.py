@@ -41,6 +41,14 @@ def whole(tmp_path_factory):
     return run(short(tmp_path_factory.mktemp("whole")))
 
 
+@pytest.fixture
+def in_front():
+    """Ctrl-C as a terminal's foreground job has it: a shell's "&" has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def before_step(monkeypatch, step: int, do) -> None:
     """Call `do` before the training step of that number, once."""
     original = rim.train.trainer.ReadoutTrainer.training_step
@@ -81,6 +89,7 @@ def test_the_crash_test_as_anyone_runs_it(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_front")
 @pytest.mark.parametrize(
     ("numbers", "word"),
     [
@@ -107,6 +116,7 @@ def test_a_signal_saves_the_step_and_says_so(tmp_path, monkeypatch, whole, capsy
     assert_same(run(raw, resume=True), whole)
 
 
+@pytest.mark.usefixtures("in_front")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once(tmp_path, monkeypatch, number):
     raw = short(tmp_path)

@@ -73,7 +73,7 @@ def test_the_document_s_commands_run(tmp_path, plain_tokenizer, monkeypatch):
     assert [len(e.steps) for e in open_file(Path("steps.jsonl"))] == [2] * 60
     assert json.loads(kept.splitlines()[0])["steps"] == ["3+2=5", "5*2=10"]
     assert "60 examples" in rim_command("data", "convert", "steps.jsonl", "--out", "again.jsonl")
-    assert "12 test questions, one seed." in " ".join(told.split())
+    assert "12 test questions, one seed; the most frequent answer:" in " ".join(told.split())
 
 
 def test_the_recipe_of_the_document_reads_the_table(tmp_path, monkeypatch):

@@ -430,7 +430,7 @@ def test_a_server_that_fails_at_everything_ends_the_job(tmp_path):
         assert "the server fails at every question" in " ".join(told.split())
         assert len(server.bodies) < 60
     assert not out.exists()
-    assert not rows_of(work_folder(out) / "samples.jsonl")
+    assert not (work_folder(out) / "samples.jsonl").exists()
     told = rim_command("data", "distill", source, *options, "--resume", code=2)
     assert "no server at" in told
 

@@ -27,7 +27,7 @@ from rim.train.trainer import ReadoutTrainer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("micro", [None, 4])
+@pytest.mark.parametrize("micro", ["auto", 4])
 def test_packing_changes_nothing_that_is_recorded(tmp_path, micro):
     """Losses, metrics, costs and weights, with blind read-outs and accumulation."""
     runs = {}
