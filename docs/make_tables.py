@@ -25,6 +25,7 @@ TABLES = {
     "variants-table": ("docs/compare.md", comparisons.variants_table),
     "blind-table": ("docs/evidence.md", comparisons.blind_table),
     "blind-share-table": ("docs/evidence.md", comparisons.blind_share_table),
+    "blind-seeds-table": ("docs/evidence.md", comparisons.blind_seeds_table),
     "blind-floor-table": ("docs/evidence.md", comparisons.blind_floor_table),
     "long-counts-table": ("docs/evidence.md", comparisons.long_counts_table),
     "after-grounding-table": ("docs/evidence.md", comparisons.after_grounding_table),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
+from scipy.stats import fisher_exact, wilcoxon
 from tables.numbers import read, short_commit, spread
 
 from rim.evaluate.verdicts import change_text, p_cell
@@ -155,6 +158,59 @@ def _share_rows(machine: str) -> list[tuple[tuple[float, str], str]]:
     return rows
 
 
+def blind_seeds_table() -> str:
+    """With and without blind drop-out, many seeds on one processor: who decides, seed by seed."""
+    (content,) = read("results/compare_blind_seeds.json")
+    (result,) = content["tasks"].values()
+    protocols = read("results/blind_seeds_transplant_*.json")
+    runs = {run["run"]: run for protocol in protocols for run in protocol["runs"]}
+    by_name = {verdict["name"]: verdict for verdict in result["controls"]}
+    lines = [
+        "| share p | accuracy %, least | question hidden %, each seed | another question's blocks: "
+        "the other's answer %, each seed | with the source's blocks: the source's answer %, each "
+        "seed | carry the answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    table, handed_on = [], []
+    for method, row in result["methods"].items():
+        own = [runs[f"{method}-seed{seed}"] for seed in row["seeds"]]
+        carried = [_aims(run)["answer"]["holds"] for run in own]
+        blocks = [_carrier(run, "all blocks")["source"]["accuracy"] for run in own]
+        hidden = by_name[f"{method}, question hidden from the read-out"]["per_seed"]
+        swap = by_name[f"{method}, blocks of another question"]["per_seed"]
+        lines.append(
+            f"| {int(method.rpartition('_')[2]) / 100:g} "
+            f"| {100 * min(seed['accuracy'] for seed in row['per_seed']):.1f} "
+            f"| {_shares(seed['to'] for seed in hidden)} "
+            f"| {_shares(seed['follows'] for seed in swap)} "
+            f"| {_shares(blocks)} (mean {100 * fmean(blocks):.0f}) "
+            f"| {sum(carried)} of {len(carried)} |"
+        )
+        table.append([sum(carried), len(carried) - sum(carried)])
+        handed_on.append(blocks)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Seeds {', '.join(map(str, content['seeds']))}. Last column: Fisher's exact test, "
+            f"p = {fisher_exact(table).pvalue:.2g}. The one before: Wilcoxon's signed ranks, by "
+            f"seed, p = {wilcoxon(*handed_on).pvalue:.2g}.",
+        ]
+    )
+
+
+def _shares(values: Iterable[float]) -> str:
+    return ", ".join(f"{100 * value:.0f}" for value in values)
+
+
+def _aims(run: dict[str, Any]) -> dict[str, Any]:
+    return {verdict["aim"]: verdict for verdict in run["verdicts"]}
+
+
+def _carrier(run: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(carrier for carrier in run["carriers"] if carrier["name"] == name)
+
+
 def blind_floor_table() -> str:
     """The task of `blind_share_table` without blocks, with one, and without stage 1."""
     return _each_seed("results/compare_blind_floor_prefix.json")
@@ -265,10 +321,8 @@ def _transplanted(run: dict[str, Any]) -> str:
     """What the transplant protocol says of a run: who decides, the verdict on the answer, and the
     step whose value the best part of the blocks hands over most often.
     """
-    aims = {verdict["aim"]: verdict for verdict in run["verdicts"]}
-    held = aims["answer"]
-    by_name = {carrier["name"]: carrier for carrier in run["carriers"]}
-    shares = (by_name["all blocks"]["source"], by_name["question"]["recipient"])
+    held = _aims(run)["answer"]
+    shares = (_carrier(run, "all blocks")["source"], _carrier(run, "question")["recipient"])
     decides = [f"{100 * x['accuracy']:.1f} ({_interval(x)})" for x in shares]
     call = "carry the answer" if held["holds"] else f"no call: {', '.join(held['failing'])}"
     part = held["carrier"].replace(", later blocks run again", "*")
