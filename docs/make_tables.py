@@ -22,6 +22,7 @@ TABLES = {
     "gsm8k-table-site": ("docs/results.md", demo.gsm8k_table),
     "latency-table": ("docs/latency.md", demo.latency_table),
     "comparison-table": ("docs/compare.md", comparisons.comparison_table),
+    "short-table": ("docs/compare.md", comparisons.short_table),
     "variants-table": ("docs/compare.md", comparisons.variants_table),
     "blind-table": ("docs/evidence.md", comparisons.blind_table),
     "blind-share-table": ("docs/evidence.md", comparisons.blind_share_table),

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from scipy.stats import fisher_exact, wilcoxon
-from tables.numbers import read, short_commit, spread
+from tables.numbers import read, short_commit, span, spread
 
 from rim.evaluate.verdicts import change_text, p_cell
 
@@ -20,6 +20,28 @@ def comparison_table() -> str:
 def variants_table() -> str:
     (result,) = read("results/compare_rim_variants.json")
     return comparison_of(result)
+
+
+def short_table() -> str:
+    """The example of `docs/compare.md`: what one would choose by, and what one then reads."""
+    (result,) = read("results/compare_short.json")
+    (content,) = result["tasks"].values()
+    lines = [
+        "| method | validation % | test accuracy % | p | tokens trained, M |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in content["methods"].items():
+        ends = [100 * seed["points"][-1][1] for seed in row["learning"]]
+        p = "-" if row["p"] is None else p_cell(row["p"])
+        cells = (
+            name,
+            span(ends),
+            spread(row["final"], scale=100),
+            p,
+            spread(row["tokens"], 2, 1e-6),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", table_note(result, content)])
 
 
 def comparison_of(result: dict[str, Any]) -> str:
