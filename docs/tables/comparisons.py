@@ -215,8 +215,8 @@ def blind_seeds_table() -> str:
             *lines,
             "",
             f"Seeds {', '.join(map(str, content['seeds']))}. Last column: Fisher's exact test, "
-            f"p = {fisher_exact(table).pvalue:.2g}. The one before: Wilcoxon's signed ranks, by "
-            f"seed, p = {wilcoxon(*handed_on).pvalue:.2g}.",
+            f"p-value {fisher_exact(table).pvalue:.2g}. The one before: Wilcoxon's signed ranks by "
+            f"seed, p-value {wilcoxon(*handed_on).pvalue:.2g}.",
         ]
     )
 
