@@ -163,10 +163,9 @@ def check_job(questions: Path, out: Path, *, resume: bool, field: str = "questio
         raise ConfigError(f"{out} is the input")
     first = list(itertools.islice(_read(questions, Shard(), field), _PEEKED))
     if first and all(question.error for question in first):
-        raise DataError(
-            f"no question in the first {len(first)} lines: {first[0].error}; a field of another "
-            "name: --column question=NAME"
-        )
+        error = str(first[0].error)
+        named = "; a field of another name: --column question=NAME" if "is missing" in error else ""
+        raise DataError(f"no question in the first {len(first)} lines: {error}{named}")
 
 
 @contextlib.contextmanager
@@ -176,8 +175,9 @@ def _tidied(file: BinaryIO, out: Path) -> Generator[None]:
         yield
     except BaseException:
         if not os.fstat(file.fileno()).st_size:
-            out.unlink(missing_ok=True)
-            _job_file(out).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the error that ended the job is what counts
+                out.unlink(missing_ok=True)
+                _job_file(out).unlink(missing_ok=True)
         raise
 
 
